@@ -1,0 +1,45 @@
+"""Exceptions and warnings of the package, one tree.
+
+`ConelayersError` is the root. Each class also derives from the built-in (or the peer's) exception that a caller would
+expect, so code written for `ValueError` or for `diffcp.SolverError` keeps working.
+"""
+
+from diffcp import SolverError as _DiffcpSolverError
+
+__all__ = [
+    "ArgumentIgnoredWarning",
+    "ConelayersError",
+    "InaccurateWarning",
+    "InvalidArgument",
+    "RegularityWarning",
+    "SolveError",
+    "UnsupportedError",
+]
+
+
+class ConelayersError(Exception):
+    """Root of every exception raised by this package."""
+
+
+class InvalidArgument(ConelayersError, ValueError):
+    """An argument has the wrong value, shape, dtype or device; the message names it and the remedy."""
+
+
+class UnsupportedError(ConelayersError, NotImplementedError):
+    """The request is meaningful but this component does not provide it; the message names the piece that does."""
+
+
+class SolveError(ConelayersError, _DiffcpSolverError):
+    """Some programmes of a batch could not be solved; the message names their indices and statuses."""
+
+
+class InaccurateWarning(UserWarning):
+    """A solution was returned at a lower accuracy than asked for."""
+
+
+class RegularityWarning(UserWarning):
+    """The implicit function theorem could not be verified at a solution that is being differentiated."""
+
+
+class ArgumentIgnoredWarning(UserWarning):
+    """An argument was accepted for compatibility and has no effect here."""
