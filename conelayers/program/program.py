@@ -1,0 +1,104 @@
+"""A batch of cone programmes: one structure, batched values."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from conelayers.errors import InvalidArgument
+from conelayers.program.structure import ConeStructure
+
+__all__ = ["ConeProgram"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ConeProgram:
+    """Values of a batch of programmes  minimise 1/2 x'Px + q'x  subject to  Ax + s = b, s in K.
+
+    The leading axes of the four tensors are batch axes that broadcast against each other as NumPy's do. A tensor that
+    is the same for the whole batch is given once, without batch axes, and is never copied per item.
+
+    Attributes:
+        structure: Patterns, shapes and cone.
+        P: Values on the upper-triangle pattern of P, shape (*batch, P_nnz).
+        q: Linear objective, shape (*batch, n).
+        A: Values on the pattern of A, shape (*batch, A_nnz).
+        b: Right-hand side, shape (*batch, m).
+    """
+
+    structure: ConeStructure
+    P: Tensor
+    q: Tensor
+    A: Tensor
+    b: Tensor
+
+    def __post_init__(self) -> None:
+        sizes = {
+            "P": self.structure.P_nnz,
+            "q": self.structure.n,
+            "A": self.structure.A_nnz,
+            "b": self.structure.m,
+        }
+        for name, size in sizes.items():
+            shape = getattr(self, name).shape
+            if len(shape) == 0 or shape[-1] != size:
+                raise InvalidArgument(f"{name} has shape {tuple(shape)}; its last axis must have size {size}.")
+        try:
+            self.batch_shape  # noqa: B018  (evaluated for its check)
+        except RuntimeError as error:
+            raise InvalidArgument(f"batch axes of P, q, A and b do not broadcast: {error}") from None
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """The broadcast batch axes of the four tensors."""
+        return torch.broadcast_shapes(
+            self.P.shape[:-1], self.q.shape[:-1], self.A.shape[:-1], self.b.shape[:-1]
+        )
+
+    def detach(self) -> ConeProgram:
+        """The same values, cut from the autograd graph."""
+        return ConeProgram(
+            self.structure, self.P.detach(), self.q.detach(), self.A.detach(), self.b.detach()
+        )
+
+    def flatten(self) -> ConeProgram:
+        """One batch axis at most per tensor: shared tensors become (1, size), the others (B, size), B = batch items."""
+        batch_shape = self.batch_shape
+
+        def flat(values: Tensor) -> Tensor:
+            if values.shape[:-1].numel() == 1:
+                return values.reshape(1, values.shape[-1])
+            return values.expand(*batch_shape, values.shape[-1]).reshape(-1, values.shape[-1])
+
+        return ConeProgram(self.structure, flat(self.P), flat(self.q), flat(self.A), flat(self.b))
+
+    # Products with P and A on their fixed patterns; plain torch, differentiable, any batch axes.
+
+    def A_times(self, x: Tensor) -> Tensor:
+        """A x for x of shape (*batch, n); shape (*batch, m)."""
+        rows, columns = _index(self.structure.A_indices, x), _index(self.structure.A_columns, x)
+        return _scatter(self.A * x[..., columns], rows, self.structure.m)
+
+    def A_transpose_times(self, y: Tensor) -> Tensor:
+        """A'y for y of shape (*batch, m); shape (*batch, n)."""
+        rows, columns = _index(self.structure.A_indices, y), _index(self.structure.A_columns, y)
+        return _scatter(self.A * y[..., rows], columns, self.structure.n)
+
+    def P_times(self, x: Tensor) -> Tensor:
+        """P x (P symmetric, its upper triangle stored) for x of shape (*batch, n)."""
+        rows, columns = _index(self.structure.P_indices, x), _index(self.structure.P_columns, x)
+        product = _scatter(self.P * x[..., columns], rows, self.structure.n)
+        below = (rows != columns).to(x.dtype)
+        return product + _scatter(self.P * below * x[..., rows], columns, self.structure.n)
+
+
+def _index(indices, like: Tensor) -> Tensor:
+    return torch.as_tensor(indices, device=like.device)
+
+
+def _scatter(values: Tensor, index: Tensor, size: int) -> Tensor:
+    """Sum of `values` (*batch, nnz) into `size` bins along the last axis."""
+    out = values.new_zeros((*values.shape[:-1], size))
+    return out.index_add(-1, index, values)
