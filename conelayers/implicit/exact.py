@@ -1,0 +1,20 @@
+"""The derivative itself."""
+
+import dataclasses
+
+from conelayers.implicit.mode import Derivative, Linearization, Tangent
+
+__all__ = ["Exact"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Exact(Derivative):
+    """The derivative at smooth points; at kinks, the formula with the documented element of the Clarke Jacobian.
+
+    An element of a conservative Jacobian wherever every element of the residual's Clarke Jacobian is invertible
+    (Bolte, Le, Pauwels & Silveti-Falls 2021, Corollary 1).
+    """
+
+    def solve(self, linearization: Linearization[Tangent], rhs: Tangent) -> Tangent:
+        """Solve with the Clarke element, to working accuracy."""
+        return linearization.solve(rhs)

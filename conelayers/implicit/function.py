@@ -1,0 +1,70 @@
+"""The one autograd function of the package."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from conelayers.implicit.equation import Equation
+
+__all__ = ["implicit"]
+
+
+def implicit(equation: Equation, *inputs: Tensor) -> tuple[Tensor, ...]:
+    """Solve an equation and differentiate its solution implicitly.
+
+    Args:
+        equation: What defines the outputs.
+        *inputs: Tensors of shape (*batch, *event), see `Equation`.
+
+    Returns:
+        The equation's outputs, connected to the inputs for reverse mode, forward mode, their compositions and
+        `torch.func` transforms.
+    """
+    return _ImplicitFunction.apply(equation, *inputs)
+
+
+class _ImplicitFunction(torch.autograd.Function):
+    """Autograd rules that delegate to an `Equation`; what is saved is inputs and outputs only."""
+
+    @staticmethod
+    def forward(equation: Equation, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return equation.solve(*inputs)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple[Tensor, ...]) -> None:
+        equation, *tensors = inputs
+        ctx.equation, ctx.count = equation, len(tensors)
+        ctx.save_for_backward(*tensors, *output)
+        ctx.save_for_forward(*tensors, *output)
+        ctx.mark_non_differentiable(*(output[i] for i in sorted(equation.nondifferentiable)))
+        # Zeros are made here and not by autograd, which would also make them for integer outputs.
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        inputs, outputs = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+        needed = ctx.needs_input_grad[1:]
+        if not any(needed) or all(g is None for g in cotangents):
+            return (None,) * (ctx.count + 1)
+        filled = tuple(
+            torch.zeros_like(z) if g is None else g for g, z in zip(cotangents, outputs, strict=True)
+        )
+        gradients = ctx.equation.pullback(inputs, outputs, filled, needed)
+        return None, *(
+            None if g is None or not use else g.sum_to_size(x.shape)
+            for g, x, use in zip(gradients, inputs, needed, strict=True)
+        )
+
+    @staticmethod
+    def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
+        inputs, outputs = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+        return ctx.equation.pushforward(inputs, outputs, tangents)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, equation: Equation, *inputs: Tensor) -> tuple:
+        batched, aligned = equation.align(in_dims[1:], inputs)
+        outputs = implicit(batched, *aligned)
+        return outputs, (0,) * len(outputs)
