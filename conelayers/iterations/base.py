@@ -1,0 +1,192 @@
+"""The loop all fixed-point iterations share: per-item convergence, freezing, trace, status.
+
+A solver is a frozen dataclass of settings that knows one thing: how to propose the next iterate from the history it keeps
+(`init`, `propose`). Everything else happens once, here: the residual r = ||f(z) - z|| of every batch item is measured on
+every iterate, items that meet ``r <= atol + rtol ||f(z)||`` are frozen while the others go on, non-finite items are stopped
+at their best iterate, and the device is asked for one flag every `check_every` steps (on the CPU, where asking is free,
+every step).
+"""
+
+import abc
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from conelayers.errors import InvalidArgument
+
+__all__ = ["FixedPointResult", "FixedPointSolver", "FixedPointStatus", "Iterate"]
+
+Map = Callable[[Tensor], Tensor]
+
+
+class FixedPointStatus(enum.IntEnum):
+    """How one batch item ended."""
+
+    CONVERGED = 0
+    MAX_STEPS = 1
+    DIVERGED = 2
+
+
+@dataclass(frozen=True)
+class FixedPointResult:
+    """Outcome of a fixed-point solve; it certifies itself through `residual`, which is measured on `value`.
+
+    Attributes:
+        value: The iterate returned, shape (*batch, n) (or the caller's nest of tensors, from `fixed_point`).
+        iterations: Steps taken by each item, shape (*batch,), int32.
+        residual: ||f(value) - value|| of each item (2-norm), shape (*batch,).
+        status: `FixedPointStatus` codes, shape (*batch,), int8.
+        trace: Residual of each item after every step, shape (steps + 1, *batch), or None unless asked for.
+            A frozen item repeats its last residual.
+        adjoint: What the backward solve measured, filled in when it runs; None for modes without one.
+    """
+
+    value: Any
+    iterations: Tensor
+    residual: Tensor
+    status: Tensor
+    trace: Tensor | None = None
+    adjoint: Any = None
+
+    @property
+    def converged(self) -> Tensor:
+        """Items that met their tolerance, shape (*batch,), bool."""
+        return self.status == FixedPointStatus.CONVERGED
+
+
+class Iterate(NamedTuple):
+    """One point of an iteration with what has been measured there."""
+
+    z: Tensor  # shape: (batch, n)
+    fz: Tensor  # shape: (batch, n)
+    residual: Tensor  # ||f(z) - z||, shape: (batch,)
+
+
+@dataclass(frozen=True)
+class FixedPointSolver(abc.ABC):
+    """Settings common to every solver; a subclass adds its own and the two methods `init` and `propose`.
+
+    Attributes:
+        atol: Absolute tolerance on the 2-norm of f(z) - z of one item.
+        rtol: Tolerance relative to ||f(z)||. Below a small multiple of the dtype's rounding it has no effect.
+        max_steps: Largest number of steps (evaluations of f, but for solvers that say otherwise).
+        check_every: Steps between two questions to the device whether all items are done; None means 1 on the CPU
+            and 8 elsewhere.
+    """
+
+    atol: float = 1e-10
+    rtol: float = 1e-10
+    max_steps: int = 1000
+    check_every: int | None = None
+
+    def __post_init__(self) -> None:
+        """Reject settings no solve could honour."""
+        if self.atol < 0 or self.rtol < 0 or self.max_steps < 1:
+            raise InvalidArgument(
+                f"{type(self).__name__}: atol and rtol must be >= 0 and max_steps >= 1, got "
+                f"atol={self.atol}, rtol={self.rtol}, max_steps={self.max_steps}"
+            )
+        if self.check_every is not None and self.check_every < 1:
+            raise InvalidArgument(f"check_every must be a positive number of steps or None, got {self.check_every}")
+
+    @abc.abstractmethod
+    def init(self, f: Map, z: Tensor) -> Any:
+        """The solver's memory before the first step; `z` has shape (batch, n)."""
+
+    @abc.abstractmethod
+    def propose(self, f: Map, memory: Any, point: Iterate, active: Tensor) -> tuple[Tensor, Any]:
+        """The next iterate, shape (batch, n), and the new memory.
+
+        Proposals for items outside `active` (bool, shape (batch,)) are discarded.
+        """
+
+    def evaluate(self, f: Map, memory: Any, z: Tensor) -> Tensor:
+        """f(z) at a proposed point; a solver that has already computed it returns its own."""
+        return f(z)
+
+    def run(self, f: Map, z0: Tensor, fz0: Tensor | None = None, trace: bool = False) -> FixedPointResult:
+        """Iterate to a fixed point of `f` from `z0`, shape (batch, n), recording no derivatives.
+
+        Args:
+            f: Map (batch, n) -> (batch, n); rows are independent items.
+            z0: Start.
+            fz0: f(z0), where the caller knows it.
+            trace: Keep the residuals of all steps.
+
+        Returns:
+            The result, with batch shape (batch,).
+        """
+        if z0.ndim != 2:
+            raise InvalidArgument(f"z0 must have shape (batch, n), got {tuple(z0.shape)}")
+        with torch.no_grad():
+            return self._loop(f, z0, f(z0) if fz0 is None else fz0, trace)
+
+    def _loop(self, f: Map, z0: Tensor, fz0: Tensor, trace: bool) -> FixedPointResult:
+        point = _measure(z0, fz0)
+        best = point
+        active = ~self._converged(point)
+        iterations = torch.zeros(z0.shape[0], dtype=torch.int32, device=z0.device)
+        history = [point.residual]
+        memory = self.init(f, z0)
+        host = z0.device.type == "cpu"
+        every = self.check_every or (1 if host else 8)
+        everyone = False  # the host knows that every item is active: the masks may be skipped
+        for k in range(self.max_steps):
+            if k % every == 0:
+                count = int(active.sum())
+                if count == 0:
+                    break
+                everyone = every == 1 and count == z0.shape[0]
+            proposal, memory = self.propose(f, memory, point, active)
+            if not everyone:
+                proposal = torch.where(active[:, None], proposal, point.z)
+            new = _measure(proposal, self.evaluate(f, memory, proposal))
+            if everyone:
+                iterations += 1
+            else:
+                # A frozen item keeps its numbers even where f couples items or rounds differently from call to call.
+                iterations += active
+                fz = torch.where(active[:, None], new.fz, point.fz)
+                new = Iterate(proposal, fz, torch.where(active, new.residual, point.residual))
+            point = new
+            best = _better(best, point, everyone)
+            finished = self._converged(point) | ~torch.isfinite(point.residual)
+            active = active & ~finished
+            if trace:
+                history.append(point.residual)
+        return self._result(best, iterations, torch.stack(history) if trace else None)
+
+    def _converged(self, point: Iterate) -> Tensor:
+        scale = torch.linalg.vector_norm(point.fz, dim=-1)
+        # Residuals below a few roundings of f(z) cannot be told from zero.
+        relative = max(self.rtol, 8 * torch.finfo(scale.dtype).eps)
+        return point.residual <= self.atol + relative * scale
+
+    def _result(self, best: Iterate, iterations: Tensor, trace: Tensor | None) -> FixedPointResult:
+        status = torch.full_like(iterations, FixedPointStatus.MAX_STEPS, dtype=torch.int8)
+        status = torch.where(self._converged(best), int(FixedPointStatus.CONVERGED), status)
+        if trace is not None:
+            status = torch.where(torch.isfinite(trace[-1]), status, int(FixedPointStatus.DIVERGED))
+        status = torch.where(torch.isfinite(best.residual), status, int(FixedPointStatus.DIVERGED))
+        return FixedPointResult(best.z, iterations, best.residual, status.to(torch.int8), trace)
+
+
+def _measure(z: Tensor, fz: Tensor) -> Iterate:
+    return Iterate(z, fz, torch.linalg.vector_norm(fz - z, dim=-1))
+
+
+def _better(best: Iterate, point: Iterate, everyone: bool) -> Iterate:
+    """The iterate of smaller residual, item by item; accelerated iterations are not monotone."""
+    smaller = point.residual <= best.residual
+    if everyone and bool(smaller.all()):
+        return point
+    row = smaller[:, None]
+    return Iterate(
+        torch.where(row, point.z, best.z),
+        torch.where(row, point.fz, best.fz),
+        torch.where(smaller, point.residual, best.residual),
+    )

@@ -1,0 +1,40 @@
+"""Damped Picard iteration."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from conelayers.errors import InvalidArgument
+from conelayers.iterations.base import FixedPointSolver, Iterate, Map
+
+__all__ = ["Picard"]
+
+
+@dataclass(frozen=True)
+class Picard(FixedPointSolver):
+    """z <- (1 - damping) z + damping f(z).
+
+    Converges for every contraction (damping 1) and, with damping in (0, 1), for every nonexpansive map that has a fixed
+    point (Krasnoselskii-Mann).
+
+    Attributes:
+        damping: Weight of f(z), in (0, 1].
+    """
+
+    damping: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Reject a damping outside (0, 1]."""
+        super().__post_init__()
+        if not 0 < self.damping <= 1:
+            raise InvalidArgument(f"damping must lie in (0, 1], got {self.damping}")
+
+    def init(self, f: Map, z: Tensor) -> None:
+        """Nothing is remembered."""
+
+    def propose(self, f: Map, memory: None, point: Iterate, active: Tensor) -> tuple[Tensor, None]:
+        """The averaged point."""
+        if self.damping == 1:
+            return point.fz, None
+        return torch.lerp(point.z, point.fz, self.damping), None
