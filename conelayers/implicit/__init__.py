@@ -1,19 +1,21 @@
 """Implicit differentiation: equations F(z, theta) = 0, and the one autograd function that differentiates their solutions."""
 
+from conelayers.implicit.affine import Affine, AffineOperator, Linear
 from conelayers.implicit.equation import Equation
 from conelayers.implicit.exact import Exact
 from conelayers.implicit.function import implicit
 from conelayers.implicit.least_squares import LeastSquares
-from conelayers.implicit.linear_map import LinearMap
 from conelayers.implicit.mode import Derivative, Linearization
 from conelayers.implicit.smoothed import Smoothed
 
 __all__ = [
+    "Affine",
+    "AffineOperator",
     "Derivative",
     "Equation",
     "Exact",
     "LeastSquares",
-    "LinearMap",
+    "Linear",
     "Linearization",
     "Smoothed",
     "implicit",

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from conelayers.errors import InvalidArgument
+from conelayers.program import products
 from conelayers.program.structure import ConeStructure
 
 __all__ = ["ConeProgram"]
@@ -74,31 +75,14 @@ class ConeProgram:
 
         return ConeProgram(self.structure, flat(self.P), flat(self.q), flat(self.A), flat(self.b))
 
-    # Products with P and A on their fixed patterns; plain torch, differentiable, any batch axes.
-
     def A_times(self, x: Tensor) -> Tensor:
         """A x for x of shape (*batch, n); shape (*batch, m)."""
-        rows, columns = _index(self.structure.A_indices, x), _index(self.structure.A_columns, x)
-        return _scatter(self.A * x[..., columns], rows, self.structure.m)
+        return products.A_times(self.structure, self.A, x)
 
     def A_transpose_times(self, y: Tensor) -> Tensor:
         """A'y for y of shape (*batch, m); shape (*batch, n)."""
-        rows, columns = _index(self.structure.A_indices, y), _index(self.structure.A_columns, y)
-        return _scatter(self.A * y[..., rows], columns, self.structure.n)
+        return products.A_transpose_times(self.structure, self.A, y)
 
     def P_times(self, x: Tensor) -> Tensor:
-        """P x (P symmetric, its upper triangle stored) for x of shape (*batch, n)."""
-        rows, columns = _index(self.structure.P_indices, x), _index(self.structure.P_columns, x)
-        product = _scatter(self.P * x[..., columns], rows, self.structure.n)
-        below = (rows != columns).to(x.dtype)
-        return product + _scatter(self.P * below * x[..., rows], columns, self.structure.n)
-
-
-def _index(indices, like: Tensor) -> Tensor:
-    return torch.as_tensor(indices, device=like.device)
-
-
-def _scatter(values: Tensor, index: Tensor, size: int) -> Tensor:
-    """Sum of `values` (*batch, nnz) into `size` bins along the last axis."""
-    out = values.new_zeros((*values.shape[:-1], size))
-    return out.index_add(-1, index, values)
+        """P x for x of shape (*batch, n); shape (*batch, n)."""
+        return products.P_times(self.structure, self.P, x)

@@ -7,8 +7,8 @@ from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sp
-
 from conelayers.cones import ProductCone
+
 from conelayers.errors import InvalidArgument
 
 __all__ = ["ConeStructure"]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from conelayers.implicit import Equation, LinearMap, implicit
+from conelayers.implicit import Affine, Equation, implicit
 
 torch.set_default_dtype(torch.float64)
 
@@ -141,21 +141,25 @@ def test_output_without_derivative(data):
 
 
 class Matrix:
-    def __init__(self, matrix):
-        self.matrix = matrix
+    def __init__(self, matrix, offset):
+        self.matrix, self.offset = matrix, offset
 
     def apply(self, theta):
+        return self.apply_linear(theta) + self.offset
+
+    def apply_linear(self, theta):
         return theta @ self.matrix.T
 
     def apply_transpose(self, values):
         return values @ self.matrix
 
 
-def test_linear_map():
+def test_affine_map():
     torch.manual_seed(1)
-    equation = LinearMap(Matrix(torch.randn(4, 3)))
+    equation = Affine(Matrix(torch.randn(4, 3), torch.randn(4)))
     theta = torch.randn(2, 3, requires_grad=True)
     assert gradcheck(lambda t: implicit(equation, t)[0], theta, check_forward_ad=True)
-    torch.testing.assert_close(
-        torch.func.jacrev(lambda t: implicit(equation, t)[0])(theta[0]), equation.operator.matrix
-    )
+    assert gradgradcheck(lambda t: implicit(equation, t)[0] ** 2, theta, check_fwd_over_rev=True)
+    for transform in (torch.func.jacrev, torch.func.jacfwd):
+        jacobian = transform(lambda t: implicit(equation, t)[0])(theta[0])
+        torch.testing.assert_close(jacobian, equation.operator.matrix)

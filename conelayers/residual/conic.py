@@ -1,0 +1,163 @@
+"""Cone programmes as an equation: their optimality conditions, solved by a backend and differentiated implicitly."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from conelayers.residual.solve import Backend, solve_and_polish
+from torch import Tensor
+
+from conelayers.errors import InaccurateWarning, SolveError
+from conelayers.implicit import Derivative, Equation, implicit
+from conelayers.program import ConeProgram, ConeSolution, ConeStructure, Status
+from conelayers.program.products import A_times, A_transpose_times, P_times, outer, symmetric_outer
+from conelayers.residual.linearized import LinearizedConditions
+
+__all__ = ["ConicConditions", "OnFailure", "differentiable_solve"]
+
+OnFailure = Literal["raise", "nan"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ConicConditions(Equation):
+    """The solution (x, y, s) of  minimise 1/2 x'Px + q'x  subject to  Ax + s = b, s in K.
+
+    Inputs: P values, q, A values, b. Outputs: x, y, s, and without derivative the status code, iterations, and relative
+    primal residual, dual residual and gap.
+
+    The derivative is that of the reduced residual of `conelayers.residual.linearized` at v = y - s: with cotangents
+    (gx, gy, gs), solve J [lam; u] = [gx - A'gs; gy] and put nu = D u + gs; then dq = -lam, db = nu,
+    dA = -(y lam' + nu x') and dP = -(lam x' + x lam')/2, on the patterns.
+
+    Attributes:
+        structure: Patterns and cone.
+        backend: What solves the programmes.
+        mode: How the linearised conditions are solved.
+        on_failure: "raise" an error that names the items without a solution, or return "nan" for them.
+        warm_start: A previous solution to start from, or None.
+    """
+
+    structure: ConeStructure
+    backend: Backend
+    mode: Derivative
+    on_failure: OnFailure = "raise"
+    warm_start: ConeSolution | None = None
+
+    nondifferentiable = frozenset({3, 4, 5, 6, 7})
+
+    @property
+    def event_dims(self) -> Sequence[int]:
+        """Four vectors."""
+        return (1, 1, 1, 1)
+
+    def solve(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Solve by the backend, polish, and deal with items that have no solution."""
+        program = ConeProgram(self.structure, *inputs)
+        solution = solve_and_polish(program, self.backend, self.warm_start)
+        bad = ~solution.has_solution
+        _warn_if_inaccurate(solution)
+        if bad.any():
+            if self.on_failure == "raise":
+                raise SolveError(_failure_message(solution))
+            solution = dataclasses.replace(
+                solution,
+                **{
+                    name: torch.where(bad[..., None], torch.nan, getattr(solution, name))
+                    for name in ("x", "y", "s")
+                },
+            )
+        return tuple(getattr(solution, field.name) for field in dataclasses.fields(solution))
+
+    def pullback(self, inputs, outputs, cotangents, needed) -> tuple[Tensor | None, ...]:
+        """The adjoint formula of the class docstring."""
+        P, _, A, _ = inputs
+        x, y, s, active = _solved(outputs)
+        gx, gy, gs = (torch.where(active[..., None] > 0, g, 0.0) for g in cotangents[:3])
+        lam, _, Du = implicit(
+            LinearizedConditions(self.structure, self.mode),
+            P,
+            A,
+            y - s,
+            gx - A_transpose_times(self.structure, A, gs),
+            gy,
+            active,
+        )
+        nu = Du + gs
+        return (
+            -symmetric_outer(self.structure, lam, x) if needed[0] else None,
+            -lam,
+            -(outer(self.structure, y, lam) + outer(self.structure, nu, x)) if needed[2] else None,
+            nu,
+        )
+
+    def pushforward(self, inputs, outputs, tangents) -> tuple[Tensor | None, ...]:
+        """J [dx; dv] = -[dP x + dq + dA'y; dA x - db]; dy = D dv, ds = dy - dv."""
+        P, _, A, _ = inputs
+        x, y, s, active = _solved(outputs)
+        dP, dq, dA, db = tangents
+        first, second = torch.zeros_like(x), torch.zeros_like(y)
+        if dP is not None:
+            first = first - P_times(self.structure, dP, x)
+        if dq is not None:
+            first = first - dq
+        if dA is not None:
+            first = first - A_transpose_times(self.structure, dA, y)
+            second = second - A_times(self.structure, dA, x)
+        if db is not None:
+            second = second + db
+        dx, dv, dy = implicit(
+            LinearizedConditions(self.structure, self.mode), P, A, y - s, first, second, active
+        )
+        return dx, dy, dy - dv, None, None, None, None, None
+
+
+def differentiable_solve(conditions: ConicConditions, program: ConeProgram) -> ConeSolution:
+    """Solve a batch of programmes; x, y and s are connected to the programme's tensors for differentiation.
+
+    Raises:
+        SolveError: If `conditions.on_failure` is "raise" and an item has no solution.
+    """
+    return ConeSolution(*implicit(conditions, program.P, program.q, program.A, program.b))
+
+
+def _solved(outputs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """x, y, s with zeros in place of what has no solution, and 1 or 0 per item accordingly."""
+    x, y, s, status_code = outputs[:4]
+    has_solution = status_code <= int(Status.INACCURATE)
+    x, y, s = (torch.where(has_solution[..., None], value, 0.0) for value in (x, y, s))
+    return x, y, s, has_solution.to(x.dtype)
+
+
+def _failure_message(solution: ConeSolution) -> str:
+    codes = solution.status_code.cpu().numpy()
+    bad = np.argwhere(codes > int(Status.INACCURATE))
+    if codes.ndim == 0:
+        return f"Solver failed: {Status(int(codes)).name}. {_REMEDY}"
+    shown = ", ".join(
+        f"{tuple(int(i) for i in index) if len(index) > 1 else int(index[0])}: {Status(int(codes[tuple(index)])).name}"
+        for index in bad[:8]
+    )
+    more = f" and {len(bad) - 8} more" if len(bad) > 8 else ""
+    return f"Solver failed for {len(bad)} of {codes.size} batch items ({shown}{more}). {_REMEDY}"
+
+
+_REMEDY = (
+    "Use on_failure='nan' to keep the other items of a batch, layer.solve(...) to look at residuals, "
+    "or raise max_iters / loosen tol in solver_args."
+)
+
+
+def _warn_if_inaccurate(solution: ConeSolution) -> None:
+    inaccurate = solution.status_code == int(Status.INACCURATE)
+    if inaccurate.any():
+        where = torch.nonzero(inaccurate).tolist()[:8] if inaccurate.dim() else "the programme"
+        warnings.warn(
+            f"Solutions of reduced accuracy at {where}; see layer.solve(...) for their residuals.",
+            InaccurateWarning,
+            stacklevel=2,
+        )

@@ -1,0 +1,74 @@
+"""Batch axes of linear systems: which are shared by a matrix (several right-hand sides) and which are not."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["Folding"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Folding:
+    """Turns any batch axes into one axis B of matrices and one axis k of right-hand sides for each matrix.
+
+    An axis along which every matrix is the same (size 1 or absent there) holds several right-hand sides of one matrix;
+    so a Jacobian by `vmap`, or a shared problem with many cotangents, costs a single factorization.
+
+    Attributes:
+        full: The broadcast batch shape of matrices and right-hand sides.
+        own: Axes of `full` along which matrices differ; they become B.
+        shared: The other axes; they become k.
+    """
+
+    full: torch.Size
+    own: tuple[int, ...]
+    shared: tuple[int, ...]
+
+    @classmethod
+    def of(cls, fixed: Sequence[torch.Size], rhs: Sequence[torch.Size]) -> Folding:
+        """The folding for batch shapes of the matrices' data (`fixed`) and of the right-hand sides."""
+        fixed_shape = torch.broadcast_shapes(*fixed)
+        full = torch.broadcast_shapes(fixed_shape, *rhs)
+        padded = (1,) * (len(full) - len(fixed_shape)) + tuple(fixed_shape)
+        own = tuple(i for i, size in enumerate(padded) if size > 1)
+        return cls(full, own, tuple(i for i in range(len(full)) if i not in own))
+
+    @property
+    def _own_shape(self) -> list[int]:
+        return [self.full[i] for i in self.own]
+
+    @property
+    def _shared_shape(self) -> list[int]:
+        return [self.full[i] for i in self.shared]
+
+    def fold_fixed(self, values: Tensor, always_batched: bool = False) -> Tensor:
+        """(*batch, size) to (B, size), or to (1, size) where all items share the values.
+
+        Args:
+            values: Data of the matrices.
+            always_batched: Expand to B items even if they are all the same.
+        """
+        size = values.shape[-1]
+        if values.shape[:-1].numel() == 1 and not always_batched:
+            return values.reshape(1, size)
+        padded = values.reshape(*(1,) * (len(self.full) - values.dim() + 1), *values.shape)
+        squeezed = padded.reshape(*(padded.shape[i] for i in self.own), size)
+        return squeezed.expand(*self._own_shape, size).reshape(-1, size)
+
+    def fold_rhs(self, values: Tensor) -> Tensor:
+        """(*batch, size) to (B, k, size)."""
+        size = values.shape[-1]
+        spread = values.expand(*self.full, size).permute(*self.own, *self.shared, len(self.full))
+        own, shared = torch.Size(self._own_shape).numel(), torch.Size(self._shared_shape).numel()
+        return spread.reshape(own, shared, size)
+
+    def unfold(self, values: Tensor) -> Tensor:
+        """(B, k, size) back to (*full, size)."""
+        spread = values.reshape(*self._own_shape, *self._shared_shape, values.shape[-1])
+        order = (*self.own, *self.shared)
+        inverse = sorted(range(len(order)), key=order.__getitem__)
+        return spread.permute(*inverse, len(order))
