@@ -1,4 +1,4 @@
-"""Implicit differentiation: equations F(z, theta) = 0, and the one autograd function that differentiates their solutions."""
+"""Implicit differentiation: equations F(z, theta) = 0, and the one autograd function for their solutions."""
 
 from conelayers.implicit.affine import Affine, AffineOperator, Linear
 from conelayers.implicit.equation import Equation

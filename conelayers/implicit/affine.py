@@ -32,7 +32,7 @@ class AffineOperator(Protocol):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Linear(Equation):
-    """z = M theta (or M' theta), with derivatives by the stated transpose, so that fast kernels sit inside any transform.
+    """z = M theta (or M' theta), with derivatives by the stated transpose, so fast kernels sit inside any transform.
 
     Attributes:
         operator: The map's numerics.

@@ -19,8 +19,8 @@ class Equation(abc.ABC):
     `implicit(other_equation, ...)` for the linear systems. Because the linearised equation is an equation itself,
     derivatives of every order, `torch.func.vmap`, `jvp`, `jacrev` and `jacfwd` follow without further code.
 
-    Every input has the shape (*batch, *event): its last `event_dims[i]` axes belong to one problem, all axes before them
-    are batch axes, which broadcast from the right. Outputs carry the broadcast batch axes of all inputs.
+    Every input has the shape (*batch, *event): its last `event_dims[i]` axes belong to one problem, all axes before
+    them are batch axes, which broadcast from the right. Outputs carry the broadcast batch axes of all inputs.
 
     An instance must not keep state between calls.
     """
@@ -69,9 +69,7 @@ class Equation(abc.ABC):
             tangents: One per input, None where the input does not move.
         """
 
-    def align(
-        self, in_dims: tuple[int | None, ...], inputs: tuple[Tensor, ...]
-    ) -> tuple[Equation, tuple[Tensor, ...]]:
+    def align(self, in_dims: tuple[int | None, ...], inputs: tuple[Tensor, ...]) -> tuple[Equation, tuple[Tensor, ...]]:
         """The equation and inputs with the axes of a `vmap` turned into a leading batch axis.
 
         Args:
@@ -79,8 +77,7 @@ class Equation(abc.ABC):
             inputs: The inputs, mapped axes visible.
         """
         rank = max(
-            x.dim() - event - (dim is not None)
-            for x, dim, event in zip(inputs, in_dims, self.event_dims, strict=True)
+            x.dim() - event - (dim is not None) for x, dim, event in zip(inputs, in_dims, self.event_dims, strict=True)
         )
         aligned = []
         for x, dim, event in zip(inputs, in_dims, self.event_dims, strict=True):

@@ -13,8 +13,8 @@ class LeastSquares(Derivative):
     """The minimum-norm least-squares solution of the linearised equation.
 
     Defined even where the implicit function theorem is not, so it always answers; where the Jacobian is singular the
-    answer is not a derivative of anything, and depends on the canonical form through the norm (Euclidean, in the unknowns
-    (x, v) of the cone programme).
+    answer is not a derivative of anything, and depends on the canonical form through the norm (Euclidean, in the
+    unknowns (x, v) of the cone programme).
 
     Attributes:
         rtol: Singular values below rtol times the largest count as zero.

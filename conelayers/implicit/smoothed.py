@@ -12,8 +12,8 @@ __all__ = ["Smoothed"]
 class Smoothed(Derivative):
     """The formula with the smoothed projection Jacobian D_mu = (I + mu H)^-1, H the Hessian of the dual cone's barrier.
 
-    Weakly active constraints count as partly active instead of one or the other, so derivatives vary continuously across
-    a kink; for mu -> 0 it tends to the exact derivative at smooth points. The solution itself is not smoothed.
+    Weakly active constraints count as partly active instead of one or the other, so derivatives vary continuously
+    across a kink; for mu -> 0 it tends to the exact derivative at smooth points. The solution itself is not smoothed.
 
     Attributes:
         mu: Barrier parameter, positive; in the units of y times s.

@@ -54,15 +54,11 @@ class ConeProgram:
     @property
     def batch_shape(self) -> torch.Size:
         """The broadcast batch axes of the four tensors."""
-        return torch.broadcast_shapes(
-            self.P.shape[:-1], self.q.shape[:-1], self.A.shape[:-1], self.b.shape[:-1]
-        )
+        return torch.broadcast_shapes(self.P.shape[:-1], self.q.shape[:-1], self.A.shape[:-1], self.b.shape[:-1])
 
     def detach(self) -> ConeProgram:
         """The same values, cut from the autograd graph."""
-        return ConeProgram(
-            self.structure, self.P.detach(), self.q.detach(), self.A.detach(), self.b.detach()
-        )
+        return ConeProgram(self.structure, self.P.detach(), self.q.detach(), self.A.detach(), self.b.detach())
 
     def flatten(self) -> ConeProgram:
         """One batch axis at most per tensor: shared tensors become (1, size), the others (B, size), B = batch items."""

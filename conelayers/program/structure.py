@@ -59,9 +59,7 @@ class ConeStructure:
         m, n = A_csc.shape
         P_csc = sp.csc_array((n, n)) if P is None else sp.csc_array(sp.triu(P, format="csc"))
         P_csc.sort_indices()
-        return cls(
-            n, m, _int64(P_csc.indptr), _int64(P_csc.indices), _int64(A_csc.indptr), _int64(A_csc.indices), cone
-        )
+        return cls(n, m, _int64(P_csc.indptr), _int64(P_csc.indices), _int64(A_csc.indptr), _int64(A_csc.indices), cone)
 
     @property
     def P_nnz(self) -> int:

@@ -66,10 +66,7 @@ class ConicConditions(Equation):
                 raise SolveError(_failure_message(solution))
             solution = dataclasses.replace(
                 solution,
-                **{
-                    name: torch.where(bad[..., None], torch.nan, getattr(solution, name))
-                    for name in ("x", "y", "s")
-                },
+                **{name: torch.where(bad[..., None], torch.nan, getattr(solution, name)) for name in ("x", "y", "s")},
             )
         return tuple(getattr(solution, field.name) for field in dataclasses.fields(solution))
 
@@ -110,9 +107,7 @@ class ConicConditions(Equation):
             second = second - A_times(self.structure, dA, x)
         if db is not None:
             second = second + db
-        dx, dv, dy = implicit(
-            LinearizedConditions(self.structure, self.mode), P, A, y - s, first, second, active
-        )
+        dx, dv, dy = implicit(LinearizedConditions(self.structure, self.mode), P, A, y - s, first, second, active)
         return dx, dy, dy - dv, None, None, None, None, None
 
 

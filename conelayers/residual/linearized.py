@@ -7,8 +7,8 @@ With v = y - s and D an element of the Clarke Jacobian of the projection onto K*
 has the Jacobian J = [[P, A'D], [A, D - I]] in (x, v). Systems with J' reduce to systems with J: with cotangents
 (a, c, e) of (dx, dv, w = D dv), solve J [alpha; u] = [a + A'c; c + e]; then the cotangents of the right-hand sides are
 alpha and beta = D u - c. So one solver serves forward mode, reverse mode and their own derivatives. The derivative of D
-enters through the cone's curvature tensor T[u, w] = d<w, D(v) u>/dv, which is symmetric in all three places because D is
-a Hessian (of half the squared distance to K).
+enters through the cone's curvature tensor T[u, w] = d<w, D(v) u>/dv, which is symmetric in all three places because D
+is a Hessian (of half the squared distance to K).
 """
 
 from __future__ import annotations
@@ -51,9 +51,7 @@ class LinearizedConditions(Equation):
     def solve(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Factor once per item and solve for all right-hand sides."""
         P, A, v, r1, r2, active = inputs
-        folding = Folding.of(
-            [P.shape[:-1], A.shape[:-1], v.shape[:-1], active.shape], [r1.shape[:-1], r2.shape[:-1]]
-        )
+        folding = Folding.of([P.shape[:-1], A.shape[:-1], v.shape[:-1], active.shape], [r1.shape[:-1], r2.shape[:-1]])
         linearization = linearize(
             self.structure,
             folding.fold_fixed(P),
@@ -70,9 +68,7 @@ class LinearizedConditions(Equation):
         P, A, v, r1, r2, active = inputs
         dx, dv, w = outputs
         a, c, e = (torch.where(active[..., None] > 0, g, 0.0) for g in cotangents)
-        alpha, u, Du = implicit(
-            self, P, A, v, a + A_transpose_times(self.structure, A, c), c + e, active
-        )
+        alpha, u, Du = implicit(self, P, A, v, a + A_transpose_times(self.structure, A, c), c + e, active)
         beta = Du - c
         return (
             -symmetric_outer(self.structure, alpha, dx) if needed[0] else None,
