@@ -1,0 +1,47 @@
+"""Conjugate gradients, matrix-free and batched."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from conelayers.linalg.krylov import KrylovSolver, KrylovState, divide, inner, norm
+
+__all__ = ["CG"]
+
+
+@dataclasses.dataclass(frozen=True)
+class CG(KrylovSolver):
+    """Conjugate gradients (Hestenes & Stiefel 1952) for positive (semi)definite operators.
+
+    The preconditioner, if any, must be symmetric positive definite.
+    """
+
+    symmetric = True
+    definite = True
+    singular = True
+
+    def run_pass(self, state: KrylovState, residual: Tensor, target: Tensor, limit: int) -> tuple[Tensor, Tensor]:
+        """One pass of the three-term recurrence; a direction without curvature stops its item."""
+        x, r = torch.zeros_like(residual), residual
+        z = state.precondition(r)
+        p, rz = z, inner(r, z)
+        active = norm(r) > target
+        iterations = torch.zeros(active.shape, dtype=torch.int64, device=r.device)
+        for iteration in range(limit):
+            if iteration % self.check_every == 0 and not bool(active.any()):
+                break
+            Ap = state.operator.matvec(p)
+            curvature = inner(p, Ap)
+            active = active & (curvature > 0)
+            alpha = torch.where(active, divide(rz, curvature), torch.zeros_like(rz))
+            x, r = x + alpha * p, r - alpha * Ap
+            iterations = iterations + active
+            z = state.precondition(r)
+            rz_next = inner(r, z)
+            p = torch.where(active, z + divide(rz_next, rz) * p, p)
+            rz = torch.where(active, rz_next, rz)
+            active = active & (norm(r) > target)
+        return x, iterations
