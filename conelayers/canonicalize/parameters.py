@@ -1,0 +1,130 @@
+"""From the user's parameter tensors to the vectors that the affine maps act on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from conelayers.errors import InvalidArgument
+
+__all__ = ["Block", "ParameterLayout"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """One real vector read off one parameter: its entries in row-major order, through `part`.
+
+    Attributes:
+        parameter: Index of the parameter in the user's order.
+        part: "value" for a real parameter; "real" or "imag" part of a complex one; "log" in a geometric programme.
+        size: Number of entries.
+    """
+
+    parameter: int
+    part: str
+    size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class ParameterLayout:
+    """Names and shapes of the parameters, and their flattening.
+
+    Attributes:
+        names: Names of the CVXPY parameters, in the user's order.
+        shapes: Their shapes.
+        complexes: Which of them are complex.
+    """
+
+    names: tuple[str, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    complexes: tuple[bool, ...]
+
+    def validate(self, values: Sequence[Tensor]) -> torch.Size:
+        """Check number, types and shapes of the tensors and return their common batch shape.
+
+        A parameter has no batch axes or all of them; batch axes of size 1 broadcast.
+
+        Args:
+            values: One tensor per parameter, each of shape (*batch, *parameter.shape).
+
+        Raises:
+            InvalidArgument: If a tensor is missing, is not a tensor, or has a shape that does not fit.
+        """
+        if len(values) != len(self.shapes):
+            raise InvalidArgument(
+                "A tensor must be provided for each CVXPY parameter; "
+                f"received {len(values)} tensors, expected {len(self.shapes)}."
+            )
+        for index, value in enumerate(values):
+            self._check_type(index, value)
+        rank = max((value.dim() - len(shape) for value, shape in zip(values, self.shapes, strict=True)), default=0)
+        batches = [self._batch(index, value, max(rank, 0)) for index, value in enumerate(values)]
+        try:
+            return torch.broadcast_shapes(*batches)
+        except RuntimeError:
+            listed = ", ".join(f"{name}: {tuple(batch)}" for name, batch in zip(self.names, batches, strict=True))
+            raise InvalidArgument(
+                "Inconsistent batch sizes. All batched parameters must have the same batch axes "
+                f"(size 1 broadcasts), but got {listed}."
+            ) from None
+
+    def flatten(self, values: Sequence[Tensor], blocks: Sequence[Block]) -> Tensor | None:
+        """Concatenate the given blocks into theta, differentiably.
+
+        Args:
+            values: Parameters as `validate` accepts them.
+            blocks: Which vectors to read, in order.
+
+        Returns:
+            float64 tensor of shape (*batch, sum of block sizes), where batch is the broadcast of the batch axes of the
+            parameters that are read, and of no others; None if `blocks` is empty.
+        """
+        vectors = [self._read(values[block.parameter], block) for block in blocks]
+        if not vectors:
+            return None
+        if len(vectors) == 1:
+            return vectors[0]
+        batch = torch.broadcast_shapes(*(vector.shape[:-1] for vector in vectors))
+        return torch.cat([vector.expand(*batch, vector.shape[-1]) for vector in vectors], dim=-1)
+
+    def _read(self, value: Tensor, block: Block) -> Tensor:
+        """One block as a float64 vector, shape (*batch, block.size)."""
+        batch = value.shape[: value.dim() - len(self.shapes[block.parameter])]
+        flat = value.reshape((*batch, block.size))
+        if block.part == "real":
+            flat = flat.real if flat.is_complex() else flat
+        elif block.part == "imag":
+            flat = flat.imag if flat.is_complex() else torch.zeros_like(flat)
+        flat = flat.to(torch.float64)
+        return flat.log() if block.part == "log" else flat
+
+    def _check_type(self, index: int, value: object) -> None:
+        if not isinstance(value, Tensor):
+            raise InvalidArgument(
+                f"A tensor must be provided for each CVXPY parameter; "
+                f"parameter {index} ({self.names[index]}) is a {type(value).__name__}."
+            )
+        if value.is_complex() and not self.complexes[index]:
+            raise InvalidArgument(
+                f"parameter {index} ({self.names[index]}) is real but its tensor is complex; pass its real part, or "
+                "declare the CVXPY parameter with complex=True."
+            )
+
+    def _batch(self, index: int, value: Tensor, rank: int) -> torch.Size:
+        """Batch axes of one parameter; `rank` is the number of batch axes of the most batched one."""
+        shape = self.shapes[index]
+        extra = value.dim() - len(shape)
+        label = f"parameter {index} ({self.names[index]})"
+        if extra not in (0, rank):
+            expected = f"{len(shape)}" + (f" or {len(shape) + rank}" if rank else "")
+            raise InvalidArgument(
+                f"Invalid parameter dimensionality for {label}. Expected {expected} dimensions (no batch axes, or as "
+                f"many as the other parameters), Got: {value.dim()} dimensions, shape {tuple(value.shape)}."
+            )
+        if tuple(value.shape[extra:]) != shape:
+            expected = f"Expected: {shape}" if extra == 0 else f"Expected: (*batch, {', '.join(map(str, shape))})"
+            raise InvalidArgument(f"Invalid parameter shape for {label}. {expected}, Got: {tuple(value.shape)}.")
+        return value.shape[:extra]

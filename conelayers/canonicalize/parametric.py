@@ -1,0 +1,181 @@
+"""Parametric cone programmes: parameters in, programme data out; cone solutions in, user variables out."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from conelayers.canonicalize import _cvxpy
+from conelayers.canonicalize.affine_map import AffineMap
+from conelayers.canonicalize.outputs import Output
+from conelayers.canonicalize.parameters import Block, ParameterLayout
+from conelayers.canonicalize.tensors import AffineMatrix
+from conelayers.cones import ProductCone
+from conelayers.program import ConeProgram, ConeStructure
+
+if TYPE_CHECKING:
+    import cvxpy as cp
+
+__all__ = ["ParametricProgram", "PartMap"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PartMap:
+    """How one of P, q, A, b depends on the parameters: an affine map of the blocks that enter it, and only those.
+
+    Attributes:
+        map: The affine map.
+        blocks: What its theta is made of; empty for a constant part.
+    """
+
+    map: AffineMap
+    blocks: tuple[Block, ...]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ParametricProgram:
+    """A family of cone programmes indexed by the parameters of a CVXPY problem. Immutable, picklable, free of CVXPY.
+
+    Attributes:
+        structure: Patterns, shapes and cone, the same for all parameter values.
+        P, q, A, b: Maps from parameters to the stored values of each part.
+        layout: Names and shapes of the parameters.
+        outputs: The requested variables.
+    """
+
+    structure: ConeStructure
+    P: PartMap
+    q: PartMap
+    A: PartMap
+    b: PartMap
+    layout: ParameterLayout
+    outputs: tuple[Output, ...]
+
+    @classmethod
+    def from_problem(
+        cls,
+        problem: cp.Problem,
+        parameters: Sequence[cp.Parameter],
+        variables: Sequence[cp.Variable],
+        *,
+        gp: bool = False,
+        canon_backend: str | None = None,
+        verbose: bool = False,
+    ) -> ParametricProgram:
+        """Canonicalize a CVXPY problem once, for all parameter values.
+
+        Args:
+            problem: A DPP problem (with gp=True, a DPP geometric programme). It is not changed, nor are the values of
+                its parameters, which need none.
+            parameters: All parameters of the problem, in the order in which their tensors will come.
+            variables: Variables of the problem, or dual variables of its constraints, to return.
+            gp: Whether to read the problem as a geometric programme.
+            canon_backend: CVXPY's canonicalization backend, or None for its choice.
+            verbose: Whether CVXPY reports its reductions.
+
+        Raises:
+            InvalidArgument: If the problem is not DPP or the lists do not match it.
+            UnsupportedError: If CVXPY is too old or cannot reduce the problem to the package's cones.
+        """
+        _cvxpy.check_version()
+        _cvxpy.check_arguments(problem, parameters, variables, gp)
+        form = _cvxpy.canonical_form(
+            problem, parameters, variables, gp=gp, canon_backend=canon_backend, verbose=verbose
+        )
+        return cls._from_form(form)
+
+    @classmethod
+    def _from_form(cls, form: _cvxpy.CanonicalForm) -> ParametricProgram:
+        m, n = form.A.shape
+        structure = ConeStructure(
+            n, m, form.P.indptr, form.P.rows, form.A.indptr, form.A.rows, ProductCone(form.cones)
+        )
+        return cls(
+            structure,
+            _part(form.P.coefficients, form.blocks),
+            _part(_dense_rows(form.q), form.blocks),
+            _part(form.A.coefficients, form.blocks),
+            _part(_dense_rows(form.b), form.blocks),
+            form.layout,
+            form.outputs,
+        )
+
+    def validate_params(self, params: Sequence[Tensor]) -> torch.Size:
+        """Check the parameter tensors and return their common batch shape.
+
+        Raises:
+            InvalidArgument: If a tensor is missing, is not a tensor, or has a shape that does not fit.
+        """
+        return self.layout.validate(params)
+
+    def values(
+        self, *params: Tensor, apply: Callable[[AffineMap, Tensor], Tensor] = AffineMap.apply
+    ) -> ConeProgram:
+        """The programmes at given parameters.
+
+        A part that depends on no batched parameter comes without batch axes, so backends can do its work once.
+
+        Args:
+            *params: One tensor per parameter, shape (*batch, *parameter.shape), any real or complex dtype.
+            apply: How to evaluate an affine map at theta. The default records no autograd graph; pass a
+                differentiable function built on `AffineMap.apply` and `AffineMap.apply_transpose` to record one.
+
+        Returns:
+            The programmes, float64, on the device of the parameters.
+
+        Raises:
+            InvalidArgument: As `validate_params`.
+        """
+        self.validate_params(params)
+        like = params[0] if params else None
+
+        def evaluate(part: PartMap) -> Tensor:
+            theta = self.layout.flatten(params, part.blocks)
+            return part.map.constant(like) if theta is None else apply(part.map, theta)
+
+        return ConeProgram(
+            self.structure, evaluate(self.P), evaluate(self.q), evaluate(self.A), evaluate(self.b)
+        )
+
+    def recover(self, x: Tensor, y: Tensor, s: Tensor | None = None) -> tuple[Tensor, ...]:
+        """The requested variables, differentiable in x and y.
+
+        Args:
+            x: Primal solution, shape (*batch, n).
+            y: Dual solution, shape (*batch, m).
+            s: Slacks; no variable of CVXPY is read from them.
+
+        Returns:
+            One tensor per requested variable, shape (*batch, *variable.shape), in the dtype of x (or its complex
+            counterpart), with CVXPY's sign and shape conventions for dual variables.
+        """
+        return tuple(output.read(x, y) for output in self.outputs)
+
+
+def _part(coefficients: sp.csr_array, blocks: Sequence[Block]) -> PartMap:
+    """Keep only the blocks with a nonzero coefficient."""
+    ends = np.cumsum([block.size for block in blocks], dtype=np.int64)
+    used_columns = np.unique(coefficients.indices)
+    kept, ranges = [], []
+    for block, end in zip(blocks, ends, strict=True):
+        start = end - block.size
+        if np.any((used_columns >= start) & (used_columns < end)):
+            kept.append(block)
+            ranges.append(np.arange(start, end))
+    columns = np.concatenate([*ranges, [coefficients.shape[1] - 1]]).astype(np.int64)
+    matrix = sp.csr_array(sp.csc_array(coefficients)[:, columns])
+    matrix.sort_indices()
+    return PartMap(AffineMap(matrix), tuple(kept))
+
+
+def _dense_rows(vector: AffineMatrix) -> sp.csr_array:
+    """Coefficients of a parametric column vector with every row present, shape (rows, parameters + 1)."""
+    size, entries = vector.shape[0], len(vector.rows)
+    scatter: Any = sp.csr_array((np.ones(entries), (vector.rows, np.arange(entries))), shape=(size, entries))
+    return sp.csr_array(scatter @ vector.coefficients)
