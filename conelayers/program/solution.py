@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -55,13 +56,18 @@ class ConeSolution:
 
     def detach(self) -> ConeSolution:
         """The same values, cut from the autograd graph."""
-        return self._map(lambda value: value.detach())
+        return self.map(lambda value: value.detach())
 
     def reshape(self, batch_shape: torch.Size) -> ConeSolution:
         """The same items with other batch axes."""
         depth = self.status_code.dim()
-        return self._map(lambda value: value.reshape(*batch_shape, *value.shape[depth:]))
+        return self.map(lambda value: value.reshape(*batch_shape, *value.shape[depth:]))
 
-    def _map(self, function) -> ConeSolution:
+    def to(self, device: torch.device) -> ConeSolution:
+        """The same values on another device."""
+        return self.map(lambda value: value.to(device))
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> ConeSolution:
+        """The solution with a function applied to each of its tensors."""
         fields = {field.name: function(getattr(self, field.name)) for field in dataclasses.fields(self)}
         return ConeSolution(**fields)

@@ -1,0 +1,171 @@
+"""A problem declared in CVXPY as a PyTorch module."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import cvxpy as cp
+import torch
+from torch import Tensor, nn
+
+from conelayers.backends import Backend, default_backend, get_backend
+from conelayers.canonicalize import ParametricProgram
+from conelayers.errors import InvalidArgument
+from conelayers.implicit import Affine, Derivative, Exact, implicit
+from conelayers.layers.solution import LayerSolution
+from conelayers.layers.solver_args import configure
+from conelayers.program import ConeProgram, ConeSolution
+from conelayers.residual import ConicConditions, OnFailure, differentiable_solve
+
+__all__ = ["CvxpyLayer"]
+
+
+class CvxpyLayer(nn.Module):
+    """A parametrised CVXPY problem whose solution is a differentiable function of its parameters.
+
+    The problem is mapped once to the cone programme  minimise 1/2 x'Px + q'x  subject to  Ax + s = b, s in K,  with data
+    that are affine in the parameters. Each call solves a batch of them and differentiates the solutions by the implicit
+    function theorem, with elements of the Clarke Jacobians of the cone projections (Bolte, Le, Pauwels & Silveti-Falls
+    2021, arXiv 2106.04350).
+
+    Example:
+        >>> import cvxpy as cp, torch
+        >>> from conelayers import CvxpyLayer
+        >>> x, a = cp.Variable(2), cp.Parameter(2)
+        >>> problem = cp.Problem(cp.Minimize(cp.sum_squares(x - a)), [cp.sum(x) == 1, x >= 0])
+        >>> layer = CvxpyLayer(problem, parameters=[a], variables=[x])
+        >>> (solution,) = layer(torch.tensor([[0.3, 0.1], [2.0, 0.0]], requires_grad=True))
+        >>> solution.shape
+        torch.Size([2, 2])
+
+    Args:
+        problem: A disciplined parametrised programme (`problem.is_dpp()`; `is_dgp(dpp=True)` with `gp=True`).
+        parameters: All parameters of the problem, in the order of the tensors of a call.
+        variables: What a call returns: variables of the problem and dual variables of its constraints
+            (`constraint.dual_variables[0]`).
+        solver: A backend's name as CVXPY spells it ("CLARABEL", "SCS", "DIFFCP"), a backend instance, or None to choose.
+        gp: The problem is a geometric programme.
+        verbose: Print the solver's output.
+        canon_backend: CVXPY's canonicalization backend ("CPP", "SCIPY", ...), or None for CVXPY's choice.
+        solver_args: Options for every call, see `forward`.
+        derivative: How solutions are differentiated: `Exact()`, `Smoothed(mu)` or `LeastSquares()`.
+        on_failure: "raise" an error that names the items without a solution, or "nan": return NaN for these items,
+            correct values for the others, and no gradient from the failed ones.
+
+    Raises:
+        ValueError: If the problem is not DPP, parameters or variables do not match it, or an option is unknown.
+    """
+
+    def __init__(
+        self,
+        problem: cp.Problem,
+        parameters: Sequence[cp.Parameter],
+        variables: Sequence[cp.Variable],
+        solver: str | Backend | None = None,
+        gp: bool = False,
+        verbose: bool = False,
+        canon_backend: str | None = None,
+        solver_args: Mapping[str, Any] | None = None,
+        *,
+        derivative: Derivative | None = None,
+        on_failure: OnFailure = "raise",
+    ) -> None:
+        super().__init__()
+        if on_failure not in ("raise", "nan"):
+            raise InvalidArgument(f"on_failure must be 'raise' or 'nan', got {on_failure!r}.")
+        if derivative is not None and not isinstance(derivative, Derivative):
+            raise InvalidArgument(
+                f"derivative must be a value such as Exact() or Smoothed(mu), got {derivative!r}."
+            )
+        self.program = ParametricProgram.from_problem(
+            problem, parameters, variables, gp=gp, canon_backend=canon_backend, verbose=verbose
+        )
+        backend = default_backend(self.program.structure) if solver is None else get_backend(solver)
+        options = {"verbose": True, **(solver_args or {})} if verbose else solver_args or {}
+        self.backend = configure(backend, options)
+        self.derivative = Exact() if derivative is None else derivative
+        self.on_failure: OnFailure = on_failure
+        self._previous: ConeSolution | None = None
+
+    def forward(
+        self,
+        *params: Tensor,
+        solver_args: Mapping[str, Any] | None = None,
+        warm_start: bool | ConeSolution | LayerSolution = False,
+    ) -> tuple[Tensor, ...]:
+        """Solve the problem for a batch of parameter values.
+
+        Args:
+            *params: One tensor per parameter, with the parameter's shape, or with batch axes before it: a parameter has
+                no batch axes or all of them, of the common size or 1. Symmetric parameters take any square matrix X,
+                used as (X + X')/2.
+            solver_args: Options for this call by the names of the backend, CVXPY, diffcp or Moreau: eps, tol, max_iters,
+                n_jobs_forward, solve_method, verbose. Those without a meaning here are ignored with one warning.
+            warm_start: A previous solution to start from; True starts from this layer's own previous one, of which it
+                then keeps a detached copy.
+
+        Returns:
+            One tensor per entry of `variables`, shape (*batch, *shape), in the floating type of the parameters.
+
+        Raises:
+            SolveError: If an item has no solution and `on_failure` is "raise"; also a `diffcp.SolverError`.
+            ValueError: If a tensor is missing, of the wrong shape, or the batch axes do not fit.
+        """
+        return self.solve(*params, solver_args=solver_args, warm_start=warm_start).variables
+
+    def solve(
+        self,
+        *params: Tensor,
+        solver_args: Mapping[str, Any] | None = None,
+        warm_start: bool | ConeSolution | LayerSolution = False,
+    ) -> LayerSolution:
+        """As `forward`, returning the statuses, residuals and the cone solution as well."""
+        backend = configure(self.backend, solver_args) if solver_args else self.backend
+        batch_shape = self.program.validate_params(params)
+        dtype, device = _common_type(params)
+        theta = self.program.flatten(tuple(p.to(torch.float64) for p in params))
+        values = {name: self._values(name, theta, device) for name in ("P", "q", "A", "b")}
+        cone_program = ConeProgram(self.program.structure, **values)
+        conditions = ConicConditions(
+            self.program.structure, backend, self.derivative, self.on_failure, self._start(warm_start)
+        )
+        cone = differentiable_solve(conditions, cone_program)
+        if warm_start is True:
+            self._previous = cone.detach()
+        variables = self.program.recover(cone.x, cone.y, cone.s)
+        expanded = (v.expand(*batch_shape, *v.shape[cone.gap.dim() :]).to(dtype) for v in variables)
+        return LayerSolution(tuple(expanded), cone)
+
+    def _values(self, name: str, theta: Tensor | None, device: torch.device) -> Tensor:
+        """Stored values of P, q, A or b; without batch axes where no parameter enters."""
+        affine = getattr(self.program, name)
+        if affine.is_constant or theta is None:
+            return affine.constant().to(device)
+        return implicit(Affine(affine), theta)[0]
+
+    def _start(self, warm_start: bool | ConeSolution | LayerSolution) -> ConeSolution | None:
+        if isinstance(warm_start, LayerSolution):
+            return warm_start.cone
+        if isinstance(warm_start, ConeSolution):
+            return warm_start
+        return self._previous if warm_start else None
+
+    def extra_repr(self) -> str:
+        """Shapes, for `print(layer)`."""
+        return f"{self.program!r}, backend={self.backend!r}, derivative={self.derivative!r}"
+
+
+def _common_type(params: Sequence[Tensor]) -> tuple[torch.dtype, torch.device]:
+    """The floating type of the results and the device of the parameters."""
+    if not params:
+        return torch.get_default_dtype(), torch.device("cpu")
+    dtype = params[0].dtype
+    for p in params[1:]:
+        dtype = torch.promote_types(dtype, p.dtype)
+    devices = {p.device for p in params}
+    if len(devices) > 1:
+        raise InvalidArgument(f"All parameters must be on one device, got {sorted(map(str, devices))}.")
+    if dtype.is_complex:
+        dtype = dtype.to_real()
+    return dtype if dtype.is_floating_point else torch.get_default_dtype(), params[0].device
