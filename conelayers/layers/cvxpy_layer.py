@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from conelayers.backends import Backend, default_backend, get_backend
 from conelayers.canonicalize import ParametricProgram
 from conelayers.errors import InvalidArgument
-from conelayers.implicit import Affine, Derivative, Exact, implicit
+from conelayers.implicit import Affine, AffineOperator, Derivative, Exact, implicit
 from conelayers.layers.solution import LayerSolution
 from conelayers.layers.solver_args import configure
-from conelayers.program import ConeProgram, ConeSolution
+from conelayers.program import ConeSolution
 from conelayers.residual import ConicConditions, OnFailure, differentiable_solve
 
 __all__ = ["CvxpyLayer"]
@@ -123,10 +123,8 @@ class CvxpyLayer(nn.Module):
         """As `forward`, returning the statuses, residuals and the cone solution as well."""
         backend = configure(self.backend, solver_args) if solver_args else self.backend
         batch_shape = self.program.validate_params(params)
-        dtype, device = _common_type(params)
-        theta = self.program.flatten(tuple(p.to(torch.float64) for p in params))
-        values = {name: self._values(name, theta, device) for name in ("P", "q", "A", "b")}
-        cone_program = ConeProgram(self.program.structure, **values)
+        dtype = _result_type(params)
+        cone_program = self.program.values(*params, apply=_affine)
         conditions = ConicConditions(
             self.program.structure, backend, self.derivative, self.on_failure, self._start(warm_start)
         )
@@ -134,15 +132,7 @@ class CvxpyLayer(nn.Module):
         if warm_start is True:
             self._previous = cone.detach()
         variables = self.program.recover(cone.x, cone.y, cone.s)
-        expanded = (v.expand(*batch_shape, *v.shape[cone.gap.dim() :]).to(dtype) for v in variables)
-        return LayerSolution(tuple(expanded), cone)
-
-    def _values(self, name: str, theta: Tensor | None, device: torch.device) -> Tensor:
-        """Stored values of P, q, A or b; without batch axes where no parameter enters."""
-        affine = getattr(self.program, name)
-        if affine.is_constant or theta is None:
-            return affine.constant().to(device)
-        return implicit(Affine(affine), theta)[0]
+        return LayerSolution(tuple(_finish(v, batch_shape, cone.gap.dim(), dtype) for v in variables), cone)
 
     def _start(self, warm_start: bool | ConeSolution | LayerSolution) -> ConeSolution | None:
         if isinstance(warm_start, LayerSolution):
@@ -156,10 +146,20 @@ class CvxpyLayer(nn.Module):
         return f"{self.program!r}, backend={self.backend!r}, derivative={self.derivative!r}"
 
 
-def _common_type(params: Sequence[Tensor]) -> tuple[torch.dtype, torch.device]:
-    """The floating type of the results and the device of the parameters."""
+def _finish(variable: Tensor, batch_shape: torch.Size, batch_dims: int, dtype: torch.dtype) -> Tensor:
+    """A variable with all batch axes of the parameters, in the type of the results."""
+    variable = variable.expand(*batch_shape, *variable.shape[batch_dims:])
+    return variable.to(dtype.to_complex() if variable.is_complex() else dtype)
+
+
+def _affine(operator: AffineOperator, theta: Tensor) -> Tensor:
+    return implicit(Affine(operator), theta)[0]
+
+
+def _result_type(params: Sequence[Tensor]) -> torch.dtype:
+    """The floating type of the results; the parameters must be on one device."""
     if not params:
-        return torch.get_default_dtype(), torch.device("cpu")
+        return torch.get_default_dtype()
     dtype = params[0].dtype
     for p in params[1:]:
         dtype = torch.promote_types(dtype, p.dtype)
@@ -168,4 +168,4 @@ def _common_type(params: Sequence[Tensor]) -> tuple[torch.dtype, torch.device]:
         raise InvalidArgument(f"All parameters must be on one device, got {sorted(map(str, devices))}.")
     if dtype.is_complex:
         dtype = dtype.to_real()
-    return dtype if dtype.is_floating_point else torch.get_default_dtype(), params[0].device
+    return dtype if dtype.is_floating_point else torch.get_default_dtype()

@@ -1,0 +1,196 @@
+"""Cone programmes given as data, as differentiable functions of every tensor."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor, nn
+
+from conelayers.backends import Backend, default_backend, get_backend
+from conelayers.cones import Cone, ProductCone
+from conelayers.errors import InvalidArgument
+from conelayers.implicit import Derivative, Exact
+from conelayers.layers.solver_args import configure
+from conelayers.program import ConeProgram, ConeSolution, ConeStructure
+from conelayers.residual import ConicConditions, OnFailure, differentiable_solve
+
+__all__ = ["ConeLayer", "solve_cone_program"]
+
+Pattern = np.ndarray | Tensor | sp.sparray | sp.spmatrix
+
+
+class ConeLayer(nn.Module):
+    """The family of programmes  minimise 1/2 x'Px + q'x  subject to  Ax + s = b, s in K,  with fixed sparsity patterns.
+
+    Args:
+        cone: K, as a `ProductCone` or a sequence of cones in the order of A's rows.
+        A: Pattern of A: a matrix of shape (m, n), sparse (its stored entries count) or dense (all entries count).
+        P: Pattern of P, symmetric, shape (n, n); None for a linear objective.
+        solver: A backend's name or instance, or None to choose by size.
+        derivative: `Exact()`, `Smoothed(mu)` or `LeastSquares()`.
+        on_failure: "raise", or "nan" for items without a solution.
+        solver_args: Options for every call, as `CvxpyLayer.forward` takes them.
+
+    Raises:
+        ValueError: If shapes do not fit together.
+    """
+
+    def __init__(
+        self,
+        cone: ProductCone | Sequence[Cone],
+        A: Pattern,
+        P: Pattern | None = None,
+        *,
+        solver: str | Backend | None = None,
+        derivative: Derivative | None = None,
+        on_failure: OnFailure = "raise",
+        solver_args: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        cone = cone if isinstance(cone, ProductCone) else ProductCone(cone)
+        A_pattern = _pattern("A", A)
+        P_pattern = None if P is None else _pattern("P", P)
+        if A_pattern.shape[0] != cone.dim:
+            raise InvalidArgument(f"A has {A_pattern.shape[0]} rows but the cone has dimension {cone.dim}.")
+        if P_pattern is not None and P_pattern.shape != (A_pattern.shape[1],) * 2:
+            raise InvalidArgument(f"P has shape {P_pattern.shape}; with A it must be ({A_pattern.shape[1]},) * 2.")
+        self.structure = ConeStructure.from_matrices(
+            None if P_pattern is None else P_pattern + P_pattern.T, A_pattern, cone
+        )
+        backend = default_backend(self.structure) if solver is None else get_backend(solver)
+        self.backend = configure(backend, solver_args or {})
+        self.derivative = Exact() if derivative is None else derivative
+        self.on_failure: OnFailure = on_failure
+
+    def forward(
+        self, P: Tensor | None, q: Tensor, A: Tensor, b: Tensor, *, warm_start: ConeSolution | None = None
+    ) -> ConeSolution:
+        """Solve for a batch of matrices and vectors.
+
+        Args:
+            P: Shape (*batch, n, n), used as (P + P')/2 on the pattern; None for a linear objective.
+            q: Shape (*batch, n).
+            A: Shape (*batch, m, n), read on the pattern.
+            b: Shape (*batch, m).
+            warm_start: A previous solution to start from.
+
+        Returns:
+            The solution; x, y and s are differentiable in P, q, A and b, and have the dtype of q.
+
+        Raises:
+            SolveError: If an item has no solution and `on_failure` is "raise".
+            ValueError: If a shape does not fit.
+        """
+        structure = self.structure
+        if P is None:
+            if structure.P_nnz:
+                raise InvalidArgument("P is None, but the layer was made with a pattern for P; pass P.")
+            P_values = q.new_zeros(0)
+        else:
+            _check_matrix("P", P, (structure.n, structure.n))
+            rows, columns = (torch.as_tensor(i, device=P.device) for i in (structure.P_indices, structure.P_columns))
+            P_values = (P[..., rows, columns] + P[..., columns, rows]) / 2
+        _check_matrix("A", A, (structure.m, structure.n))
+        rows, columns = (torch.as_tensor(i, device=A.device) for i in (structure.A_indices, structure.A_columns))
+        return self.solve_values(P_values, q, A[..., rows, columns], b, warm_start=warm_start)
+
+    def solve_values(
+        self, P: Tensor, q: Tensor, A: Tensor, b: Tensor, *, warm_start: ConeSolution | None = None
+    ) -> ConeSolution:
+        """As `forward`, with P and A given by their stored values.
+
+        Args:
+            P: Values on `structure`'s upper-triangle CSC pattern of P, shape (*batch, structure.P_nnz).
+            q: Shape (*batch, n).
+            A: Values on `structure`'s CSC pattern of A, shape (*batch, structure.A_nnz).
+            b: Shape (*batch, m).
+            warm_start: A previous solution to start from.
+        """
+        dtype = q.dtype
+        program = ConeProgram(self.structure, *(value.to(torch.float64) for value in (P, q, A, b)))
+        conditions = ConicConditions(
+            self.structure, self.backend, self.derivative, self.on_failure, warm_start
+        )
+        solution = differentiable_solve(conditions, program)
+        return solution.map(lambda value: value.to(dtype) if value.dtype == torch.float64 else value)
+
+
+def solve_cone_program(
+    P: Tensor | None,
+    q: Tensor,
+    A: Tensor,
+    b: Tensor,
+    cone: ProductCone | Sequence[Cone],
+    *,
+    solver: str | Backend | None = None,
+    derivative: Derivative | None = None,
+    on_failure: OnFailure = "raise",
+    solver_args: Mapping[str, Any] | None = None,
+    warm_start: ConeSolution | None = None,
+) -> ConeSolution:
+    """Solve  minimise 1/2 x'Px + q'x  subject to  Ax + s = b, s in K,  differentiably in every tensor.
+
+    For repeated solves make a `ConeLayer` once: it keeps the symbolic analysis, which this function does anew.
+
+    Args:
+        P: Shape (*batch, n, n), used as (P + P')/2; or a sparse tensor (n, n); or None for a linear objective.
+        q: Shape (*batch, n).
+        A: Shape (*batch, m, n), or a sparse tensor (m, n). Gradients of dense tensors are dense; those of sparse ones
+            live on their pattern.
+        b: Shape (*batch, m).
+        cone: K, as a `ProductCone` or a sequence of cones in the order of A's rows.
+        solver: A backend's name or instance, or None to choose by size.
+        derivative: `Exact()`, `Smoothed(mu)` or `LeastSquares()`.
+        on_failure: "raise", or "nan" for items without a solution.
+        solver_args: Options, as `CvxpyLayer.forward` takes them.
+        warm_start: A previous solution to start from.
+
+    Returns:
+        x, y, s with batch axes, and status, iterations and residuals per item.
+
+    Raises:
+        SolveError: If an item has no solution and `on_failure` is "raise".
+        ValueError: If shapes do not fit together.
+    """
+    layer = ConeLayer(
+        cone,
+        A if _is_sparse(A) else torch.ones(A.shape[-2:]),
+        None if P is None else (P if _is_sparse(P) else torch.ones(P.shape[-2:])),
+        solver=solver,
+        derivative=derivative,
+        on_failure=on_failure,
+        solver_args=solver_args,
+    )
+    # Sparse tensors are read through a dense copy: autograd then returns a gradient for their stored entries.
+    P_dense = P.to_dense() if P is not None and _is_sparse(P) else P
+    return layer(P_dense, q, A.to_dense() if _is_sparse(A) else A, b, warm_start=warm_start)
+
+
+def _is_sparse(matrix: Tensor) -> bool:
+    return matrix.layout is not torch.strided
+
+
+def _pattern(name: str, matrix: Pattern) -> sp.csc_array:
+    """Ones on the stored entries of a sparse matrix, or on all entries of a dense one."""
+    if isinstance(matrix, Tensor) and _is_sparse(matrix):
+        coo = matrix.detach().to_sparse_coo().coalesce().cpu()
+        rows, columns = coo.indices().numpy()
+        return sp.csc_array((np.ones(len(rows)), (rows, columns)), shape=tuple(coo.shape))
+    if sp.issparse(matrix):
+        pattern = sp.csc_array(matrix, dtype=float, copy=True)
+        pattern.sum_duplicates()
+        pattern.data[:] = 1.0
+        return pattern
+    shape = tuple(np.shape(matrix)) if not isinstance(matrix, Tensor) else tuple(matrix.shape)
+    if len(shape) != 2:
+        raise InvalidArgument(f"{name} must be a matrix, got shape {shape}.")
+    return sp.csc_array(np.ones(shape))
+
+
+def _check_matrix(name: str, matrix: Tensor, shape: tuple[int, int]) -> None:
+    if tuple(matrix.shape[-2:]) != shape:
+        raise InvalidArgument(f"{name} has shape {tuple(matrix.shape)}; its last two axes must be {shape}.")
