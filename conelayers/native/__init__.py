@@ -1,0 +1,15 @@
+"""The compiled engine: batched LDL^T and batched interior point, one problem per SIMD lane.
+
+The C++ headers are in ``include/conelayers``; ``_engine`` is the compiled module. Importing this package loads the
+module and never compiles anything.
+"""
+
+try:
+    from conelayers.native._engine import LDLT, LDLTFactor, instruction_set
+except ImportError as error:  # a source tree that has not been built
+    raise ImportError(
+        "conelayers.native is not compiled. Install a C++17 compiler (for example `apt install g++`) and run "
+        "`pip install .` in the source folder."
+    ) from error
+
+__all__ = ["LDLT", "LDLTFactor", "instruction_set"]
