@@ -31,12 +31,12 @@ class AffineMap:
     @property
     def size(self) -> int:
         """Number of values produced."""
-        return self.matrix.shape[0]
+        return _shape(self.matrix)[0]
 
     @property
     def theta_size(self) -> int:
         """Number of parameter entries consumed."""
-        return self.matrix.shape[1] - 1
+        return _shape(self.matrix)[1] - 1
 
     @property
     def is_constant(self) -> bool:
@@ -125,12 +125,17 @@ class AffineMap:
         object.__setattr__(self, "matrix", state["matrix"])
 
 
+def _shape(matrix: Any) -> tuple[int, int]:
+    rows, columns = matrix.shape
+    return int(rows), int(columns)
+
+
 def _torch_csr(matrix: sp.csr_array, device: torch.device) -> Tensor:
     with torch.sparse.check_sparse_tensor_invariants(enable=False):
         return torch.sparse_csr_tensor(
             torch.as_tensor(matrix.indptr.astype(np.int64)),
             torch.as_tensor(matrix.indices.astype(np.int64)),
             torch.as_tensor(matrix.data.astype(np.float64)),
-            size=matrix.shape,
+            size=_shape(matrix),
             device=device,
         )

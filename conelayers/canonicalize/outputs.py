@@ -59,24 +59,24 @@ class Output:
         return np.unique(self.matrix.indices)
 
     def _multiply(self, source: Tensor) -> Tensor:
-        """matrix @ source along the last axis by index operations, which vmap, jvp and double backward know."""
-        rows, columns, factors, is_selection = self._entries
+        """Matrix times source along the last axis, by index operations, which vmap, jvp and double backward know."""
+        rows, columns, factors, height = self._entries
         picked = source.index_select(-1, torch.as_tensor(columns, device=source.device))
         if factors is not None:
             picked = picked * torch.as_tensor(factors, device=source.device, dtype=source.dtype)
-        if is_selection:
+        if rows is None:
             return picked
-        zeros = picked.new_zeros((*picked.shape[:-1], self.matrix.shape[0]))
+        zeros = picked.new_zeros((*picked.shape[:-1], height))
         return zeros.index_add(-1, torch.as_tensor(rows, device=source.device), picked)
 
     @cached_property
-    def _entries(self) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, bool]:
-        """Rows, columns and factors (None if all are 1) of the matrix; and whether row i is just entry i."""
-        coo = sp.coo_array(self.matrix)
-        rows, columns = coo.row.astype(np.int64), coo.col.astype(np.int64)
+    def _entries(self) -> tuple[np.ndarray | None, np.ndarray, np.ndarray | None, int]:
+        """Rows (None if row i is just entry i), columns and factors (None if all are 1) of the matrix; its height."""
+        coo: Any = sp.coo_array(self.matrix)
+        height = coo.shape[0]
+        rows = None if np.array_equal(coo.row, np.arange(height)) else coo.row.astype(np.int64)
         factors = None if np.all(coo.data == 1.0) else coo.data
-        is_selection = np.array_equal(rows, np.arange(self.matrix.shape[0]))
-        return rows, columns, factors, is_selection
+        return rows, coo.col.astype(np.int64), factors, height
 
     def __getstate__(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}

@@ -93,9 +93,7 @@ class ParametricProgram:
     @classmethod
     def _from_form(cls, form: _cvxpy.CanonicalForm) -> ParametricProgram:
         m, n = form.A.shape
-        structure = ConeStructure(
-            n, m, form.P.indptr, form.P.rows, form.A.indptr, form.A.rows, ProductCone(form.cones)
-        )
+        structure = ConeStructure(n, m, form.P.indptr, form.P.rows, form.A.indptr, form.A.rows, ProductCone(form.cones))
         return cls(
             structure,
             _part(form.P.coefficients, form.blocks),
@@ -114,9 +112,7 @@ class ParametricProgram:
         """
         return self.layout.validate(params)
 
-    def values(
-        self, *params: Tensor, apply: Callable[[AffineMap, Tensor], Tensor] = AffineMap.apply
-    ) -> ConeProgram:
+    def values(self, *params: Tensor, apply: Callable[[AffineMap, Tensor], Tensor] = AffineMap.apply) -> ConeProgram:
         """The programmes at given parameters.
 
         A part that depends on no batched parameter comes without batch axes, so backends can do its work once.
@@ -139,9 +135,7 @@ class ParametricProgram:
             theta = self.layout.flatten(params, part.blocks)
             return part.map.constant(like) if theta is None else apply(part.map, theta)
 
-        return ConeProgram(
-            self.structure, evaluate(self.P), evaluate(self.q), evaluate(self.A), evaluate(self.b)
-        )
+        return ConeProgram(self.structure, evaluate(self.P), evaluate(self.q), evaluate(self.A), evaluate(self.b))
 
     def recover(self, x: Tensor, y: Tensor, s: Tensor | None = None) -> tuple[Tensor, ...]:
         """The requested variables, differentiable in x and y.
@@ -158,7 +152,7 @@ class ParametricProgram:
         return tuple(output.read(x, y) for output in self.outputs)
 
 
-def _part(coefficients: sp.csr_array, blocks: Sequence[Block]) -> PartMap:
+def _part(coefficients: Any, blocks: Sequence[Block]) -> PartMap:
     """Keep only the blocks with a nonzero coefficient."""
     ends = np.cumsum([block.size for block in blocks], dtype=np.int64)
     used_columns = np.unique(coefficients.indices)

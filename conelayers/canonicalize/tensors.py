@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -39,10 +40,10 @@ class AffineMatrix:
         return cls(shape, kept % height, kept // height, coefficients)
 
     @classmethod
-    def from_tensor(cls, shape: tuple[int, int], flat: np.ndarray, coefficients: sp.sparray) -> AffineMatrix:
-        """From column-major positions `flat`, shape (entries,), and their coefficients."""
-        height = max(shape[0], 1)
-        return cls.from_entries(shape, flat % height, flat // height, coefficients)
+    def zero(cls, shape: tuple[int, int], width: int) -> AffineMatrix:
+        """No entries; `width` is the number of parameters plus one."""
+        nowhere = np.zeros(0, dtype=np.int64)
+        return cls(shape, nowhere, nowhere, sp.csr_array((0, width)))
 
     @property
     def indptr(self) -> np.ndarray:
@@ -60,8 +61,8 @@ class AffineMatrix:
         """The constant part of each entry, shape (entries,)."""
         return self.coefficients[:, [-1]].toarray()[:, 0]
 
-    def left_multiply(self, matrix: sp.sparray) -> AffineMatrix:
-        """matrix @ self for a constant sparse matrix."""
+    def left_multiply(self, matrix: Any) -> AffineMatrix:
+        """The product matrix @ self for a constant sparse matrix."""
         # Entry e of column j spreads over the rows i with matrix[i, rows[e]] != 0.
         spread = sp.coo_array(sp.csc_array(matrix)[:, self.rows])
         coefficients = sp.csr_array(self.coefficients)[spread.col] * spread.data[:, None]
@@ -71,22 +72,21 @@ class AffineMatrix:
 
     def keep_columns(self, kept: np.ndarray) -> AffineMatrix:
         """The columns where `kept`, bool of shape (columns,), is True; renumbered."""
-        renumbered = np.cumsum(kept) - 1
-        stays = kept[self.columns]
-        return AffineMatrix(
-            (self.shape[0], int(kept.sum())),
-            self.rows[stays],
-            renumbered[self.columns[stays]],
-            self.coefficients[np.flatnonzero(stays)],
-        )
+        stays = np.flatnonzero(kept[self.columns])
+        columns = (np.cumsum(kept) - 1)[self.columns[stays]]
+        return AffineMatrix((self.shape[0], int(kept.sum())), self.rows[stays], columns, self.coefficients[stays])
+
+    def keep_rows(self, kept: np.ndarray) -> AffineMatrix:
+        """The rows where `kept`, bool of shape (rows,), is True; renumbered."""
+        stays = np.flatnonzero(kept[self.rows])
+        rows = (np.cumsum(kept) - 1)[self.rows[stays]]
+        return AffineMatrix((int(kept.sum()), self.shape[1]), rows, self.columns[stays], self.coefficients[stays])
 
     def upper_triangle(self) -> AffineMatrix:
         """The upper triangle, with its diagonal, of the symmetric part of a square matrix."""
         lower, upper = np.minimum(self.rows, self.columns), np.maximum(self.rows, self.columns)
         factor = np.where(self.rows == self.columns, 1.0, 0.5)
-        return AffineMatrix.from_entries(
-            self.shape, lower, upper, sp.csr_array(self.coefficients * factor[:, None])
-        )
+        return AffineMatrix.from_entries(self.shape, lower, upper, sp.csr_array(self.coefficients * factor[:, None]))
 
 
 def compress(positions: np.ndarray, coefficients: sp.sparray) -> tuple[np.ndarray, sp.csr_array]:

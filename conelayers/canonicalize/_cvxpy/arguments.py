@@ -1,0 +1,99 @@
+"""What a user may pass: the checks before a problem is reduced."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+from typing import Any
+
+import cvxpy as cp
+from cvxpy.atoms.quad_form import QuadForm
+from cvxpy.reductions.dcp2cone.canonicalizers import CANON_METHODS
+
+from conelayers.errors import InvalidArgument, UnsupportedError
+
+__all__ = ["check_arguments", "check_version", "dual_owners"]
+
+_MINIMUM_VERSION = (1, 9, 3)
+
+
+def check_version() -> None:
+    """Refuse CVXPY releases whose quadratic objectives are wrong.
+
+    Raises:
+        UnsupportedError: If CVXPY is older than 1.9.3; earlier ones lose `sum_squares` of a symmetric variable.
+    """
+    version: str = importlib.metadata.version("cvxpy")
+    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:3])
+    if numbers < _MINIMUM_VERSION:
+        raise UnsupportedError(
+            f"cvxpy {version} is too old: releases before 1.9.3 lose quadratic terms of symmetric variables. "
+            "Upgrade with `pip install 'cvxpy>=1.9.3'`."
+        )
+
+
+def check_arguments(problem: cp.Problem, parameters: Any, variables: Any, gp: bool) -> None:
+    """Check what the user passed.
+
+    Raises:
+        InvalidArgument: If the problem is not DPP, parameters do not match the problem's exactly, a variable is neither
+            the problem's nor a dual variable of its constraints, or either is not a list or tuple.
+    """
+    if not isinstance(problem, cp.Problem):
+        raise InvalidArgument(f"problem must be a cvxpy.Problem, not {type(problem).__name__}.")
+    for name, value in (("parameters", parameters), ("variables", variables)):
+        if not isinstance(value, list | tuple):
+            raise InvalidArgument(f"The layer's {name} must be provided as a list or tuple.")
+    _check_dpp(problem, gp)
+    if len(problem.variables()) == 0:
+        raise InvalidArgument("problem has no variables, so there is nothing to solve.")
+    if problem.is_mixed_integer():
+        raise InvalidArgument("problem has integer or boolean variables; only continuous problems can be layers.")
+    given = {id(parameter) for parameter in parameters}
+    if given != {id(parameter) for parameter in problem.parameters()} or len(given) != len(parameters):
+        raise InvalidArgument(
+            "The layer's parameters must exactly match problem.parameters: "
+            f"got {[str(p) for p in parameters]}, the problem has {[str(p) for p in problem.parameters()]}."
+        )
+    known = {variable.id for variable in problem.variables()} | set(dual_owners(problem))
+    for variable in variables:
+        if not isinstance(variable, cp.Variable) or variable.id not in known:
+            raise InvalidArgument(
+                f"Variable {variable} must be a subset of problem.variables or a constraint dual variable."
+            )
+
+
+def _check_dpp(problem: Any, gp: bool) -> None:
+    if gp:
+        if not problem.is_dgp(dpp=True):
+            raise InvalidArgument("Problem must be DPP for geometric programming: problem.is_dgp(dpp=True) is False.")
+        return
+    parametric = any(_has_parametric_quad_form(constraint) for constraint in problem.constraints)
+    if parametric or _has_parametric_quad_form(problem.objective.expr, affine_above=True):
+        raise InvalidArgument(
+            "Problem must be DPP. Note: quad_form(x, P) with parametric P is only supported in the objective, as a "
+            "term of it, and not in constraints or inside other functions. Write sum_squares(L @ x) with P = L'L there."
+        )
+    if not problem.is_dpp(quad_form_dpp="qp"):
+        raise InvalidArgument("Problem must be DPP: problem.is_dcp(dpp=True) is False.")
+
+
+def _has_parametric_quad_form(expression: Any, affine_above: bool = False) -> bool:
+    """Whether a quad_form with parametric P sits where CVXPY would factor P's current value into the constraints.
+
+    `affine_above` tells that only affine atoms lie between the root of the objective and the expression: there the
+    matrix goes to the quadratic objective, and stays parametric.
+    """
+    if isinstance(expression, QuadForm) and expression.args[1].parameters() and not affine_above:
+        return True
+    below = affine_above and type(expression) not in CANON_METHODS
+    return any(_has_parametric_quad_form(argument, below) for argument in expression.args)
+
+
+def dual_owners(problem: cp.Problem) -> dict[int, tuple[Any, int]]:
+    """Constraint and position of each dual variable, by the variable's id."""
+    return {
+        variable.id: (constraint, position)
+        for constraint in problem.constraints
+        for position, variable in enumerate(constraint.dual_variables)
+    }

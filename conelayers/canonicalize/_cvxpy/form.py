@@ -1,0 +1,139 @@
+"""CVXPY's reduction chain, aimed at the cones of this package."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import cvxpy as cp
+import numpy as np
+from cvxpy.constraints.exponential import ExpCone
+from cvxpy.constraints.nonpos import NonNeg
+from cvxpy.constraints.power import PowCone3D
+from cvxpy.constraints.psd import SvecPSD
+from cvxpy.constraints.second_order import SOC
+from cvxpy.constraints.zero import Zero
+from cvxpy.error import SolverError
+from cvxpy.reductions.solvers.conic_solvers.conic_solver import ConicSolver
+from cvxpy.reductions.solvers.solving_chain import resolve_and_build_chain
+from cvxpy.utilities.psd_utils import TriangleKind
+
+from conelayers.canonicalize._cvxpy.data import parameter_map, problem_matrices
+from conelayers.canonicalize._cvxpy.recovery import outputs
+from conelayers.canonicalize._cvxpy.reduction import Reduction
+from conelayers.canonicalize.outputs import Output
+from conelayers.canonicalize.parameters import Block, ParameterLayout
+from conelayers.canonicalize.tensors import AffineMatrix
+from conelayers.cones import Cone, Exponential, Nonnegative, PositiveSemidefinite, Power, SecondOrder
+from conelayers.cones import Zero as ZeroCone
+from conelayers.errors import UnsupportedError
+
+__all__ = ["CanonicalForm", "canonical_form"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CanonicalForm:
+    """A parametric cone programme and its user interface, free of CVXPY objects.
+
+    Entries of the matrices are affine in u, the concatenation of all `blocks`.
+
+    Attributes:
+        P: Upper triangle of the quadratic objective, n x n.
+        q: Linear objective, n x 1.
+        A, b: Constraints Ax + s = b, m x n and m x 1.
+        cones: Cones of the rows, in row order.
+        layout: Shapes of the parameters.
+        blocks: The real vectors that make up u.
+        outputs: The requested variables.
+    """
+
+    P: AffineMatrix
+    q: AffineMatrix
+    A: AffineMatrix
+    b: AffineMatrix
+    cones: tuple[Cone, ...]
+    layout: ParameterLayout
+    blocks: tuple[Block, ...]
+    outputs: tuple[Output, ...]
+
+
+def canonical_form(
+    problem: cp.Problem,
+    parameters: Sequence[cp.Parameter],
+    variables: Sequence[cp.Variable],
+    *,
+    gp: bool = False,
+    canon_backend: str | None = None,
+    verbose: bool = False,
+) -> CanonicalForm:
+    """Reduce a problem that passed `check_arguments`; the problem and its values are left as they are."""
+    try:
+        chain = resolve_and_build_chain(problem, solver=_Target(), gp=gp, enforce_dpp=True, canon_backend=canon_backend)
+        stuffed, inverse_data = chain.apply(problem, verbose)
+    except SolverError as error:
+        raise UnsupportedError(f"CVXPY cannot reduce this problem to the cones of this package: {error}") from error
+    # The last reduction is the target itself, which changes neither variables nor duals.
+    reduction = Reduction(stuffed, tuple(chain.reductions[:-1]), tuple(inverse_data[:-1]))
+    blocks, mixing = parameter_map(parameters, reduction)
+    P, q, A, b = problem_matrices(stuffed, mixing)
+    layout = ParameterLayout(
+        tuple(parameter.name() for parameter in parameters),
+        tuple(tuple(parameter.shape) for parameter in parameters),
+        tuple(parameter.is_complex() for parameter in parameters),
+    )
+    return CanonicalForm(
+        P, q, A, b, _cones(stuffed.constraints), layout, blocks, outputs(problem, variables, reduction, gp)
+    )
+
+
+class _Target(ConicSolver):
+    """The solver that CVXPY is told to aim at: our cones, lower-triangle svec, quadratic objective; it never solves."""
+
+    SUPPORTED_CONSTRAINTS = [Zero, NonNeg, SOC, SvecPSD, ExpCone, PowCone3D]  # noqa: RUF012 (CVXPY's attribute)
+    PSD_TRIANGLE_KIND = TriangleKind.LOWER
+    PSD_SQRT2_SCALING = True
+    EXP_CONE_ORDER = [0, 1, 2]  # noqa: RUF012
+
+    def name(self) -> str:
+        return "CONELAYERS"
+
+    def import_solver(self) -> None:
+        pass
+
+    def supports_quad_obj(self) -> bool:
+        return True
+
+    def apply(self, problem: Any) -> tuple[Any, dict]:
+        """Put the rows of each constraint in the order of its cone; parameters need no values for that."""
+        return self.format_constraints(problem, self.EXP_CONE_ORDER), {}
+
+    def solve_via_data(self, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError
+
+    def cite(self, data: Any) -> str:
+        return ""
+
+
+def _cones(constraints: Sequence[Any]) -> tuple[Cone, ...]:
+    """The cone of each run of rows, from CVXPY's ordered constraints; neighbouring linear rows become one cone."""
+    cones: list[Cone] = []
+    for constraint in constraints:
+        new = _CONES_OF[type(constraint)](constraint)
+        for cone in new:
+            last = cones[-1] if cones else None
+            if isinstance(cone, ZeroCone | Nonnegative) and type(last) is type(cone):
+                cones[-1] = type(cone)(last.dim + cone.dim)
+            elif cone.dim:
+                cones.append(cone)
+    return tuple(cones)
+
+
+_CONES_OF: dict[type, Callable[[Any], list[Cone]]] = {
+    Zero: lambda constraint: [ZeroCone(constraint.size)],
+    NonNeg: lambda constraint: [Nonnegative(constraint.size)],
+    SOC: lambda constraint: [SecondOrder(int(size)) for size in constraint.cone_sizes()],
+    SvecPSD: lambda constraint: [PositiveSemidefinite(int(order)) for order in constraint.cone_sizes()],
+    ExpCone: lambda constraint: [Exponential()] * constraint.num_cones(),
+    PowCone3D: lambda constraint: [Power(float(alpha)) for alpha in np.ravel(constraint.alpha.value, order="F")],
+}

@@ -1,0 +1,106 @@
+"""How CVXPY turns a cone solution into values of variables and of constraint duals, as matrices."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import cvxpy as cp
+import numpy as np
+import scipy.sparse as sp
+from cvxpy.reductions.solution import Solution
+from cvxpy.reductions.solvers.utilities import extract_dual_value, get_dual_values
+
+from conelayers.canonicalize._cvxpy.arguments import dual_owners
+from conelayers.canonicalize._cvxpy.reduction import Reduction, logarithms
+from conelayers.canonicalize.outputs import Output
+from conelayers.canonicalize.probing import matrix_of
+from conelayers.errors import UnsupportedError
+
+__all__ = ["outputs"]
+
+
+def outputs(
+    problem: cp.Problem, variables: Sequence[cp.Variable], reduction: Reduction, gp: bool
+) -> tuple[Output, ...]:
+    """The requested variables, primal or dual, in the order given.
+
+    Raises:
+        UnsupportedError: If CVXPY has no dual value for a constraint whose dual variable is requested.
+    """
+    primal_ids = {variable.id for variable in problem.variables()}
+    primal = [variable for variable in variables if variable.id in primal_ids]
+    dual = [variable for variable in variables if variable.id not in primal_ids]
+    owners = dual_owners(problem)
+    stuffed = reduction.stuffed
+    images = _images(primal, lambda x: _primal_values(x, primal, reduction), stuffed.x.size)
+    images |= _images(dual, lambda y: _dual_values(y, dual, owners, reduction), stuffed.constr_size)
+    found = []
+    for variable in variables:
+        matrix, is_complex = images[variable.id]
+        source = "primal" if variable.id in primal_ids else "dual"
+        exponentiate = gp and source == "primal"
+        found.append(Output(variable.name(), tuple(variable.shape), source, matrix, is_complex, exponentiate))
+    return tuple(found)
+
+
+def _images(
+    variables: Sequence[cp.Variable], values: Callable[[np.ndarray], list[np.ndarray]], size: int
+) -> dict[int, tuple[sp.csr_array, bool]]:
+    """Matrix of each variable by its id, and whether it is complex; `values` evaluates all variables at once."""
+    if not variables:
+        return {}
+    complexes = [np.iscomplexobj(value) for value in values(np.ones(size))]
+
+    def stacked(vector: np.ndarray) -> np.ndarray:
+        parts = []
+        for value, is_complex in zip(values(vector), complexes, strict=True):
+            flat: Any = np.ravel(value)
+            parts += [flat.real, flat.imag] if is_complex else [flat.real]
+        return np.concatenate(parts)
+
+    matrix = matrix_of(stacked, size)
+    heights = [variable.size * (2 if c else 1) for variable, c in zip(variables, complexes, strict=True)]
+    ends = np.cumsum(heights)
+    return {
+        variable.id: (sp.csr_array(matrix[end - height : end]), is_complex)
+        for variable, height, end, is_complex in zip(variables, heights, ends, complexes, strict=True)
+    }
+
+
+def _primal_values(x: np.ndarray, variables: Sequence[cp.Variable], reduction: Reduction) -> list[np.ndarray]:
+    """The linear part of CVXPY's recovery of variables: without projections, and in logarithms for gp."""
+    found: dict[int, Any] = dict(reduction.stuffed.split_solution(x))
+    for step in reversed(reduction.steps):
+        maps = logarithms(step)
+        if maps is None:
+            found = step.var_forward(found)
+        else:
+            originals = {new: original for original, new in maps[0].items()}
+            found = {originals.get(key, key): value for key, value in found.items()}
+    return [_dense(found.get(variable.id, np.zeros(variable.shape)), variable.shape) for variable in variables]
+
+
+def _dual_values(
+    y: np.ndarray, variables: Sequence[cp.Variable], owners: dict[int, tuple[Any, int]], reduction: Reduction
+) -> list[np.ndarray]:
+    """CVXPY's dual values for the row duals y, in its signs and shapes."""
+    stuffed = reduction.stuffed
+    duals = get_dual_values(y, extract_dual_value, stuffed.constraints)
+    solution: Any = Solution(cp.OPTIMAL, 0.0, {stuffed.x.id: np.zeros(stuffed.x.size)}, duals, {})
+    for step, data in zip(reversed(reduction.steps), reversed(reduction.inverse_data), strict=True):
+        solution = step.invert(solution, data)
+    values = []
+    for variable in variables:
+        constraint, position = owners[variable.id]
+        if constraint.id not in solution.dual_vars:
+            raise UnsupportedError(f"CVXPY gives no dual value for the constraint {constraint}; do not request it.")
+        twin = copy.copy(constraint)  # has its own dual variables: those of the user keep their values
+        twin.save_dual_value(solution.dual_vars[constraint.id])
+        values.append(_dense(twin.dual_variables[position].value, variable.shape))
+    return values
+
+
+def _dense(value: Any, shape: tuple[int, ...]) -> np.ndarray:
+    return np.asarray(value.toarray() if sp.issparse(value) else value).reshape(shape)
