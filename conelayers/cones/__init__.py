@@ -1,0 +1,25 @@
+"""Geometry of convex cones: projections, elements of their Clarke Jacobians, distances to the nearest kink, duals.
+
+One file per cone; `product` alone owns row offsets; `svec` alone owns triangle order and sqrt(2).
+"""
+
+from conelayers.cones.base import BlockDerivative, Cone, Kink, SpectralBlocks
+from conelayers.cones.nonnegative import Nonnegative
+from conelayers.cones.product import ConeDerivative, ProductCone
+from conelayers.cones.second_order import SecondOrder
+from conelayers.cones.semidefinite import PositiveSemidefinite
+from conelayers.cones.zero import Free, Zero
+
+__all__ = [
+    "BlockDerivative",
+    "Cone",
+    "ConeDerivative",
+    "Free",
+    "Kink",
+    "Nonnegative",
+    "PositiveSemidefinite",
+    "ProductCone",
+    "SecondOrder",
+    "SpectralBlocks",
+    "Zero",
+]

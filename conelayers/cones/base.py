@@ -1,0 +1,139 @@
+"""What every convex cone of the package can do, and what a derivative of its projection can do.
+
+A cone K is a value: frozen, hashable, picklable. Its functions act on the *last* axis of a tensor and are vectorised over
+all the others, so that a stack of equal cones is one tensor with one more axis. For a closed convex cone the projection
+Pi is nonexpansive, positively homogeneous and the gradient of a convex function; hence every element D of its Clarke
+Jacobian is symmetric with spectrum in [0, 1], and D(v) v = Pi(v).
+
+At a kink the Clarke Jacobian is a convex set with a smallest and a largest element in the Loewner order. Every cone here
+returns the **smallest** one unless asked for the largest.
+"""
+
+import abc
+from collections.abc import Hashable, Sequence
+from typing import ClassVar, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from conelayers.errors import InvalidArgument
+
+__all__ = ["BlockDerivative", "Cone", "Kink", "SpectralBlocks"]
+
+#: Which element of the Clarke Jacobian to return where there are several.
+Weak = Literal["min", "max"]
+
+
+class Kink(NamedTuple):
+    """How points near the nondifferentiable set are treated.
+
+    Attributes:
+        weak: "min" returns the smallest element of the Clarke Jacobian at a kink, "max" the largest.
+        radius: weakly active parts within this Euclidean distance of a kink are moved onto it; a float, or a tensor that
+            broadcasts against the leading axes of v.
+    """
+
+    weak: Weak = "min"
+    radius: float | Tensor = 0.0
+
+    @property
+    def value(self) -> float:
+        """Eigenvalue given to a weakly active direction."""
+        return 1.0 if self.weak == "max" else 0.0
+
+
+class SpectralBlocks(NamedTuple):
+    """Eigenvalues and eigenvectors of the diagonal blocks of one group of a `ConeDerivative`.
+
+    Attributes:
+        rows: int64, shape (count, d): the rows of v that each block acts on.
+        vectors: shape (*batch, count, d, d): orthonormal columns U.
+        values: shape (*batch, count, d): eigenvalues in [0, 1]; block = U diag(values) U^T.
+    """
+
+    rows: Tensor
+    vectors: Tensor
+    values: Tensor
+
+
+class BlockDerivative(abc.ABC):
+    """Element D of the Clarke Jacobian of a projection, for a stack of cones: symmetric, 0 <= D <= I.
+
+    `u` and `w` below have the shape of the point v at which D was taken, (*batch, d); extra leading axes broadcast.
+    """
+
+    @abc.abstractmethod
+    def apply(self, u: Tensor) -> Tensor:
+        """D u, the shape of u."""
+
+    @abc.abstractmethod
+    def curvature(self, u: Tensor, w: Tensor) -> Tensor:
+        """Gradient with respect to v of <w, D(v) u>. Symmetric in u and w, because D is a Hessian."""
+
+    @abc.abstractmethod
+    def spectrum(self) -> tuple[Tensor, Tensor]:
+        """Orthonormal eigenvectors (*batch, d, d) as columns and eigenvalues (*batch, d)."""
+
+    def matrix(self) -> Tensor:
+        """D as a dense tensor, shape (*batch, d, d)."""
+        vectors, values = self.spectrum()
+        return (vectors * values.unsqueeze(-2)) @ vectors.mT
+
+
+class Cone(abc.ABC):
+    """A closed convex cone of R^dim, with its projection and the derivatives of it.
+
+    Subclasses are frozen dataclasses. `mu`, where it appears, replaces the projection by the proximal map of mu F with F
+    the barrier of the cone: y + mu grad F(y) = v; it is a positive float, or a tensor that broadcasts against the leading
+    axes of v.
+    """
+
+    #: True for cones cut out by finitely many half-spaces: their projection is piecewise linear.
+    polyhedral: ClassVar[bool] = False
+
+    @property
+    @abc.abstractmethod
+    def size(self) -> int:
+        """Number of rows."""
+
+    @abc.abstractmethod
+    def dual(self) -> "Cone":
+        """The dual cone {y : <y, s> >= 0 for every s in K}."""
+
+    @abc.abstractmethod
+    def project(self, v: Tensor, *, mu: float | Tensor | None = None) -> Tensor:
+        """Nearest point of the cone (or the proximal point for mu), shape (*batch, dim) like v."""
+
+    @abc.abstractmethod
+    def derivative(self, v: Tensor, *, mu: float | Tensor | None = None, kink: Kink = Kink()) -> BlockDerivative:
+        """Element of the Clarke Jacobian of the projection at v (or the Jacobian of the proximal map for mu)."""
+
+    @abc.abstractmethod
+    def margin(self, v: Tensor) -> Tensor:
+        """Distance of v to the set where the projection is not differentiable, shape (*batch,)."""
+
+    def atoms(self) -> "tuple[Cone, int]":
+        """A cone and a count whose product this cone is: rows of a polyhedral cone stand alone."""
+        return self, 1
+
+    def family(self) -> Hashable:
+        """Cones with equal families are computed together, see `stack`."""
+        return self
+
+    @classmethod
+    def stack(cls, cones: "Sequence[Cone]") -> "Cone":
+        """One object that acts on tensors (*batch, len(cones), dim), given cones of one family."""
+        return cones[0]
+
+
+def check_count(name: str, value: int, least: int = 0) -> None:
+    """Raise InvalidArgument unless value is an integer of at least `least`."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InvalidArgument(f"{name} must be an integer of at least {least}, got {value!r}.")
+
+
+def expand_like(parameter: float | Tensor, v: Tensor) -> Tensor:
+    """A parameter per block as a tensor that broadcasts against v. shape: (*batch, 1)."""
+    if isinstance(parameter, Tensor) and parameter.dim() > 0:
+        return parameter.to(v).unsqueeze(-1)
+    return torch.as_tensor(parameter, dtype=v.dtype, device=v.device).reshape(1)

@@ -1,0 +1,100 @@
+"""The cone of positive semidefinite matrices, as vectors in the order of `svec`."""
+
+import dataclasses
+
+import torch
+from torch import Tensor
+
+from conelayers.cones.base import BlockDerivative, Cone, Kink, check_count, expand_like
+from conelayers.cones.spectral import Eigenvalues
+from conelayers.cones.svec import smat, svec, svec_basis, svec_size, triangle
+
+__all__ = ["PositiveSemidefinite", "SemidefiniteDerivative"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SemidefiniteDerivative(BlockDerivative):
+    """D[X] = Q (B o (Q^T X Q)) Q^T with B the first divided differences of the eigenvalues."""
+
+    basis: Tensor  # Q, shape: (*batch, n, n)
+    weights: Tensor  # B, shape: (*batch, n, n)
+    eigenvalues: Eigenvalues  # shape: (*batch, n)
+
+    def _rotate(self, u: Tensor) -> Tensor:
+        return self.basis.mT @ smat(u) @ self.basis
+
+    def _restore(self, matrix: Tensor) -> Tensor:
+        return svec(self.basis @ matrix @ self.basis.mT)
+
+    def apply(self, u: Tensor) -> Tensor:
+        """D u."""
+        return self._restore(self.weights * self._rotate(u))
+
+    def curvature(self, u: Tensor, w: Tensor) -> Tensor:
+        """Gradient of <w, D(v) u>: sum_k f[i, j, k] (U_ik W_kj + W_ik U_kj) in the eigenbasis.
+
+        Second derivatives of spectral functions: Lewis and Sendov, "Twice differentiable spectral functions", SIAM J.
+        Matrix Anal. 2001. Second divided differences stay finite at equal eigenvalues.
+        """
+        one = self.eigenvalues[..., :, None, None]
+        two, three = self.eigenvalues[..., None, :, None], self.eigenvalues[..., None, None, :]
+        second = one.second(two, three)  # shape: (*batch, n, n, n), symmetric in all three
+        rotated, other = self._rotate(u), self._rotate(w)
+        half = torch.einsum("...ijk,...ik,...kj->...ij", second, rotated, other)
+        return self._restore(half + half.mT)
+
+    def spectrum(self) -> tuple[Tensor, Tensor]:
+        """svec of the symmetrised products q_i q_j^T, with the values B_ij."""
+        rows, columns = triangle(self.basis.shape[-1], self.basis.device)
+        return svec_basis(self.basis), self.weights[..., rows, columns]
+
+
+@dataclasses.dataclass(frozen=True)
+class PositiveSemidefinite(Cone):
+    """Positive semidefinite matrices of this order, as svec vectors of n (n + 1) / 2 rows; its own dual.
+
+    Derivative: Malick and Sendov (2006), see `spectral`: B_ij is 1 for two positive eigenvalues, 0 for two negative ones
+    and l_i / (l_i - l_j) for l_i > 0 > l_j. Kinks are the singular matrices. With zero eigenvalues (or |l| <= radius, which
+    are moved to zero) the pairs of zeros get 0 in the smallest element and 1 in the largest, a zero beside a positive
+    eigenvalue gets 1, beside a negative one 0.
+
+    Barrier for `mu`: -log det.
+    """
+
+    order: int
+
+    def __post_init__(self) -> None:
+        """Check the order."""
+        check_count("order", self.order)
+
+    @property
+    def size(self) -> int:
+        """Number of rows."""
+        return svec_size(self.order)
+
+    def dual(self) -> "PositiveSemidefinite":
+        """The same cone."""
+        return self
+
+    def project(self, v: Tensor, *, mu: float | Tensor | None = None) -> Tensor:
+        """Eigenvalues l replaced by max(l, 0), or by (l + sqrt(l^2 + 4 mu)) / 2."""
+        values, basis = torch.linalg.eigh(smat(v))
+        values = Eigenvalues(values, None if mu is None else expand_like(mu, v)).y
+        return svec((basis * values.unsqueeze(-2)) @ basis.mT)
+
+    def derivative(
+        self, v: Tensor, *, mu: float | Tensor | None = None, kink: Kink = Kink()
+    ) -> SemidefiniteDerivative:
+        """First divided differences of the eigenvalues, in their eigenbasis."""
+        values, basis = torch.linalg.eigh(smat(v))
+        if mu is None:
+            values = torch.where(values.abs() <= expand_like(kink.radius, v), 0, values)
+        parts = Eigenvalues(values, None if mu is None else expand_like(mu, v), kink.value)
+        weights = parts[..., :, None].first(parts[..., None, :])
+        return SemidefiniteDerivative(basis, weights, parts)
+
+    def margin(self, v: Tensor) -> Tensor:
+        """min |l_i|, exactly (infinity for order = 0)."""
+        if self.order == 0:
+            return v.new_full(v.shape[:-1], torch.inf)
+        return torch.linalg.eigvalsh(smat(v)).abs().amin(-1)
