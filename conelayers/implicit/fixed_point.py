@@ -1,0 +1,248 @@
+"""Fixed points as equations: F(z, theta) = z - f(z, theta) = 0.
+
+At a fixed point z* the implicit function theorem reads dz = (I - J)^-1 (df/dtheta) dtheta with J = df/dz at z*, and in
+reverse mode the cotangent g of z* gives u = (I - J')^-1 g, then (df/dtheta)'u. Where f is not differentiable, J is the
+element of its Clarke Jacobian that autograd's formulas name (for relu: 0 at 0), and the result is an element of a
+conservative Jacobian wherever I - J is invertible for every element (Bolte, Le, Pauwels & Silveti-Falls 2021, Theorem 2).
+
+Two equations state all of it. `FixedPointEquation` is the problem; `ResolventEquation` is its linearisation, an equation
+in its own right, so derivatives of every order are linear solves with I - J and its transpose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from conelayers.errors import UnsupportedError
+from conelayers.implicit.equation import Equation
+from conelayers.implicit.function import implicit
+from conelayers.implicit.mode import Derivative
+from conelayers.implicit.products import Tape, pullback, pushforward, recording
+from conelayers.implicit.resolvent import AdjointInfo, solve_resolvent
+from conelayers.linalg.minimum_norm import MinimumNorm
+
+__all__ = ["FixedPointEquation", "FixedPointLinearization", "IterativeSolver", "ResolventEquation"]
+
+Function = Callable[..., Tensor]
+
+
+class IterativeSolver(Protocol):
+    """What finds fixed points: the solvers of `conelayers.iterations`."""
+
+    def run(self, f: Any, z0: Tensor, fz0: Tensor | None = None, trace: bool = False) -> Any:
+        """Iterate from z0, shape (batch, n); the result has value, iterations, residual, status and trace."""
+        ...
+
+
+class FixedPointEquation(Equation):
+    """z = f(z, *theta).
+
+    Inputs are (z0, *theta); z0, of shape (*batch, n), is only the start and has the derivative zero. Outputs are
+    (z, iterations, residual, status, trace), of shapes (*batch, n), (*batch,) thrice and (*batch, steps + 1). Parameters
+    have any shapes: f itself says how they meet the batch, and under `vmap` it is f that is mapped.
+
+    Args:
+        f: The map, (z, *theta) -> tensor of the shape of z; items of the batch are independent.
+        solver: Finds the fixed point.
+        derivative: How the linearised equation is solved.
+        fz0: f(z0, *theta), where the caller knows it.
+        info: Where backward solves write what they measure.
+    """
+
+    nondifferentiable = frozenset({1, 2, 3, 4})
+
+    def __init__(
+        self,
+        f: Function,
+        solver: IterativeSolver,
+        derivative: Derivative,
+        fz0: Tensor | None = None,
+        info: AdjointInfo | None = None,
+    ) -> None:
+        self.f, self.solver, self.derivative, self.fz0, self.info = f, solver, derivative, fz0, info
+
+    @property
+    def event_dims(self) -> Sequence[int]:
+        """Not used: `align` maps f instead of aligning batch axes."""
+        raise UnsupportedError("the parameters of a fixed-point equation have no fixed number of event axes")
+
+    def solve(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Iterate to the fixed point."""
+        z0, *theta = inputs
+        batch = z0.shape[:-1]
+        flat = z0.detach().reshape(-1, z0.shape[-1])
+        rows = _Rows(self.f, theta, z0.shape)
+        fz0 = None if self.fz0 is None else self.fz0.detach().reshape(flat.shape)
+        result = self.solver.run(rows, flat, fz0, trace=True)
+        value = result.value.reshape(z0.shape)
+        if value.untyped_storage().data_ptr() == z0.untyped_storage().data_ptr():
+            value = value.clone()  # an autograd function must not return its input as an output
+        per_item = (result.iterations, result.residual, result.status)
+        trace = result.trace.T.reshape(*batch, -1)
+        return value, *(v.reshape(batch) for v in per_item), trace
+
+    def pullback(self, inputs, outputs, cotangents, needed) -> tuple[Tensor | None, ...]:
+        """(df/dtheta)' (I - J')^-1 g."""
+        linearization = self._linearize(inputs, outputs, True, needed[1:])
+        u = self.derivative.solve(linearization, cotangents[0])
+        return torch.zeros_like(inputs[0]) if needed[0] else None, *linearization.pullback_theta(u)
+
+    def pushforward(self, inputs, outputs, tangents) -> tuple[Tensor | None, ...]:
+        """(I - J)^-1 (df/dtheta) dtheta."""
+        linearization = self._linearize(inputs, outputs, False, (False,) * (len(inputs) - 1))
+        z = outputs[0]
+        rhs = pushforward(lambda *theta: self.f(z, *theta), inputs[1:], tangents[1:], z)
+        return self.derivative.solve(linearization, rhs), None, None, None, None
+
+    def align(self, in_dims, inputs) -> tuple[Equation, tuple[Tensor, ...]]:
+        """Map f over the new axis and put it first among the batch axes of z."""
+        z0 = inputs[0]
+        size = next(x.shape[d] for x, d in zip(inputs, in_dims, strict=True) if d is not None)
+        z0 = z0.expand(size, *z0.shape) if in_dims[0] is None else z0.movedim(in_dims[0], 0)
+        mapped = FixedPointEquation(_mapped(self.f, in_dims[1:]), self.solver, self.derivative, None, self.info)
+        return mapped, (z0, *inputs[1:])
+
+    def _linearize(self, inputs, outputs, transposed, needed) -> FixedPointLinearization:
+        return FixedPointLinearization(self.f, outputs[0], inputs[1:], transposed, needed, self.info, inputs[0])
+
+
+class FixedPointLinearization:
+    """I - J (or I - J') at a fixed point, as derivative modes see it.
+
+    Where nobody records derivatives, one `Tape` serves all products; otherwise products are recorded afresh and linear
+    solves go through `ResolventEquation`.
+    """
+
+    def __init__(self, f, z, theta, transposed, needed, info=None, start=None) -> None:
+        self.f, self.z, self.theta, self.transposed = f, z, theta, transposed
+        self.needed, self.info, self.start = needed, info, start
+        self.tape = None if recording() else Tape(f, z, theta, needed)
+
+    def product(self, t: Tensor) -> Tensor:
+        """J t, or J't for the transposed linearization; shape (*batch, n)."""
+        if self.tape is not None:
+            return self.tape.transposed_product(t) if self.transposed else self.tape.product(t)
+        return jacobian_product(self.f, self.transposed, t, self.z, *self.theta)
+
+    def pullback_theta(self, u: Tensor) -> tuple[Tensor | None, ...]:
+        """(df/dtheta)'u for the needed parameters."""
+        if self.tape is not None:
+            return self.tape.pullback_theta(u)
+        return pullback(lambda *theta: self.f(self.z, *theta), self.theta, u, self.needed)
+
+    def solve(self, rhs: Tensor) -> Tensor:
+        """(I - J)^-1 rhs by GMRES."""
+        return self.solve_with(None, rhs)
+
+    def solve_with(self, solver: Any, rhs: Tensor, initial: Tensor | None = None, certify: bool = False) -> Tensor:
+        """(I - J)^-1 rhs by a solver of `conelayers.linalg` or `conelayers.iterations`; None for GMRES."""
+        if self.tape is not None:
+            return solve_resolvent(self.tape, self.transposed, solver, rhs, initial, self.info, certify)
+        equation = ResolventEquation(self.f, self.transposed, solver, self.info, certify, initial)
+        return implicit(equation, rhs, self.z, *self.theta)[0]
+
+    def paired(self, rhs: Tensor, solver: IterativeSolver, derivative: Derivative) -> tuple[Equation, Tensor]:
+        """The equation of the pair (z, t) = (f(z), rhs + J(z) t), with parameters (rhs, *theta), and its start (z*, 0)."""
+        n = self.z.shape[-1]
+
+        def pair(w: Tensor, g: Tensor, *theta: Tensor) -> Tensor:
+            z, t = w[..., :n], w[..., n:]
+            product = jacobian_product(self.f, self.transposed, t, z, *theta)
+            return torch.cat([self.f(z, *theta), g + product], dim=-1)
+
+        start = torch.cat([self.z, torch.zeros_like(rhs)], dim=-1).detach()
+        return FixedPointEquation(pair, solver, derivative), start
+
+    def solve_least_squares(self, rhs: Tensor, rtol: float) -> Tensor:
+        """The minimum-norm least-squares solution, by dense decomposition."""
+        return self.solve_with(MinimumNorm(rank_tolerance=rtol), rhs)
+
+    def smooth(self, mu: float) -> FixedPointLinearization:
+        """Not available: a general f has no smoothing.
+
+        Raises:
+            UnsupportedError: Always.
+        """
+        raise UnsupportedError("Smoothed() needs a cone programme; smooth f itself, or use ImplicitAdjoint().")
+
+
+class ResolventEquation(Equation):
+    """(I - J) t = rhs, or (I - J') t = rhs, with J = df/dz at (z, theta); inputs (rhs, z, *theta), output (t,).
+
+    With T either transposition, dt = (I - J^T)^-1 (d rhs + d(J^T) t): the pullback solves with the other transposition
+    and pulls its result back through the product (z, theta) -> J^T t.
+    """
+
+    def __init__(self, f, transposed, solver, info=None, certify=False, initial=None) -> None:
+        self.f, self.transposed, self.solver = f, transposed, solver
+        self.info, self.certify, self.initial = info, certify, initial
+
+    @property
+    def event_dims(self) -> Sequence[int]:
+        """Not used: `align` maps f instead of aligning batch axes."""
+        raise UnsupportedError("the parameters of a fixed-point equation have no fixed number of event axes")
+
+    def solve(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """One linear solve on one tape."""
+        rhs, z, *theta = inputs
+        tape = Tape(self.f, z, theta)
+        return (solve_resolvent(tape, self.transposed, self.solver, rhs, self.initial, self.info, self.certify),)
+
+    def pullback(self, inputs, outputs, cotangents, needed) -> tuple[Tensor | None, ...]:
+        """The opposite solve, then the pullback of the product."""
+        _, *point = inputs
+        (s,) = implicit(ResolventEquation(self.f, not self.transposed, self.solver), *cotangents, *point)
+        return s, *pullback(self._product_at(outputs[0]), point, s, needed[1:])
+
+    def pushforward(self, inputs, outputs, tangents) -> tuple[Tensor | None, ...]:
+        """The same solve with the tangent of the right-hand side and of the product."""
+        _, *point = inputs
+        moved = pushforward(self._product_at(outputs[0]), point, tangents[1:], outputs[0])
+        rhs = moved if tangents[0] is None else moved + tangents[0]
+        return implicit(ResolventEquation(self.f, self.transposed, self.solver), rhs, *point)
+
+    def align(self, in_dims, inputs) -> tuple[Equation, tuple[Tensor, ...]]:
+        """Map f over the new axis and put it first among the batch axes of rhs and z."""
+        size = next(x.shape[d] for x, d in zip(inputs, in_dims, strict=True) if d is not None)
+        rhs, z = (
+            x.expand(size, *x.shape) if d is None else x.movedim(d, 0)
+            for x, d in zip(inputs[:2], in_dims[:2], strict=True)
+        )
+        f = _mapped(self.f, in_dims[2:])
+        return ResolventEquation(f, self.transposed, self.solver, self.info), (rhs, z, *inputs[2:])
+
+    def _product_at(self, t: Tensor) -> Function:
+        return lambda *point: jacobian_product(self.f, self.transposed, t, *point)
+
+
+def jacobian_product(f: Function, transposed: bool, t: Tensor, z: Tensor, *theta: Tensor) -> Tensor:
+    """J t or J't with J = df/dz at (z, theta), differentiable in everything."""
+
+    def at(point: Tensor) -> Tensor:
+        return f(point, *theta)
+
+    if transposed:
+        (product,) = pullback(at, (z,), t)
+        assert product is not None
+        return product
+    return pushforward(at, (z,), (t,), t)
+
+
+class _Rows:
+    """f with its parameters bound, on matrices of shape (items, n)."""
+
+    def __init__(self, f: Function, theta: Sequence[Tensor], shape: torch.Size) -> None:
+        bind = getattr(f, "bind", None)
+        self.g = (lambda z: f(z, *theta)) if bind is None else bind(theta)
+        self.shape = shape
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return self.g(z.reshape(self.shape)).reshape(z.shape)
+
+
+def _mapped(f: Function, in_dims: Sequence[int | None]) -> Function:
+    return torch.func.vmap(f, in_dims=(0, *in_dims))
