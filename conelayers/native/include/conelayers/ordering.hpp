@@ -13,10 +13,12 @@ namespace conelayers {
 class MinimumDegree {
   public:
     // adjacency: for each vertex its neighbours, without itself and without duplicates.
-    explicit MinimumDegree(std::vector<std::vector<int>> adjacency)
-        : n_(static_cast<int>(adjacency.size())), vars_(std::move(adjacency)), elems_(n_), members_(n_),
+    // whole_degree: count a supervariable's own members in its degree. On the KKT matrices of dense quadratic
+    // programmes this breaks ties the right way (constraint rows before variables); on others it may lose.
+    MinimumDegree(std::vector<std::vector<int>> adjacency, bool whole_degree)
+        : whole_(whole_degree), n_(static_cast<int>(adjacency.size())), vars_(std::move(adjacency)), elems_(n_), members_(n_),
           weight_(n_, 1), degree_(n_), state_(n_, kVariable), mark_(n_, 0), overlap_(n_, 0),
-          overlap_mark_(n_, 0), heads_(n_ + 1, -1), next_(n_, -1), prev_(n_, -1), merged_(n_) {
+          overlap_mark_(n_, 0), bucket_(n_, 0), heads_(n_ + 1, -1), next_(n_, -1), prev_(n_, -1), merged_(n_) {
         for (int i = 0; i < n_; ++i) {
             degree_[i] = static_cast<int>(vars_[i].size());
             insert(i);
@@ -41,7 +43,8 @@ class MinimumDegree {
     enum : char { kVariable, kElement, kDead };
 
     void insert(int i) {
-        const int d = degree_[i];
+        bucket_[i] = std::min(degree_[i] + (whole_ ? weight_[i] - 1 : 0), n_);
+        const int d = bucket_[i];
         next_[i] = heads_[d];
         prev_[i] = -1;
         if (heads_[d] >= 0) prev_[heads_[d]] = i;
@@ -51,7 +54,7 @@ class MinimumDegree {
 
     void remove(int i) {
         if (prev_[i] >= 0) next_[prev_[i]] = next_[i];
-        else heads_[degree_[i]] = next_[i];
+        else heads_[bucket_[i]] = next_[i];
         if (next_[i] >= 0) prev_[next_[i]] = prev_[i];
     }
 
@@ -173,12 +176,13 @@ class MinimumDegree {
         }
     }
 
+    bool whole_;
     int n_;
     std::vector<std::vector<int>> vars_, elems_, members_;  // quotient graph
     std::vector<int> weight_, degree_;
     std::vector<char> state_;
     std::vector<int> mark_, overlap_, overlap_mark_;
-    std::vector<int> heads_, next_, prev_;  // degree buckets, doubly linked
+    std::vector<int> bucket_, heads_, next_, prev_;  // degree buckets, doubly linked
     std::vector<std::vector<int>> merged_;
     int stamp_ = 0, overlap_stamp_ = 0, lowest_ = 0;
 };

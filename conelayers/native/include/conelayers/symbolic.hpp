@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <map>
 #include <numeric>
 #include <stdexcept>
 #include <vector>
@@ -25,8 +26,8 @@ class Symbolic {
     Symbolic(int n, const std::int64_t* indptr, const std::int64_t* indices, std::vector<int> order = {})
         : n_(n) {
         check(indptr, indices);
-        if (order.empty()) order = MinimumDegree(adjacency(indptr, indices)).order();
-        eliminate(indptr, indices, order);
+        if (order.empty()) order = best_order(indptr, indices);
+        else eliminate(indptr, indices, order);
         find_supernodes();
         amalgamate();
         arrange(order);
@@ -66,6 +67,7 @@ class Symbolic {
         int parent = -1;
         bool diagonal = false;
         bool alive = true;
+        double zeros = 0.0;  // explicit zeros that amalgamation has put in
     };
 
     void check(const std::int64_t* indptr, const std::int64_t* indices) const {
@@ -90,11 +92,29 @@ class Symbolic {
         return neighbours;
     }
 
+    // The cheaper of two minimum-degree orders; leaves the column structures of that order.
+    std::vector<int> best_order(const std::int64_t* indptr, const std::int64_t* indices) {
+        auto cost = [&](const std::vector<int>& order) {
+            eliminate(indptr, indices, order);
+            double sum = 0.0;
+            for (const auto& rows : structure_) sum += double(rows.size()) * double(rows.size());
+            return sum;
+        };
+        const auto graph = adjacency(indptr, indices);
+        std::vector<int> external = MinimumDegree(graph, false).order();
+        const double external_cost = cost(external);
+        std::vector<int> whole = MinimumDegree(graph, true).order();
+        if (cost(whole) <= external_cost) return whole;
+        cost(external);
+        return external;
+    }
+
     // Column structures of L in the given order, and the elimination tree (parent = first row below).
     void eliminate(const std::int64_t* indptr, const std::int64_t* indices, const std::vector<int>& order) {
         std::vector<int> rank(n_);
         for (int k = 0; k < n_; ++k) rank[order[k]] = k;
         structure_.assign(n_, {});
+        fill_ = 0;
         for (int j = 0; j < n_; ++j)
             for (std::int64_t p = indptr[j]; p < indptr[j + 1]; ++p) {
                 const int a = rank[indices[p]], b = rank[j];
@@ -145,25 +165,24 @@ class Symbolic {
                 building_.back().below = structure_[k];
             }
             owner_[k] = extended;
-            group_siblings(nested);
         }
+        group_siblings();
         link_parents();
     }
 
-    void group_siblings(const std::vector<int>& nested) {
-        int leader = -1;
-        if (nested.size() < 2) return;
-        for (int c : nested) {
-            Node& node = building_[owner_[c]];
-            if (node.pivots.size() != 1) continue;
-            if (leader < 0) {
-                leader = owner_[c];
-                continue;
-            }
-            building_[leader].pivots.push_back(c);
-            building_[leader].diagonal = true;
+    // Single pivots with equal rows below are siblings in the elimination tree, hence independent.
+    void group_siblings() {
+        std::map<std::vector<int>, int> leaders;
+        for (std::size_t s = 0; s < building_.size(); ++s) {
+            Node& node = building_[s];
+            if (node.pivots.size() != 1 || node.below.empty()) continue;
+            const auto [found, fresh] = leaders.try_emplace(node.below, static_cast<int>(s));
+            if (fresh) continue;
+            Node& leader = building_[found->second];
+            leader.pivots.push_back(node.pivots[0]);
+            leader.diagonal = true;
             node.alive = false;
-            owner_[c] = leader;
+            owner_[node.pivots[0]] = found->second;
         }
     }
 
@@ -188,7 +207,8 @@ class Symbolic {
                     const Node& child = building_[s];
                     if (!child.alive || child.diagonal) continue;
                     const double height = double(parent.pivots.size() + parent.below.size());
-                    const double zeros = (height - double(child.below.size())) * double(child.pivots.size());
+                    const double zeros = (height - double(child.below.size())) * double(child.pivots.size()) +
+                                         child.zeros + parent.zeros;
                     const double width = double(child.pivots.size() + parent.pivots.size());
                     const double total = width * (height + double(child.pivots.size()) - width / 2);
                     const bool small = width <= 4 && zeros <= 4;
@@ -196,18 +216,19 @@ class Symbolic {
                     if (best < 0 || zeros < best_zeros) best = s, best_zeros = zeros;
                 }
                 if (best >= 0) {
-                    absorb(best, static_cast<int>(t), kids);
+                    absorb(best, static_cast<int>(t), best_zeros, kids);
                     merged = true;
                 }
             }
         }
     }
 
-    void absorb(int s, int t, std::vector<std::vector<int>>& kids) {
+    void absorb(int s, int t, double zeros, std::vector<std::vector<int>>& kids) {
         Node &child = building_[s], &parent = building_[t];
         child.pivots.insert(child.pivots.end(), parent.pivots.begin(), parent.pivots.end());
         parent.pivots = std::move(child.pivots);
         child.alive = false;
+        parent.zeros = zeros;
         for (int g : kids[s]) {
             building_[g].parent = t;
             kids[t].push_back(g);

@@ -89,22 +89,23 @@ struct Exponential {
         const auto upper = z >= zero;
         const Real sign = select(upper, one, -one);
         for (int iteration = 0; iteration < 100; ++iteration) {
-            const Real q = muladd(r, r - one, one);
-            const Real alpha = max(muladd(r - one, x, y), Real(1e-300)) / q;
-            const Real beta = max(muladd(-r, y, x), Real(1e-300)) / q;
-            const Real bounded = min(max(r, -cap), cap);
-            const Real grow = exp(bounded), decay = one / grow;
-            // Slopes of e^r alpha and of -e^-r beta, each positive.
-            const Real slope_alpha = muladd(muladd(r - one, r - one, one), alpha, beta) / q;
-            const Real slope_beta = muladd(muladd(r, r, one), beta, alpha) / q;
+            const Real inverse_q = one / muladd(r, r - one, one);
+            const Real alpha = max(muladd(r - one, x, y), Real(1e-300)) * inverse_q;
+            const Real beta = max(muladd(-r, y, x), Real(1e-300)) * inverse_q;
+            const Real grow = exp(min(max(r, -cap), cap)), decay = one / grow;
+            // Slopes of e^r alpha and of -e^-r beta, divided by the exponentials; both positive.
+            const Real slope_alpha = muladd(muladd(r - one, r - one, one), alpha, beta) * inverse_q;
+            const Real slope_beta = muladd(muladd(r, r, one), beta, alpha) * inverse_q;
+            const Real main = select(upper, alpha, beta);
             const Real other = select(upper, muladd(decay, beta, z), muladd(grow, alpha, -z));
-            const Real value = select(upper, r, -r) + log(select(upper, alpha, beta) / other);
-            const Real slope = select(upper, slope_alpha / alpha + decay * slope_beta / other,
-                                                                -(slope_beta / beta) - grow * slope_alpha / other);
-            const auto too_far = value * sign > zero;  // the root lies to the left of r
+            const Real value = r + sign * log(main / other);
+            const Real slope_main = select(upper, slope_alpha, slope_beta);
+            const Real slope_other = select(upper, decay * slope_beta, grow * slope_alpha);
+            const Real weighted = main * other;
+            const Real newton = r - value * weighted / muladd(slope_main, other, slope_other * main);
+            const auto too_far = value > zero;  // the root lies to the left of r
             high = select(too_far, r, high);
             low = select(too_far, low, r);
-            const Real newton = r - value / slope;
             const Real middle = Real(0.5) * (low + high);
             const Real next = select(mask_and(newton >= low, newton <= high), newton, middle);
             const Real step = abs(next - r);

@@ -26,11 +26,12 @@ struct Power {
         const Real x0 = v[0] * inverse, y0 = v[1] * inverse, height = abs(v[2]) * inverse;
         const auto inside = mask_or(contains(a, x0, y0, height), largest <= zero);
         const auto polar = contains(a, -x0 * Real(1.0 / a), -y0 * Real(1.0 / b), height);
-        const auto flat = height <= Real(1e-290);
-        const auto smooth = mask_not(mask_or(inside, mask_or(polar, flat)));
+        const auto level = height <= Real(1e-290);
+        const auto smooth = mask_not(mask_or(inside, mask_or(polar, level)));
         Real root[4];
         solve(smooth, a, x0, y0, height, root);
         const Real big_x = root[0], big_y = root[1], r = root[2], rest = root[3];
+        const auto flat = mask_or(level, r <= Real(1e-150));  // the root may underflow: r / |z| is 0 then
 
         const auto down = v[2] < zero;
         Real ray[3] = {big_x, big_y, select(down, -r, r)};
@@ -48,7 +49,7 @@ struct Power {
         y[1] = big_y * largest;
         y[2] = ray[2] * length * largest;
 
-        set_flat(flat, a, x0, y0, element);
+        set_flat(flat, level, a, x0, y0, element);
         ThreeDimensional::set_diagonal(polar, zero, zero, zero, element);
         ThreeDimensional::set_diagonal(inside, one, one, one, element);
         y[0] = select(inside, v[0], select(polar, zero, select(flat, max(v[0], zero), y[0])));
@@ -70,7 +71,8 @@ private:
     // The element where v_z = 0 and v lies neither in K nor in its polar cone: exactly one of x, y is positive. For
     // x < 0 < y, the third eigenvalue is the limit of r / |z|: 1 if a < 1/2, 0 if a > 1/2, y / (y - 2 x) if a = 1/2.
     template <class Real>
-    CL_HD static void set_flat(const Mask<Real>& flat, double a, const Real& x, const Real& y, Real* element) {
+    CL_HD static void set_flat(const Mask<Real>& flat, const Mask<Real>& level, double a, const Real& x, const Real& y,
+                                 Real* element) {
         const Real zero = Real(0.0), one = Real(1.0);
         const auto negative_x = x < zero;
         Real limit = select(negative_x, Real(a < 0.5 ? 1.0 : 0.0), Real(a < 0.5 ? 0.0 : 1.0));
@@ -79,6 +81,7 @@ private:
             const Real sum = positive - negative - negative;
             limit = positive / select(sum > zero, sum, one);
         }
+        limit = select(level, limit, zero);
         ThreeDimensional::set_diagonal(flat, select(x > zero, one, zero), select(y > zero, one, zero), limit, element);
     }
 
