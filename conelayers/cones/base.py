@@ -91,10 +91,8 @@ class Cone(abc.ABC):
     #: True for cones cut out by finitely many half-spaces: their projection is piecewise linear.
     polyhedral: ClassVar[bool] = False
 
-    @property
-    @abc.abstractmethod
-    def size(self) -> int:
-        """Number of rows."""
+    #: Number of rows.
+    dim: int
 
     @abc.abstractmethod
     def dual(self) -> "Cone":

@@ -52,11 +52,6 @@ class Nonnegative(Cone):
         """Check the dimension."""
         check_count("dim", self.dim)
 
-    @property
-    def size(self) -> int:
-        """Number of rows."""
-        return self.dim
-
     def dual(self) -> "Nonnegative":
         """The same cone."""
         return self

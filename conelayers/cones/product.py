@@ -114,7 +114,7 @@ class ProductCone:
         for index, cone in enumerate(self.cones):
             if not isinstance(cone, Cone):
                 raise InvalidArgument(f"cones[{index}] must be a Cone, got {type(cone).__name__}.")
-        self.offsets = tuple(itertools.accumulate((cone.size for cone in self.cones), initial=0))
+        self.offsets = tuple(itertools.accumulate((cone.dim for cone in self.cones), initial=0))
         self.dim = self.offsets[-1]
         self._hash = hash(self.cones)
         self._dual: ProductCone | None = None
@@ -246,14 +246,14 @@ def _arrange(cones: tuple[Cone, ...], offsets: tuple[int, ...], device: torch.de
     members: dict[Hashable, list[tuple[Cone, int, int]]] = {}
     for index, (cone, offset) in enumerate(zip(cones, offsets[:-1], strict=True)):
         atom, count = cone.atoms()
-        blocks = [(atom, offset + i * atom.size, index) for i in range(count)]
-        if blocks and atom.size > 0:
+        blocks = [(atom, offset + i * atom.dim, index) for i in range(count)]
+        if blocks and atom.dim > 0:
             members.setdefault(atom.family(), []).extend(blocks)
     groups = []
     order = torch.zeros(0, dtype=torch.int64)
     for blocks in members.values():
         atoms, starts, owners = zip(*blocks, strict=True)
-        rows = torch.tensor(starts).unsqueeze(-1) + torch.arange(atoms[0].size)
+        rows = torch.tensor(starts).unsqueeze(-1) + torch.arange(atoms[0].dim)
         flat = rows.reshape(-1)
         contiguous = bool((flat == flat[0] + torch.arange(len(flat))).all())
         order = torch.cat([order, flat])

@@ -100,11 +100,6 @@ class SecondOrder(Cone):
         """Check the dimension."""
         check_count("dim", self.dim, least=1)
 
-    @property
-    def size(self) -> int:
-        """Number of rows."""
-        return self.dim
-
     def dual(self) -> "SecondOrder":
         """The same cone."""
         return self

@@ -68,8 +68,8 @@ class PositiveSemidefinite(Cone):
         check_count("order", self.order)
 
     @property
-    def size(self) -> int:
-        """Number of rows."""
+    def dim(self) -> int:
+        """Number of rows, n (n + 1) / 2."""
         return svec_size(self.order)
 
     def dual(self) -> "PositiveSemidefinite":

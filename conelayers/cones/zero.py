@@ -23,11 +23,6 @@ class Zero(Cone):
         """Check the dimension."""
         check_count("dim", self.dim)
 
-    @property
-    def size(self) -> int:
-        """Number of rows."""
-        return self.dim
-
     def dual(self) -> "Free":
         """The whole space."""
         return Free(self.dim)
@@ -61,11 +56,6 @@ class Free(Cone):
     def __post_init__(self) -> None:
         """Check the dimension."""
         check_count("dim", self.dim)
-
-    @property
-    def size(self) -> int:
-        """Number of rows."""
-        return self.dim
 
     def dual(self) -> Zero:
         """The zero cone."""
