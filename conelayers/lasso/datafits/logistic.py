@@ -1,0 +1,73 @@
+"""Logistic losses, of two classes and of several."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from conelayers.errors import InvalidArgument
+from conelayers.lasso.datafits.base import Datafit
+
+__all__ = ["Logistic", "Multinomial"]
+
+
+class Logistic(Datafit):
+    """l(eta, y) = log(1 + exp(-y eta)) for labels y in {-1, 1}."""
+
+    curvature = 0.25
+
+    def loss(self, eta: Tensor, y: Tensor) -> Tensor:
+        return torch.nn.functional.softplus(-y * eta)
+
+    def slope(self, eta: Tensor, y: Tensor) -> Tensor:
+        return -y * torch.sigmoid(-y * eta)
+
+    def second(self, eta: Tensor, y: Tensor) -> Tensor:
+        # y^2 sigma(-y eta) sigma(y eta); both factors keep their relative accuracy in the tails
+        return y.square() * torch.sigmoid(-y * eta) * torch.sigmoid(y * eta)
+
+    def conjugate(self, slope: Tensor, y: Tensor) -> Tensor:
+        p = -slope * y  # in [0, 1]
+        inside = (p >= 0) & (p <= 1)
+        q = p.clamp(0, 1)
+        return torch.where(inside, torch.xlogy(q, q) + torch.xlogy(1 - q, 1 - q), torch.inf)
+
+    def targets(self, y: Tensor) -> Tensor:
+        if y.ndim != 1 or not bool(((y == 1) | (y == -1)).all()):
+            raise InvalidArgument("y must have shape (n_samples,) and hold the labels -1 and 1")
+        return y.to(torch.float64)
+
+
+@dataclass(frozen=True)
+class Multinomial(Datafit):
+    """l(eta, y) = logsumexp(eta) - eta_y for class numbers y in 0 .. n_classes - 1, K = n_classes outputs."""
+
+    n_classes: int
+    outputs: ClassVar[bool] = True
+    curvature = 0.5
+
+    def loss(self, eta: Tensor, y: Tensor) -> Tensor:
+        return torch.logsumexp(eta, -1) - (eta * y).sum(-1)
+
+    def slope(self, eta: Tensor, y: Tensor) -> Tensor:
+        return torch.softmax(eta, -1) - y
+
+    def second(self, eta: Tensor, y: Tensor) -> Tensor:
+        p = torch.softmax(eta, -1)
+        return torch.diag_embed(p) - p[..., :, None] * p[..., None, :]
+
+    def conjugate(self, slope: Tensor, y: Tensor) -> Tensor:
+        p = slope + y  # on the simplex
+        inside = ((p >= -1e-12).all(-1)) & ((p.sum(-1) - 1).abs() <= 1e-9)
+        return torch.where(inside, torch.xlogy(p.clamp_min(0), p.clamp_min(0)).sum(-1), torch.inf)
+
+    def targets(self, y: Tensor) -> Tensor:
+        if y.ndim != 1 or y.is_floating_point() or int(y.min()) < 0 or int(y.max()) >= self.n_classes:
+            raise InvalidArgument(f"y must hold integer class numbers 0 .. {self.n_classes - 1}")
+        return torch.nn.functional.one_hot(y.long(), self.n_classes).to(torch.float64)
+
+    def coef_shape(self, n_features: int, y: Tensor) -> tuple[int, ...]:
+        return (n_features, self.n_classes)

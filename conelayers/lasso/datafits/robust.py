@@ -1,0 +1,78 @@
+"""Robust regression losses: Huber's, and the quantile loss with a smoothed corner."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from conelayers.errors import InvalidArgument
+from conelayers.lasso.datafits.base import Datafit
+
+__all__ = ["Huber", "Quantile"]
+
+
+class _Regression(Datafit):
+    def targets(self, y: Tensor) -> Tensor:
+        if y.ndim != 1:
+            raise InvalidArgument(f"y must have shape (n_samples,); got {tuple(y.shape)}")
+        return y.to(torch.float64)
+
+
+@dataclass(frozen=True)
+class Huber(_Regression):
+    """l(eta, y) = r^2 / 2 for |r| <= delta, else delta |r| - delta^2 / 2, with r = eta - y."""
+
+    delta: float = 1.35
+
+    def loss(self, eta: Tensor, y: Tensor) -> Tensor:
+        r = eta - y
+        near = r.clamp(-self.delta, self.delta)
+        return 0.5 * near.square() + self.delta * (r - near).abs()
+
+    def slope(self, eta: Tensor, y: Tensor) -> Tensor:
+        return (eta - y).clamp(-self.delta, self.delta)
+
+    def second(self, eta: Tensor, y: Tensor) -> Tensor:
+        return ((eta - y).abs() <= self.delta).to(eta.dtype)
+
+    def conjugate(self, slope: Tensor, y: Tensor) -> Tensor:
+        inside = slope.abs() <= self.delta * (1 + 1e-12)
+        return torch.where(inside, 0.5 * slope.square() + slope * y, torch.inf)
+
+
+@dataclass(frozen=True)
+class Quantile(_Regression):
+    """The quantile (pinball) loss of level q, its corner rounded over residuals of size `smoothing`.
+
+    With r = y - eta, the loss is max(q r, (q - 1) r); its Moreau envelope of parameter `smoothing` is quadratic for
+    -(1 - q) smoothing <= r <= q smoothing and below the loss by
+    at most smoothing max(q, 1 - q)^2 / 2.
+    """
+
+    level: float = 0.5
+    smoothing: float = 1e-2
+
+    @property
+    def curvature(self) -> float:  # type: ignore[override]
+        """Bound of the second derivative."""
+        return 1 / self.smoothing
+
+    def _dual(self, eta: Tensor, y: Tensor) -> Tensor:
+        return ((y - eta) / self.smoothing).clamp(self.level - 1, self.level)
+
+    def loss(self, eta: Tensor, y: Tensor) -> Tensor:
+        u = self._dual(eta, y)
+        return u * (y - eta) - 0.5 * self.smoothing * u.square()
+
+    def slope(self, eta: Tensor, y: Tensor) -> Tensor:
+        return -self._dual(eta, y)
+
+    def second(self, eta: Tensor, y: Tensor) -> Tensor:
+        u = (y - eta) / self.smoothing
+        return ((u >= self.level - 1) & (u <= self.level)).to(eta.dtype) / self.smoothing
+
+    def conjugate(self, slope: Tensor, y: Tensor) -> Tensor:
+        inside = (-slope >= self.level - 1 - 1e-12) & (-slope <= self.level + 1e-12)
+        return torch.where(inside, 0.5 * self.smoothing * slope.square() + slope * y, torch.inf)

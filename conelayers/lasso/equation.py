@@ -1,0 +1,218 @@
+"""The optimality conditions of a model as an equation, with a Jacobian that lives on the generalised support."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from conelayers.implicit import Equation
+from conelayers.lasso.datafits import Datafit
+from conelayers.lasso.design import DenseDesign, Design
+from conelayers.lasso.penalties import Penalty
+from conelayers.lasso.problem import Problem
+from conelayers.lasso.solvers import Solver
+from conelayers.lasso.support import Support, newton_matrix, solve_symmetric
+
+__all__ = ["SupportEquation"]
+
+
+@dataclass(frozen=True)
+class _Point:
+    """One problem of a batch at its solution, restricted to the features in use."""
+
+    design: Design
+    features: Tensor
+    entries: Tensor
+    coef: Tensor
+    eta: Tensor
+    hessian: Tensor
+    matrix: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class SupportEquation(Equation):
+    """Outputs (coef, intercept) of a proximal model, inputs ([X], y, weights, *hyperparameters).
+
+    Implicit differentiation on the support (Bertrand, Klopfenstein, Massias, Blondel, Vaiter, Gramfort & Salmon 2022):
+    entries off it stay at their kink or bound, and the others solve smooth equations. Where entries are weakly active
+    the derivative is that of the piece on which they stay put, an element of a conservative Jacobian if the matrix of
+    `regularity` is invertible.
+
+    Attributes:
+        design: The design matrix, or None where X is the first input (dense).
+        start: A point (coef, intercept) from which the solver starts, with the batch axes of the outputs.
+    """
+
+    datafit: Datafit
+    penalty: Penalty
+    solver: Solver
+    fit_intercept: bool
+    design: Design | None
+    target_dims: int
+    start: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def event_dims(self) -> Sequence[int]:
+        """X (if an input), targets, weights, hyperparameters."""
+        own = (2,) if self.design is None else ()
+        return (*own, self.target_dims, 1, *self.penalty.event_dims)
+
+    def _batch(self, tensors: Sequence[Tensor], dims: Sequence[int]) -> torch.Size:
+        return torch.broadcast_shapes(*(x.shape[: x.ndim - d] for x, d in zip(tensors, dims, strict=True)))
+
+    def _items(self, tensors: Sequence[Tensor], dims: Sequence[int], batch: torch.Size) -> list[tuple[Tensor, ...]]:
+        flat = [
+            x.expand(*batch, *x.shape[x.ndim - d :]).reshape(-1, *x.shape[x.ndim - d :])
+            for x, d in zip(tensors, dims, strict=True)
+        ]
+        return list(zip(*flat, strict=True)) if flat else [()]
+
+    def _split(self, inputs: tuple[Tensor, ...]) -> tuple[Design, Tensor, Tensor, tuple[Tensor, ...]]:
+        if self.design is not None:
+            return self.design, inputs[0], inputs[1], inputs[2:]
+        return DenseDesign(inputs[0]), inputs[1], inputs[2], inputs[3:]
+
+    def problem(self, inputs: tuple[Tensor, ...]) -> Problem:
+        """The problem of one item."""
+        design, y, weights, theta = self._split(inputs)
+        term = self.penalty.term(self.datafit.coef_shape(design.shape[1], y), *theta)
+        return Problem(design, y, weights, self.datafit, term, self.fit_intercept)
+
+    def solve(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Solve every item with the inner solver."""
+        batch = self._batch(inputs, self.event_dims)
+        items = self._items(inputs, self.event_dims, batch)
+        starts: Sequence[tuple[Tensor, ...] | None] = [None] * len(items)
+        if self.start is not None:
+            axes = self.target_dims - 1
+            starts = self._items(self.start, (1 + axes, axes), batch)
+        results = [
+            self.solver.solve(self.problem(item), start)  # type: ignore[arg-type]
+            for item, start in zip(items, starts, strict=True)
+        ]
+        coef = torch.stack([r.coef for r in results])
+        intercept = torch.stack([r.intercept for r in results])
+        return coef.reshape(*batch, *coef.shape[1:]), intercept.reshape(*batch, *intercept.shape[1:])
+
+    def _linearize(self, inputs: tuple[Tensor, ...], coef: Tensor, intercept: Tensor) -> _Point:
+        problem = self.problem(inputs)
+        with torch.no_grad():
+            support = Support.of(problem.term, coef.detach())
+        sub = problem.restrict(support.features)
+        local = coef[support.features]
+        eta = sub.predictions(local, intercept)
+        hessian = self.datafit.hessian(eta, problem.y, problem.weights)
+        matrix = newton_matrix(
+            sub.design, hessian, sub.term, local, support.entries, self.fit_intercept, self.datafit
+        )
+        return _Point(sub.design, support.features, support.entries, local, eta, hessian, matrix)
+
+    def _expand(self, point: _Point, solution: Tensor, intercept: Tensor) -> tuple[Tensor, Tensor]:
+        """A vector of the support's system as (entries of the features in use, intercept)."""
+        size = point.entries.numel()
+        flat = torch.zeros_like(point.coef.detach()).flatten()
+        local = flat.index_copy(0, point.entries, solution[:size]).reshape(point.coef.shape)
+        if not self.fit_intercept:
+            return local, torch.zeros_like(intercept)
+        return local, solution[size:].reshape(intercept.shape)
+
+    def _parts(self, features: Tensor, local: Tensor, shape: tuple[int, ...]):
+        """Hyperparameters -> (slope of the term, values of the entries at bounds) on the features in use."""
+
+        def parts(*theta: Tensor) -> tuple[Tensor, Tensor]:
+            term = self.penalty.term(shape, *theta).restrict(features)
+            return term.slope(local), term.pinned(local)
+
+        return parts
+
+    def _pull(self, inputs, outputs, cotangents, needed) -> list[Tensor | None]:
+        coef, intercept = outputs
+        design, y, weights, theta = self._split(inputs)
+        point = self._linearize(inputs, coef, intercept)
+        g_local, g_intercept = cotangents[0][point.features], cotangents[1]
+        rhs = g_local.flatten()[point.entries]
+        if self.fit_intercept:
+            rhs = torch.cat([rhs, g_intercept.reshape(-1)])
+        u, shift = self._expand(point, solve_symmetric(point.matrix, rhs), intercept)
+        q = point.design.matmul(u) + shift  # shape: that of eta
+        curved = self.datafit.times_hessian(point.hessian, q)
+        grads: list[Tensor | None] = [None] * len(inputs)
+        offset = len(inputs) - len(theta) - 2
+        if offset and needed[0]:
+            slope = self.datafit.gradient(point.eta, y, weights)
+            n = slope.shape[0]
+            used = -(slope.reshape(n, -1) @ u.reshape(u.shape[0], -1).mT)
+            used = used - curved.reshape(n, -1) @ point.coef.reshape(u.shape[0], -1).mT
+            grads[0] = torch.zeros_like(inputs[0]).index_copy(1, point.features, used)
+        if needed[offset] or needed[offset + 1]:
+            _, pull = torch.func.vjp(lambda t, w: self.datafit.gradient(point.eta, t, w), y, weights)
+            grads[offset], grads[offset + 1] = pull(-q)
+        if any(needed[offset + 2 :]):
+            off = torch.ones_like(point.coef.detach()).flatten().index_fill(0, point.entries, 0.0)
+            held = (g_local - point.design.rmatmul(curved)) * off.reshape(point.coef.shape)
+            parts = self._parts(point.features, point.coef, tuple(coef.shape))
+            _, pull = torch.func.vjp(parts, *theta)
+            grads[offset + 2 :] = pull((-u, held))
+        return grads
+
+    def pullback(self, inputs, outputs, cotangents, needed) -> tuple[Tensor | None, ...]:
+        """One symmetric solve on the support per item, then products with it."""
+        batch = outputs[0].shape[: outputs[0].ndim - self.target_dims]
+        dims = (self.target_dims, self.target_dims - 1)
+        groups = zip(
+            self._items(inputs, self.event_dims, batch),
+            self._items(outputs, dims, batch),
+            self._items(cotangents, dims, batch),
+            strict=True,
+        )
+        grads = [self._pull(*group, needed) for group in groups]
+        stacked: list[Tensor | None] = []
+        for column in zip(*grads, strict=True):
+            kept = [g for g in column if g is not None]
+            stacked.append(torch.stack(kept).reshape(*batch, *kept[0].shape) if kept else None)
+        return tuple(stacked)
+
+    def _push(self, inputs, outputs, tangents) -> tuple[Tensor, Tensor]:
+        coef, intercept = outputs
+        design, y, weights, theta = self._split(inputs)
+        *dX, dy, dweights = tangents[: len(inputs) - len(theta)]
+        point = self._linearize(inputs, coef, intercept)
+        parts = self._parts(point.features, point.coef, tuple(coef.shape))
+        _, (dslope, held) = torch.func.jvp(parts, theta, tuple(tangents[len(inputs) - len(theta) :]))
+        _, moved = torch.func.jvp(lambda t, w: self.datafit.gradient(point.eta, t, w), (y, weights), (dy, dweights))
+        deta = point.design.matmul(held)
+        lift = torch.zeros_like(point.coef)
+        if dX:
+            columns = dX[0].index_select(1, point.features)
+            deta = deta + columns @ point.coef
+            lift = columns.mT @ self.datafit.gradient(point.eta, y, weights)
+        moved = moved + self.datafit.times_hessian(point.hessian, deta)
+        rhs = (point.design.rmatmul(moved) + lift + dslope).flatten()[point.entries]
+        if self.fit_intercept:
+            rhs = torch.cat([rhs, moved.sum(0).reshape(-1)])
+        u, shift = self._expand(point, solve_symmetric(point.matrix, -rhs), intercept)
+        return torch.zeros_like(coef).index_copy(0, point.features, u + held), shift
+
+    def pushforward(self, inputs, outputs, tangents) -> tuple[Tensor | None, ...]:
+        """The same system, from the other side."""
+        batch = outputs[0].shape[: outputs[0].ndim - self.target_dims]
+        filled = [torch.zeros_like(x) if t is None else t for x, t in zip(inputs, tangents, strict=True)]
+        groups = zip(
+            self._items(inputs, self.event_dims, batch),
+            self._items(outputs, (self.target_dims, self.target_dims - 1), batch),
+            self._items(filled, self.event_dims, batch),
+            strict=True,
+        )
+        coefs, intercepts = zip(*(self._push(*group) for group in groups), strict=True)
+        return (
+            torch.stack(coefs).reshape(outputs[0].shape),
+            torch.stack(intercepts).reshape(outputs[1].shape),
+        )
+
+    def align(self, in_dims, inputs):
+        """A stored start does not know the new axis, so it is dropped."""
+        _, aligned = super().align(in_dims, inputs)
+        return replace(self, start=None), aligned

@@ -1,0 +1,153 @@
+"""Sparse models: a datafit, a penalty and an inner solver, as a differentiable function of data and hyperparameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from conelayers.errors import InvalidArgument
+from conelayers.implicit import implicit
+from conelayers.lasso.certificate import SupportCertificate, certify
+from conelayers.lasso.datafits import Datafit
+from conelayers.lasso.design import DenseDesign, as_design
+from conelayers.lasso.equation import SupportEquation
+from conelayers.lasso.penalties import Penalty
+from conelayers.lasso.problem import FitResult, Problem
+from conelayers.lasso.solvers import Solver, WorkingSet
+
+__all__ = ["ProximalModel"]
+
+
+@dataclass(frozen=True)
+class ProximalModel:
+    """minimise over (b, c): sum_i w_i l(x_i'b + c, y_i) + penalty(b; hyperparameters), w normalised to sum to one.
+
+    A solution is a fixed point of the proximal gradient map, b = prox(b - t X'f'(Xb + c)), and is differentiated as one.
+
+    Args:
+        datafit: The losses.
+        penalty: The family of regularisers; its `names` are the hyperparameters.
+        fit_intercept: Whether c is an unknown.
+        solver: How the problem is solved.
+        average: Normalise weights to sum to one; otherwise they are used as given (one each by default).
+
+    Example:
+        >>> model = ProximalModel(Quadratic(), L1())
+        >>> coef, intercept = model(X, y, alpha)        # differentiable in X (dense tensors), y, sample_weight, alpha
+    """
+
+    datafit: Datafit
+    penalty: Penalty
+    fit_intercept: bool = True
+    solver: Solver = field(default_factory=WorkingSet)
+    average: bool = True
+
+    def _hyperparameters(self, values: tuple[Any, ...], device: torch.device) -> tuple[Tensor, ...]:
+        names = self.penalty.names
+        if len(values) != len(names):
+            raise InvalidArgument(f"expected the hyperparameters {', '.join(names)}; got {len(values)} values")
+        out = []
+        for name, value, dims in zip(names, values, self.penalty.event_dims, strict=True):
+            tensor = torch.as_tensor(value, device=device)
+            tensor = tensor if tensor.is_floating_point() else tensor.to(torch.float64)
+            if tensor.ndim < dims:
+                raise InvalidArgument(f"{name} must have at least {dims} axes; got shape {tuple(tensor.shape)}")
+            if not bool((tensor.detach() >= 0).all()):
+                raise InvalidArgument(f"{name} must be nonnegative (and not NaN)")
+            out.append(tensor)
+        return tuple(out)
+
+    def _prepare(self, X: Any, y: Any, values: tuple[Any, ...], sample_weight: Any):
+        design = as_design(X)
+        theta = self._hyperparameters(values, design.device)
+        target = self.datafit.targets(torch.as_tensor(y, device=design.device))
+        if target.shape[0] != design.shape[0]:
+            raise InvalidArgument(f"y has {target.shape[0]} samples and X has {design.shape[0]}")
+        ones = torch.ones(design.shape[0], dtype=torch.float64, device=design.device)
+        weights = ones if sample_weight is None else torch.as_tensor(sample_weight, device=design.device).to(ones)
+        if weights.shape[-1:] != ones.shape:
+            raise InvalidArgument(f"sample_weight must have {design.shape[0]} entries; got {tuple(weights.shape)}")
+        if self.average:
+            weights = weights / weights.sum(-1, keepdim=True)
+        return design, target, weights, theta
+
+    def problem(self, X: Any, y: Any, *hyperparameters: Any, sample_weight: Any = None) -> Problem:
+        """The problem with all numbers in place, without derivatives; no batch axes."""
+        with torch.no_grad():
+            design, target, weights, theta = self._prepare(X, y, hyperparameters, sample_weight)
+            theta = tuple(t.detach().to(torch.float64) for t in theta)
+            term = self.penalty.term(self.datafit.coef_shape(design.shape[1], target), *theta)
+            return Problem(design, target, weights, self.datafit, term, self.fit_intercept)
+
+    def fit(
+        self, X: Any, y: Any, *hyperparameters: Any, sample_weight: Any = None, start: tuple[Tensor, Tensor] | None = None
+    ) -> FitResult:
+        """Solve without derivatives; says how accurate the solution is.
+
+        Args:
+            X: Design matrix, see `as_design`.
+            y: Targets, as the datafit takes them.
+            *hyperparameters: Numbers or tensors, in the order of `penalty.names`.
+            sample_weight: Shape (n,).
+            start: A point (coef, intercept) to start from.
+        """
+        with torch.no_grad():
+            return self.solver.solve(self.problem(X, y, *hyperparameters, sample_weight=sample_weight), start)
+
+    def __call__(
+        self, X: Any, y: Any, *hyperparameters: Any, sample_weight: Any = None, start: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Coefficients and intercept, differentiable in the hyperparameters, y, sample_weight and a dense tensor X.
+
+        Args:
+            X: Design matrix, see `as_design`; a dense tensor may require a gradient.
+            y: Targets, as the datafit takes them.
+            *hyperparameters: Shape (*batch, *event), in the order of `penalty.names`; batch axes broadcast.
+            sample_weight: Shape (*batch, n).
+            start: A point to start from, with the batch axes of the result.
+
+        Returns:
+            coef, shape (*batch, p) or (*batch, p, K), and intercept, shape (*batch,) or (*batch, K), in the dtype that
+            the hyperparameters and a tensor X promote to.
+        """
+        design, target, weights, theta = self._prepare(X, y, hyperparameters, sample_weight)
+        given = [*theta, X] if isinstance(X, Tensor) and X.is_floating_point() else list(theta)
+        dtype = given[0].dtype
+        for tensor in given[1:]:
+            dtype = torch.promote_types(dtype, tensor.dtype)
+        inputs = [target, weights, *(t.to(torch.float64) for t in theta)]
+        equation = SupportEquation(
+            self.datafit, self.penalty, self.solver, self.fit_intercept, design, target.ndim, start
+        )
+        if isinstance(design, DenseDesign):
+            equation = replace(equation, design=None)
+            inputs = [design.matrix, *inputs]
+        coef, intercept = implicit(equation, *inputs)
+        return coef.to(dtype), intercept.to(dtype)
+
+    def regularity(
+        self, X: Any, y: Any, *hyperparameters: Any, coef: Tensor, intercept: Tensor, sample_weight: Any = None,
+        radius: float = 1e-8,
+    ) -> SupportCertificate:
+        """Certificate of the implicit function theorem at a solution, see `SupportCertificate`."""
+        problem = self.problem(X, y, *hyperparameters, sample_weight=sample_weight)
+        return certify(problem, coef.detach().to(torch.float64), intercept.detach().to(torch.float64), radius)
+
+    def residual(self, problem: Problem, step: float):
+        """The fixed-point map (coef, intercept) -> prox(coef - step gradient), intercept - step slope.
+
+        With `FixedPoint` iterations or the generic fixed-point adapter it defines the same solution and derivative.
+        """
+
+        def update(coef: Tensor, intercept: Tensor) -> tuple[Tensor, Tensor]:
+            gradient, slope = problem.gradients(problem.predictions(coef, intercept))
+            return problem.term.prox(coef - step * gradient, step), intercept - step * slope
+
+        return update
+
+    def with_tolerance(self, tol: float) -> ProximalModel:
+        """The same model solved to another tolerance."""
+        return replace(self, solver=replace(self.solver, tol=tol))

@@ -1,0 +1,116 @@
+"""One convex problem with all numbers in place, and its optimality measures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from conelayers.lasso.datafits import Datafit
+from conelayers.lasso.design import Design
+from conelayers.lasso.terms import Term
+
+__all__ = ["FitResult", "Problem"]
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What an inner solver returns.
+
+    Attributes:
+        coef: Coefficients, shape (p,) or (p, K).
+        intercept: Shape () or (K,); zero where none is fitted.
+        violation: Largest distance of zero from the subdifferential, relative to that at zero coefficients.
+        gap: Duality gap in units of the objective (NaN for nonconvex penalties).
+        iterations: Outer iterations of the solver.
+    """
+
+    coef: Tensor
+    intercept: Tensor
+    violation: float
+    gap: float
+    iterations: int
+
+
+@dataclass(frozen=True)
+class Problem:
+    """minimise datafit(X b + intercept) + term(b).
+
+    Attributes:
+        design: X, n x p.
+        y: Targets in the form of `Datafit.targets`.
+        weights: Sample weights, shape (n,), normalised.
+        fit_intercept: Whether the intercept is an unknown (never penalised).
+    """
+
+    design: Design
+    y: Tensor
+    weights: Tensor
+    datafit: Datafit
+    term: Term
+    fit_intercept: bool
+
+    @property
+    def coef_shape(self) -> tuple[int, ...]:
+        """Shape of the coefficients."""
+        return self.datafit.coef_shape(self.design.shape[1], self.y)
+
+    def zero(self) -> tuple[Tensor, Tensor]:
+        """Zero coefficients and intercept."""
+        shape = self.coef_shape
+        return self.weights.new_zeros(shape), self.weights.new_zeros(shape[1:])
+
+    def predictions(self, coef: Tensor, intercept: Tensor) -> Tensor:
+        """X b + intercept, shape (n,) or (n, K)."""
+        return self.design.matmul(coef) + intercept
+
+    def objective(self, coef: Tensor, eta: Tensor) -> Tensor:
+        """Value at coefficients whose predictions are eta."""
+        return self.datafit.value(eta, self.y, self.weights) + self.term.value(coef)
+
+    def gradients(self, eta: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradient of the datafit in the coefficients and in the intercept (zero where none is fitted)."""
+        residual = self.datafit.gradient(eta, self.y, self.weights)
+        total = residual.sum(0)
+        return self.design.rmatmul(residual), total if self.fit_intercept else torch.zeros_like(total)
+
+    def violations(self, coef: Tensor, eta: Tensor) -> tuple[Tensor, Tensor]:
+        """Distance from optimality by entry of the coefficients, and of the intercept."""
+        gradient, slope = self.gradients(eta)
+        return self.term.violation(coef, gradient), slope.abs()
+
+    def scale(self) -> float:
+        """Size of the gradient at zero coefficients: what violations are measured against."""
+        coef, intercept = self.zero()
+        gradient, slope = self.gradients(self.predictions(coef, intercept))
+        largest = max(float(gradient.abs().max()), float(self.term.violation(coef, gradient).max()))
+        return max(largest, float(slope.abs().max()), torch.finfo(torch.float64).tiny)
+
+    def gap(self, coef: Tensor, eta: Tensor) -> float:
+        """Duality gap at the dual point obtained by scaling the slopes of the losses.
+
+        From Fenchel's inequality: D(u) = -sum_i w_i l*(u_i) - g*(-X'(w u)), sum_i w_i u_i = 0 with an intercept.
+        """
+        if not self.term.convex:
+            return float("nan")
+        slopes = self.datafit.slope(eta, self.y)
+        if self.fit_intercept:
+            slopes = slopes - (self.weights @ slopes) / self.weights.sum()
+        weighted = slopes * (self.weights if slopes.ndim == 1 else self.weights[:, None])
+        correlation = -self.design.rmatmul(weighted)
+        shrink = self.term.dual_scale(correlation)
+        losses = self.datafit.conjugate(shrink * slopes, self.y)
+        dual = -(self.weights * losses)[self.weights > 0].sum() - self.term.conjugate(shrink * correlation)
+        return max(float(self.objective(coef, eta) - dual), 0.0)
+
+    def restrict(self, features: Tensor) -> Problem:
+        """The same problem on some features (whole groups), the others being zero."""
+        return replace(self, design=self.design.columns(features), term=self.term.restrict(features))
+
+    def result(self, coef: Tensor, intercept: Tensor, iterations: int) -> FitResult:
+        """Certify a solution."""
+        eta = self.predictions(coef, intercept)
+        entries, slope = self.violations(coef, eta)
+        worst = max(float(entries.max()) if entries.numel() else 0.0, float(slope.max()))
+        return FitResult(coef, intercept, worst / self.scale(), self.gap(coef, eta), iterations)

@@ -1,0 +1,141 @@
+"""Working sets: solve on few features, look at all gradients, add the worst violators, repeat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from conelayers.lasso.problem import FitResult, Problem
+from conelayers.lasso.solvers.base import Solver, newton_polish
+from conelayers.lasso.solvers.proximal_gradient import ProximalGradient
+from conelayers.lasso.terms import SeparableTerm
+
+__all__ = ["WorkingSet"]
+
+_Point = tuple[Tensor, Tensor]
+
+
+def _worst(problem: Problem, coef: Tensor, eta: Tensor) -> float:
+    entries, slope = problem.violations(coef, eta)
+    return max(float(entries.max()) if entries.numel() else 0.0, float(slope.max()))
+
+
+@dataclass(frozen=True)
+class WorkingSet(Solver):
+    """Working sets around coordinate descent on the Gram matrix, finished by Newton steps on the support.
+
+    One full product with X per outer iteration; everything else happens on the working set. For separable terms on a
+    single output the model on the working set is a quadratic (exact for least squares, a Newton model with line search
+    for other losses), minimised by coordinate descent; other problems use `inner`.
+
+    Args:
+        first: Size of the first working set.
+        inner: Solver on the working set for group, nonconvex and multi-output problems, and without numba.
+    """
+
+    first: int = 20
+    inner: ProximalGradient = field(default_factory=ProximalGradient)
+
+    def solve(self, problem: Problem, start: _Point | None = None) -> FitResult:
+        """See `Solver.solve`."""
+        coef, intercept = start if start is not None else problem.zero()
+        target = self.tol * problem.scale()
+        for iteration in range(1, self.max_iter + 1):
+            gradient, slope = problem.gradients(problem.predictions(coef, intercept))
+            entries = problem.term.violation(coef, gradient)
+            worst = max(float(entries.max()), float(slope.abs().max()))
+            if worst <= target:
+                break
+            features = self._choose(problem, coef, entries)
+            sub = problem.restrict(features)
+            # looser than needed while new features keep coming in
+            within = max(0.5 * target, 0.01 * worst)
+            local, intercept = self._subproblem(sub, coef[features], intercept, within)
+            coef = torch.zeros_like(coef).index_copy(0, features, local)
+        return problem.result(coef, intercept, iteration)
+
+    def _choose(self, problem: Problem, coef: Tensor, entries: Tensor) -> Tensor:
+        """Features in use, and as many again of the worst violators."""
+        used = (problem.term.support(coef) & (entries > 0)) | (coef != 0)
+        score = entries
+        if coef.ndim == 2:
+            used, score = used.any(-1), score.max(-1).values
+        count = min(max(self.first, int(used.sum())), score.numel())
+        score = torch.where(used, torch.zeros_like(score), score)
+        values, best = torch.topk(score, count)
+        mask = used.clone()
+        mask[best[values > 0]] = True
+        return torch.nonzero(problem.term.whole(mask)).flatten()
+
+    def _subproblem(self, sub: Problem, coef: Tensor, intercept: Tensor, target: float) -> _Point:
+        simple = isinstance(sub.term, SeparableTerm) and coef.ndim == 1 and coef.device.type == "cpu"
+        if not (simple and _have_numba()):
+            coef, intercept, _ = self.inner.descend(sub, coef, intercept, target)
+            return coef, intercept
+        for _ in range(50):
+            eta = sub.predictions(coef, intercept)
+            worst = _worst(sub, coef, eta)
+            if worst <= target:
+                break
+            trial = _quadratic_model(sub, coef, intercept, eta, 0.1 * worst if not sub.datafit.quadratic else target)
+            coef, intercept, improved = (*trial, True) if sub.datafit.quadratic else _line_search(
+                sub, coef, intercept, eta, trial
+            )
+            worst = _worst(sub, coef, sub.predictions(coef, intercept))
+            coef, intercept, worst = newton_polish(sub, coef, intercept, worst, target)
+            if not improved:
+                break
+        return coef, intercept
+
+
+def _have_numba() -> bool:
+    try:
+        import numba  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def _quadratic_model(sub: Problem, coef: Tensor, intercept: Tensor, eta: Tensor, target: float) -> _Point:
+    """Minimise the second-order model of the datafit plus the term, the intercept eliminated."""
+    from conelayers.lasso.solvers._coordinate import descend
+
+    term = sub.term
+    assert isinstance(term, SeparableTerm)
+    hessian = sub.datafit.hessian(eta, sub.y, sub.weights)
+    gradient, slope = sub.gradients(eta)
+    Q = sub.design.gram(hessian)
+    sums, total = None, hessian.sum()
+    if sub.fit_intercept and float(total) > 0:
+        # minimise over the intercept first: the Schur complement centres the columns
+        sums = sub.design.rmatmul(hessian)
+        Q = Q - sums[:, None] * sums[None, :] / total
+        gradient = gradient - sums * (slope / total)
+    if not sub.datafit.quadratic:
+        # flat pieces of a loss (Huber's tails) leave no curvature; a little keeps the model bounded
+        Q = Q + torch.diag(1e-10 * Q.diagonal().max().clamp_min(1e-300).expand(Q.shape[0]))
+    w = coef.clone().numpy()
+    parts = (term.linear, term.l1, term.l2, term.lower, term.upper)
+    arrays = [np.ascontiguousarray(part.numpy()) for part in parts]
+    residual = np.ascontiguousarray(gradient.numpy()).copy()
+    descend(np.ascontiguousarray(Q.numpy()), residual, w, *arrays, 2000, 0.3 * target)
+    new = torch.from_numpy(w)
+    if sub.fit_intercept and sums is not None:
+        intercept = intercept - (slope + sums @ (new - coef)) / total
+    return new, intercept
+
+
+def _line_search(sub: Problem, coef: Tensor, intercept: Tensor, eta: Tensor, trial: _Point) -> tuple[Tensor, Tensor, bool]:
+    """Backtrack from the model's minimiser until the objective falls."""
+    value = float(sub.objective(coef, eta))
+    direction, shift = trial[0] - coef, trial[1] - intercept
+    along = sub.design.matmul(direction) + shift
+    step = 1.0
+    for _ in range(30):
+        if float(sub.objective(coef + step * direction, eta + step * along)) <= value:
+            return coef + step * direction if step < 1 else trial[0], intercept + step * shift, True
+        step *= 0.5
+    return coef, intercept, False

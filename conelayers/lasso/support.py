@@ -1,0 +1,132 @@
+"""The linear system on the generalised support: Newton steps and derivatives use the same one.
+
+On the support S the solution satisfies the smooth equations
+
+    X_S' f'(X b + c) + g'(b)_S = 0,        sum_i f'_i = 0 (with an intercept c),
+
+with Jacobian J = [[X_S' H X_S + g''_S, X_S' H 1], [1' H X_S, 1' H 1]], H the Hessian of the losses. Only the columns of
+the support enter, so the cost does not grow with the number of features.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from conelayers.errors import RegularityWarning
+from conelayers.lasso.datafits import Datafit, Multinomial
+from conelayers.lasso.design import Design
+from conelayers.lasso.terms import Term
+
+__all__ = ["Support", "newton_matrix", "solve_symmetric"]
+
+
+@dataclass(frozen=True)
+class Support:
+    """Where a solution moves.
+
+    Attributes:
+        features: Features with a nonzero or moving entry, int64, shape (f,).
+        entries: Positions of the generalised support in coef[features].flatten(), int64, shape (s,).
+    """
+
+    features: Tensor
+    entries: Tensor
+
+    @classmethod
+    def of(cls, term: Term, coef: Tensor, also: Tensor | None = None) -> Support:
+        """Read the support off a solution; `also`, a mask of entries, is added to it."""
+        moving = term.support(coef)
+        if also is not None:
+            moving = moving | also
+        used = moving | (coef != 0)
+        mask = used if coef.ndim == 1 else used.any(-1)
+        # groups stay whole, because their norms need all entries
+        features = torch.nonzero(term.whole(mask)).flatten()
+        entries = torch.nonzero(moving[features].flatten()).flatten()
+        return cls(features, entries)
+
+
+def _data_blocks(design: Design, hessian: Tensor, entries: Tensor, outputs: int | None) -> tuple[Tensor, Tensor]:
+    """X_S' H X_S, shape (s, s), and X_S' H 1, shape (s, q), q = 1 or K."""
+    if outputs is None:
+        gram, sums = design.gram(hessian), design.rmatmul(hessian)
+        if entries.numel() == design.shape[1]:
+            return gram, sums[:, None]
+        return gram[entries][:, entries], sums[entries, None]
+    feature, output = entries // outputs, entries % outputs
+    if hessian.ndim == 1:
+        same = (output[:, None] == output[None, :]).to(hessian.dtype)
+        onto = torch.nn.functional.one_hot(output, outputs).to(hessian.dtype)
+        block = design.gram(hessian)[feature][:, feature] * same
+        return block, design.rmatmul(hessian)[feature][:, None] * onto
+    pairs: dict[tuple[int, int], Tensor] = {}
+    for k in range(outputs):
+        for j in range(k + 1):
+            pairs[k, j] = pairs[j, k] = design.gram(hessian[:, k, j])
+    grams = torch.stack([torch.stack([pairs[k, j] for j in range(outputs)]) for k in range(outputs)])
+    block = grams[output[:, None], output[None, :], feature[:, None], feature[None, :]]
+    sums = torch.stack([design.rmatmul(hessian[:, :, k]) for k in range(outputs)], -1)
+    return block, sums[feature, output]
+
+
+def newton_matrix(
+    design: Design, hessian: Tensor, term: Term, coef: Tensor, entries: Tensor, fit_intercept: bool, datafit: Datafit
+) -> Tensor:
+    """J on the support, differentiable in the Hessian, the coefficients and the numbers of the term.
+
+    Args:
+        design: Columns of the support's features.
+        hessian: `Datafit.hessian` at the solution, shape (n,) or (n, K, K).
+        term: The term restricted to these features.
+        coef: The coefficients of these features.
+        entries: See `Support`.
+        fit_intercept: Whether the intercept is an unknown; its rows come last.
+        datafit: Tells the number of outputs and whether predictions may shift freely.
+
+    Returns:
+        Shape (s + q, s + q), with q = 0 without an intercept.
+    """
+    outputs = coef.shape[1] if coef.ndim == 2 else None
+    block, border = _data_blocks(design, hessian, entries, outputs)
+    curvature = term.curvature(coef, entries)
+    block = block + (torch.diag(curvature) if curvature.ndim == 1 else curvature)
+    if not fit_intercept:
+        return block
+    total = hessian.sum(0)
+    corner = total.reshape(1, 1) if outputs is None else (torch.diag(total.expand(outputs)) if total.ndim == 0 else total)
+    if isinstance(datafit, Multinomial):
+        # softmax does not see a common shift of the intercepts; their sum is fixed at zero
+        corner = corner + torch.full_like(corner, float(total.detach().diagonal().mean()))
+    return torch.cat([torch.cat([block, border], 1), torch.cat([border.mT, corner], 1)])
+
+
+def solve_symmetric(matrix: Tensor, rhs: Tensor, warn: bool = True) -> Tensor:
+    """Solve J u = rhs for rhs of shape (*batch, s + q); least squares of minimum norm where J is singular.
+
+    Warns:
+        RegularityWarning: J is singular to working precision.
+    """
+    if matrix.shape[0] == 0:
+        return rhs
+    with torch.no_grad():
+        fixed = matrix.detach()
+        root = fixed.diagonal().abs().clamp_min(torch.finfo(fixed.dtype).tiny).rsqrt()
+        factor, info = torch.linalg.cholesky_ex(fixed * root[:, None] * root)
+        regular = int(info) == 0 and float(factor.diagonal().min()) > 1e-7
+        if not regular:  # indefinite (nonconvex penalties) or singular
+            sizes = torch.linalg.eigvalsh(fixed * root[:, None] * root).abs()
+            regular = bool(sizes.min() > 1e-13 * sizes.max())
+    if regular:
+        return torch.linalg.solve(matrix, rhs[..., None])[..., 0]
+    if warn:
+        warnings.warn(
+            "The Jacobian on the support is singular: the solution is not a differentiable function of the "
+            "hyperparameters here; the derivative is a least-squares one. A small l2 penalty makes it regular.",
+            RegularityWarning,
+            stacklevel=2,
+        )
+    return (torch.linalg.pinv(matrix, hermitian=True, rtol=1e-12) @ rhs[..., None])[..., 0]
