@@ -13,7 +13,7 @@ inline namespace CONELAYERS_ARCH {
 // One Jacobi rotation of rows and columns p < q of the upper triangle of a (row-major n x n) that annihilates a_pq;
 // the columns of u turn with it.
 template <class Real>
-CL_HD inline void jacobi_rotate(int n, int p, int q, Real* a, Real* u) {
+CL_HD inline void jacobi_rotate(int n, int p, int q, Arr<Real> a, Arr<Real> u) {
     const Real off = a[p * n + q];
     const Real gap = a[q * n + q] - a[p * n + p];
     const Real twice = off + off;
@@ -39,7 +39,7 @@ CL_HD inline void jacobi_rotate(int n, int p, int q, Real* a, Real* u) {
 // a = U diag(lambda) U'. a: row-major n x n, of which the upper triangle is read and all of it may be overwritten;
 // u: row-major n x n, eigenvectors in its columns; lambda: n, in no particular order.
 template <class Real>
-CL_HD inline void symmetric_eigen(int n, Real* a, Real* u, Real* lambda) {
+CL_HD inline void symmetric_eigen(int n, Arr<Real> a, Arr<Real> u, Arr<Real> lambda) {
     Real scale = Real(0.0);
     for (int i = 0; i < n; ++i)
         for (int j = i; j < n; ++j) scale = max(scale, abs(a[i * n + j]));

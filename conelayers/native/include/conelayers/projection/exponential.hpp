@@ -56,7 +56,7 @@ struct Exponential {
         y[2] = select(inside, v[2], select(polar, zero, select(face, max(v[2], zero), y[2])));
     }
 
-  private:
+private:
     // y exp(x / y) <= z, or the face x <= 0, y = 0, z >= 0.
     template <class Real>
     CL_HD static auto contains(Real x, Real y, Real z) {

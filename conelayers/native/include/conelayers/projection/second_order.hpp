@@ -18,7 +18,7 @@ struct SecondOrder {
 
     // y = Pi(v) (or its smoothing), element = data of D.
     template <class Real>
-    CL_HD static void project(int dim, const Real* v, double mu, Real* y, Real* element) {
+    CL_HD static void project(int dim, Arr<Real> v, double mu, Arr<Real> y, Arr<Real> element) {
         Real scale = Real(0.0);
         for (int i = 1; i < dim; ++i) scale = max(scale, abs(v[i]));
         const auto axis = scale <= Real(1e-290);
@@ -47,7 +47,7 @@ struct SecondOrder {
 
     // out = D x. With alpha and beta the components of x on (1, u) and (1, -u), halved.
     template <class Real>
-    CL_HD static void apply(int dim, const Real* element, const Real* x, Real* out) {
+    CL_HD static void apply(int dim, Arr<Real> element, Arr<Real> x, Arr<Real> out) {
         Real along = Real(0.0);
         for (int i = 1; i < dim; ++i) along = muladd(element[2 + i], x[i], along);
         const Real alpha = Real(0.5) * element[0] * (x[0] + along);
@@ -60,16 +60,17 @@ struct SecondOrder {
 
     // w = D^-1 - I with eigenvalues at most ceiling, upper triangle row by row.
     template <class Real>
-    CL_HD static void weight(int dim, const Real* element, Real ceiling, Real* w) {
+    CL_HD static void weight(int dim, Arr<Real> element, Real ceiling, Arr<Real> w) {
         const Real w1 = projection::weight(element[0], ceiling), w2 = projection::weight(element[1], ceiling);
         const Real w3 = projection::weight(element[2], ceiling);
         const Real mean = Real(0.5) * (w1 + w2), half_gap = Real(0.5) * (w1 - w2);
-        *w++ = mean;
-        for (int i = 1; i < dim; ++i) *w++ = half_gap * element[2 + i];
+        w[0] = mean;
+        for (int i = 1; i < dim; ++i) w[i] = half_gap * element[2 + i];
+        int entry = dim;
         for (int i = 1; i < dim; ++i) {
             const Real row = (mean - w3) * element[2 + i];
-            *w++ = muladd(row, element[2 + i], w3);
-            for (int j = i + 1; j < dim; ++j) *w++ = row * element[2 + j];
+            w[entry++] = muladd(row, element[2 + i], w3);
+            for (int j = i + 1; j < dim; ++j) w[entry++] = row * element[2 + j];
         }
     }
 };

@@ -23,11 +23,12 @@ struct Semidefinite {
 
     // Full row-major matrix of a block.
     template <class Real>
-    CL_HD static void unpack(int order, const Real* block, Real* matrix) {
+    CL_HD static void unpack(int order, Arr<Real> block, Arr<Real> matrix) {
+        int k = 0;
         for (int j = 0; j < order; ++j) {
-            matrix[j * order + j] = *block++;
+            matrix[j * order + j] = block[k++];
             for (int i = j + 1; i < order; ++i) {
-                const Real entry = Real(sqrt_half) * *block++;
+                const Real entry = Real(sqrt_half) * block[k++];
                 matrix[i * order + j] = entry;
                 matrix[j * order + i] = entry;
             }
@@ -36,10 +37,10 @@ struct Semidefinite {
 
     // y = Pi(v) (or its smoothing), element = data of D; scratch: scratch_size(order).
     template <class Real>
-    CL_HD static void project(int order, const Real* v, double mu, Real* y, Real* element, Real* scratch) {
-        Real* q = element;
-        Real* l = element + order * order;
-        Real* gap = l + order;
+    CL_HD static void project(int order, Arr<Real> v, double mu, Arr<Real> y, Arr<Real> element, Arr<Real> scratch) {
+        Arr<Real> q = element;
+        Arr<Real> l = element + order * order;
+        Arr<Real> gap = l + order;
         unpack(order, v, scratch);
         symmetric_eigen(order, scratch, q, l);
         for (int k = 0; k < order; ++k) {
@@ -47,22 +48,23 @@ struct Semidefinite {
             const Real part = positive_part(l[k], mu);
             for (int i = 0; i < order; ++i) scratch[i * order + k] = part * q[i * order + k];
         }
+        int entry = 0;
         for (int j = 0; j < order; ++j)
             for (int i = j; i < order; ++i) {
                 Real sum = Real(0.0);
                 for (int k = 0; k < order; ++k) sum = muladd(scratch[i * order + k], q[j * order + k], sum);
-                *y++ = i == j ? sum : Real(sqrt_two) * sum;
+                y[entry++] = i == j ? sum : Real(sqrt_two) * sum;
             }
     }
 
     // out = D x; scratch: scratch_size(order).
     template <class Real>
-    CL_HD static void apply(int order, const Real* element, const Real* x, Real* out, Real* scratch) {
-        const Real* q = element;
-        const Real* l = element + order * order;
-        const Real* gap = l + order;
-        Real* matrix = scratch;
-        Real* product = scratch + order * order;
+    CL_HD static void apply(int order, Arr<Real> element, Arr<Real> x, Arr<Real> out, Arr<Real> scratch) {
+        Arr<Real> q = element;
+        Arr<Real> l = element + order * order;
+        Arr<Real> gap = l + order;
+        Arr<Real> matrix = scratch;
+        Arr<Real> product = scratch + order * order;
         unpack(order, x, matrix);
         // product = X Q, then the upper triangle of B o (Q' product), mirrored, over X.
         multiply(order, matrix, q, product);
@@ -75,21 +77,22 @@ struct Semidefinite {
                 matrix[j * order + i] = sum;
             }
         multiply(order, q, matrix, product);
+        int entry = 0;
         for (int j = 0; j < order; ++j)
             for (int i = j; i < order; ++i) {
                 Real sum = Real(0.0);
                 for (int k = 0; k < order; ++k) sum = muladd(product[i * order + k], q[j * order + k], sum);
-                *out++ = i == j ? sum : Real(sqrt_two) * sum;
+                out[entry++] = i == j ? sum : Real(sqrt_two) * sum;
             }
     }
 
     // w = D^-1 - I with eigenvalues at most ceiling, upper triangle row by row: the sum of weight_ij s s' over the
     // eigenvectors s = svec of (q_i q_j' + q_j q_i') / sqrt 2 or q_i q_i'; scratch: scratch_size(order).
     template <class Real>
-    CL_HD static void weight(int order, const Real* element, Real ceiling, Real* w, Real* scratch) {
-        const Real* q = element;
-        const Real* l = element + order * order;
-        const Real* gap = l + order;
+    CL_HD static void weight(int order, Arr<Real> element, Real ceiling, Arr<Real> w, Arr<Real> scratch) {
+        Arr<Real> q = element;
+        Arr<Real> l = element + order * order;
+        Arr<Real> gap = l + order;
         const int dim = dimension(order);
         for (int k = 0; k < dim * (dim + 1) / 2; ++k) w[k] = Real(0.0);
         for (int i = 0; i < order; ++i)
@@ -97,18 +100,18 @@ struct Semidefinite {
                 const Real value = projection::weight(divided_difference(l[i], l[j], gap[i], gap[j]), ceiling);
                 if (!any_lane(value > Real(0.0))) continue;
                 eigenvector(order, q, i, j, scratch);
-                Real* entry = w;
+                int entry = 0;
                 for (int a = 0; a < dim; ++a) {
                     const Real row = value * scratch[a];
-                    for (int b = a; b < dim; ++b, ++entry) *entry = muladd(row, scratch[b], *entry);
+                    for (int b = a; b < dim; ++b, ++entry) w[entry] = muladd(row, scratch[b], w[entry]);
                 }
             }
     }
 
-  private:
+private:
     // c = a b, all row-major.
     template <class Real>
-    CL_HD static void multiply(int n, const Real* a, const Real* b, Real* c) {
+    CL_HD static void multiply(int n, Arr<Real> a, Arr<Real> b, Arr<Real> c) {
         for (int i = 0; i < n; ++i) {
             for (int j = 0; j < n; ++j) c[i * n + j] = Real(0.0);
             for (int k = 0; k < n; ++k) {
@@ -119,15 +122,16 @@ struct Semidefinite {
     }
 
     template <class Real>
-    CL_HD static void eigenvector(int n, const Real* q, int i, int j, Real* s) {
+    CL_HD static void eigenvector(int n, Arr<Real> q, int i, int j, Arr<Real> s) {
+        int entry = 0;
         for (int b = 0; b < n; ++b) {
             const Real qi = q[b * n + i], qj = q[b * n + j];
             if (i == j) {
-                *s++ = qi * qi;
-                for (int a = b + 1; a < n; ++a) *s++ = Real(sqrt_two) * (q[a * n + i] * qi);
+                s[entry++] = qi * qi;
+                for (int a = b + 1; a < n; ++a) s[entry++] = Real(sqrt_two) * (q[a * n + i] * qi);
             } else {
-                *s++ = Real(sqrt_two) * (qi * qj);
-                for (int a = b + 1; a < n; ++a) *s++ = muladd(q[a * n + i], qj, q[a * n + j] * qi);
+                s[entry++] = Real(sqrt_two) * (qi * qj);
+                for (int a = b + 1; a < n; ++a) s[entry++] = muladd(q[a * n + i], qj, q[a * n + j] * qi);
             }
         }
     }
