@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from conelayers.cones import ProductCone
+from conelayers.cones import Free, Nonnegative, ProductCone, Zero
 from conelayers.residual.linearization import linearize
 from torch import Tensor
 
@@ -121,7 +121,7 @@ class _Curvature(Equation):
         """Linear in u and w; the derivative in v would be of third order."""
         v, u, w = inputs
         (g,) = cotangents
-        if needed[0] and not self.cone.is_polyhedral:
+        if needed[0] and not _is_polyhedral(self.cone):
             raise UnsupportedError("Third derivatives through a curved cone are not provided; two orders are.")
         return (
             torch.zeros_like(v) if needed[0] else None,
@@ -133,7 +133,7 @@ class _Curvature(Equation):
         """Linear in u and w; the derivative in v would be of third order."""
         v, u, w = inputs
         v_dot, u_dot, w_dot = tangents
-        if v_dot is not None and not self.cone.is_polyhedral:
+        if v_dot is not None and not _is_polyhedral(self.cone):
             raise UnsupportedError("Third derivatives through a curved cone are not provided; two orders are.")
         out = torch.zeros_like(outputs[0])
         if u_dot is not None:
@@ -144,6 +144,11 @@ class _Curvature(Equation):
 
 
 def _curvature(cone: ProductCone, v: Tensor, u: Tensor, w: Tensor) -> Tensor:
-    if cone.is_polyhedral:
+    if _is_polyhedral(cone):
         return torch.zeros_like(v + u + w)
     return implicit(_Curvature(cone), v, u, w)[0]
+
+
+def _is_polyhedral(cone: ProductCone) -> bool:
+    """Whether D is locally constant wherever it is continuous, so that its derivative vanishes."""
+    return all(isinstance(block, (Zero, Free, Nonnegative)) for block in cone.cones)

@@ -1,0 +1,124 @@
+"""Derivatives of layers against torch's numerical checks, for every cone and every transform."""
+
+import cvxpy as cp
+import pytest
+import torch
+from torch.autograd import gradcheck, gradgradcheck
+
+from conelayers import CvxpyLayer
+
+torch.set_default_dtype(torch.float64)
+
+
+def quadratic():
+    x, F, g, h = cp.Variable(3), cp.Parameter((4, 3)), cp.Parameter(4), cp.Parameter(2)
+    constraints = [x[:2] <= h, cp.sum(x) == 1]
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(F @ x - g)), constraints)
+    layer = CvxpyLayer(problem, [F, g, h], [x, constraints[0].dual_variables[0], constraints[1].dual_variables[0]])
+    torch.manual_seed(0)
+    return layer, (torch.randn(4, 3), torch.randn(4), torch.tensor([0.1, 2.0]))
+
+
+def second_order():
+    x, F, c = cp.Variable(3), cp.Parameter((2, 3)), cp.Parameter(3)
+    ball = cp.norm(F @ x) <= 1
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x - c)), [ball])
+    torch.manual_seed(1)
+    return CvxpyLayer(problem, [F, c], [x]), (torch.randn(2, 3) + 1, 3 * torch.ones(3))
+
+
+def semidefinite():
+    X, C, b = cp.Variable((3, 3), PSD=True), cp.Parameter((3, 3), symmetric=True), cp.Parameter()
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(X - C)), [cp.trace(X) == b])
+    torch.manual_seed(2)
+    C_value = torch.randn(3, 3)
+    return CvxpyLayer(problem, [C, b], [X]), (C_value + C_value.T, torch.tensor(1.0))
+
+
+def repeated_eigenvalues():
+    """At C = diag(1, 1, -1) the projection has repeated eigenvalues of both signs."""
+    X, C = cp.Variable((3, 3), symmetric=True), cp.Parameter((3, 3), symmetric=True)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(X - C)), [X >> 0])
+    return CvxpyLayer(problem, [C], [X]), (torch.diag(torch.tensor([1.0, 1.0, -1.0])),)
+
+
+def exponential():
+    x, a, t = cp.Variable(3), cp.Parameter(3), cp.Parameter()
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x - a)), [cp.sum(cp.exp(x)) <= t])
+    torch.manual_seed(3)
+    return CvxpyLayer(problem, [a, t], [x]), (torch.randn(3) + 1, torch.tensor(3.0))
+
+
+def entropy():
+    x, c, b = cp.Variable(4), cp.Parameter(4), cp.Parameter()
+    problem = cp.Problem(cp.Maximize(c @ x + cp.sum(cp.entr(x))), [cp.sum(x) == b])
+    torch.manual_seed(4)
+    return CvxpyLayer(problem, [c, b], [x]), (torch.randn(4), torch.tensor(1.5))
+
+
+def power():
+    x, a, t = cp.Variable(3, nonneg=True), cp.Parameter(3), cp.Parameter()
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x - a)), [cp.PowCone3D(x[0], x[1], t, 0.3)])
+    return CvxpyLayer(problem, [a, t], [x]), (torch.tensor([0.2, 0.5, 1.0]), torch.tensor(1.0))
+
+
+FAMILIES = [quadratic, second_order, semidefinite, repeated_eigenvalues, exponential, entropy, power]
+
+
+def prepared(family):
+    layer, params = family()
+    return layer, tuple(p.requires_grad_() for p in params)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.__name__)
+def test_first_derivatives(family):
+    layer, params = prepared(family)
+    assert gradcheck(layer, params, check_forward_ad=True, eps=1e-5, atol=1e-7, rtol=1e-6)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.__name__)
+def test_second_derivatives(family):
+    layer, params = prepared(family)
+    assert gradgradcheck(layer, params, check_fwd_over_rev=True, check_rev_over_rev=True, eps=1e-5, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.__name__)
+def test_jacobians_by_transforms(family):
+    layer, params = family()
+    every = tuple(range(len(params)))
+    reverse = torch.func.jacrev(lambda *p: layer(*p)[0], every)(*params)
+    forward = torch.func.jacfwd(lambda *p: layer(*p)[0], every)(*params)
+    looped = torch.autograd.functional.jacobian(lambda *p: layer(*p)[0], params)
+    for r, f, slow in zip(reverse, forward, looped, strict=True):
+        torch.testing.assert_close(r, slow, rtol=1e-8, atol=1e-10)
+        torch.testing.assert_close(f, slow, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.__name__)
+def test_vmap_is_a_batch(family):
+    layer, params = family()
+    batched = tuple(torch.stack([p, p * 1.02, p * 0.97]) for p in params)
+    mapped = torch.func.vmap(layer)(*batched)
+    for ours, direct in zip(mapped, layer(*batched), strict=True):
+        torch.testing.assert_close(ours, direct, rtol=1e-9, atol=1e-10)
+
+    def loss(*p):
+        return (layer(*p)[0] ** 2).sum()
+
+    mapped_gradients = torch.func.vmap(torch.func.grad(loss, argnums=tuple(range(len(params)))))(*batched)
+    leaves = tuple(p.clone().requires_grad_() for p in batched)
+    gradients = torch.autograd.grad(loss(*leaves), leaves)
+    for ours, direct in zip(mapped_gradients, gradients, strict=True):
+        torch.testing.assert_close(ours, direct, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("family", [quadratic, second_order, semidefinite], ids=lambda f: f.__name__)
+def test_hessian_of_a_loss(family):
+    layer, params = family()
+
+    def loss(last):
+        return (layer(*params[:-1], last)[0] ** 3).sum()
+
+    ours = torch.func.hessian(loss)(params[-1])
+    looped = torch.autograd.functional.hessian(loss, params[-1])
+    torch.testing.assert_close(ours, looped, rtol=1e-8, atol=1e-9)
