@@ -1,0 +1,285 @@
+"""Programme data: the affine maps against CVXPY's own evaluation, attributes, batches, dtypes, derivatives."""
+
+import copy
+import pickle
+
+import cvxpy as cp
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from canonicalize.clarabel_oracle import difference, solve, solve_with_cvxpy, tensors
+
+from conelayers.canonicalize import AffineMap, ParametricProgram
+
+
+class Differentiable(torch.autograd.Function):
+    """A plain wrapper of the maps' numerics, to differentiate `values` in these tests."""
+
+    @staticmethod
+    def forward(ctx, affine, theta):
+        ctx.affine = affine
+        return affine.apply(theta)
+
+    @staticmethod
+    def backward(ctx, cotangent):
+        return None, ctx.affine.apply_transpose(cotangent)
+
+
+def least_squares(rows=5, columns=3):
+    A, b, lam = cp.Parameter((rows, columns)), cp.Parameter(rows), cp.Parameter(nonneg=True)
+    x = cp.Variable(columns)
+    objective = cp.sum_squares(A @ x - b) + lam * cp.norm1(x)
+    return cp.Problem(cp.Minimize(objective), [x >= -0.5, cp.norm2(x) <= 2]), [A, b, lam], x
+
+
+def set_random(parameters, seed=0):
+    rng = np.random.default_rng(seed)
+    for parameter in parameters:
+        value = rng.normal(size=parameter.shape)
+        parameter.value = np.abs(value) if parameter.attributes["nonneg"] else value
+
+
+def test_values_equal_those_of_the_solver_interface():
+    problem, parameters, x = least_squares()
+    set_random(parameters)
+    program = ParametricProgram.from_problem(problem, parameters, [x])
+    data = program.values(*tensors(parameters))
+    oracle = problem.get_problem_data(cp.CLARABEL)[0]
+    structure = data.structure
+    assert np.allclose(structure.A_matrix(data.A.numpy()).toarray(), oracle["A"].toarray(), atol=0, rtol=1e-15)
+    assert np.allclose(structure.P_matrix(data.P.numpy()).toarray(), sp.triu(oracle["P"]).toarray(), rtol=1e-15)
+    assert np.allclose(data.q.numpy(), oracle["c"], rtol=1e-15) and np.allclose(data.b.numpy(), oracle["b"], rtol=1e-15)
+
+
+def test_pattern_is_the_union_over_parameters():
+    x, A = cp.Variable(2), cp.Parameter((2, 2))
+    program = ParametricProgram.from_problem(cp.Problem(cp.Minimize(cp.sum(x)), [A @ x >= 1, x >= 0]), [A], [x])
+    assert program.structure.A_nnz == 6
+    at_zero = program.values(torch.zeros(2, 2, dtype=torch.float64))
+    assert at_zero.A.shape == (6,) and int((at_zero.A == 0).sum()) == 4
+
+
+def test_constant_parts_come_without_batch_axes():
+    problem, parameters, x = least_squares()
+    program = ParametricProgram.from_problem(problem, parameters, [x])
+    A, b, lam = torch.randn(7, 5, 3), torch.randn(7, 5), torch.rand(7)
+    data = program.values(A, b, lam)
+    assert data.P.dim() == 1 and data.A.shape[:-1] == (7,) and data.b.shape[:-1] == (7,) and data.q.shape[:-1] == (7,)
+    assert program.P.map.is_constant and program.P.blocks == ()
+    # Only the batched parameter makes its part batched.
+    data = program.values(A[0], b, lam[0])
+    assert data.A.dim() == 1 and data.b.shape[:-1] == (7,) and data.q.dim() == 1
+
+
+def test_batches_equal_single_evaluations():
+    problem, parameters, x = least_squares()
+    program = ParametricProgram.from_problem(problem, parameters, [x])
+    A, b, lam = torch.randn(2, 1, 5, 3), torch.randn(1, 4, 5), torch.rand(())
+    data = program.values(A, b, lam)
+    assert data.batch_shape == program.validate_params([A, b, lam]) == (2, 4)
+    for i in range(2):
+        for j in range(4):
+            one = program.values(A[i, 0], b[0, j], lam)
+            for name in "PqAb":
+                value = getattr(data, name)
+                item = value.expand(2, 4, value.shape[-1])[i, j]
+                assert torch.equal(item, getattr(one, name))
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (6,), (2, 3)])
+def test_apply_and_transpose_are_adjoint(shape):
+    problem, parameters, x = least_squares()
+    affine = ParametricProgram.from_problem(problem, parameters, [x]).A.map
+    theta = torch.randn(*shape, affine.theta_size, dtype=torch.float64)
+    values = torch.randn(*shape, affine.size, dtype=torch.float64)
+    linear = affine.apply_linear(theta)
+    assert torch.allclose(linear, affine.apply(theta) - torch.as_tensor(affine.offset), atol=1e-14)
+    pulled = affine.apply_transpose(values)
+    assert pulled.shape == theta.shape
+    assert torch.allclose((linear * values).sum(-1), (theta * pulled).sum(-1), rtol=1e-12, atol=1e-12)
+
+
+def test_torch_path_equals_the_scipy_path():
+    problem, parameters, x = least_squares()
+    affine = ParametricProgram.from_problem(problem, parameters, [x]).A.map
+    theta = torch.randn(4, affine.theta_size, dtype=torch.float64)
+    values = torch.randn(4, affine.size, dtype=torch.float64)
+    forward, backward, offset = affine._tensors(torch.device("cpu"))
+    assert torch.allclose((forward @ theta.T).T + offset, affine.apply(theta), atol=1e-14)
+    assert torch.allclose((backward @ values.T).T, affine.apply_transpose(values), atol=1e-14)
+
+
+def test_gradients_through_values():
+    problem, parameters, x = least_squares()
+    program = ParametricProgram.from_problem(problem, parameters, [x])
+    inputs = [
+        torch.randn(2, 5, 3, dtype=torch.float64, requires_grad=True),
+        torch.randn(5, dtype=torch.float64, requires_grad=True),
+        torch.rand(2, dtype=torch.float64, requires_grad=True),
+    ]
+
+    def evaluate(*values):
+        data = program.values(*values, apply=Differentiable.apply)
+        return data.q, data.A, data.b
+
+    torch.autograd.gradcheck(evaluate, inputs)
+
+
+@pytest.mark.parametrize("attribute", ["symmetric", "PSD"])
+def test_symmetric_parameters_use_the_symmetric_part(attribute):
+    S, x = cp.Parameter((3, 3), **{attribute: True}), cp.Variable(3)
+    weights = np.arange(9.0).reshape(3, 3)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x - S @ np.ones(3)) + cp.sum(cp.multiply(weights, S)) * x[0]), [])
+    program = ParametricProgram.from_problem(problem, [S], [x])
+    X = torch.randn(3, 3, dtype=torch.float64, requires_grad=True)
+    one, other = program.values(X), program.values((X + X.T) / 2)
+    for name in "PqAb":
+        assert torch.allclose(getattr(one, name), getattr(other, name), atol=1e-14)
+    data = program.values(X, apply=Differentiable.apply)
+    (gradient,) = torch.autograd.grad((data.q * torch.randn_like(data.q)).sum() + data.b.square().sum(), X)
+    assert gradient.abs().max() > 0.1
+    assert torch.allclose(gradient, gradient.T, atol=1e-14)
+
+
+def attribute_problem():
+    rng = np.random.default_rng(5)
+    P, N = cp.Parameter((3, 3), PSD=True), cp.Parameter((3, 3), NSD=True)
+    D, S = cp.Parameter((3, 3), diag=True), cp.Parameter((3, 3), sparsity=[(0, 1, 2), (1, 2, 0)])
+    positive, shift, scalar = cp.Parameter(3, nonneg=True), cp.Parameter((3, 1)), cp.Parameter()
+    root = rng.normal(size=(3, 3))
+    P.value, N.value = root @ root.T, -root.T @ root
+    D.value = sp.diags_array([1.0, -2.0, 3.0])
+    S.value_sparse = sp.coo_array(([0.5, 1.5, -1.0], S.sparse_idx), shape=(3, 3))
+    positive.value, shift.value, scalar.value = [0.1, 0.2, 0.3], rng.normal(size=(3, 1)), 0.7
+    x = cp.Variable((3, 1))
+    objective = cp.sum_squares(x - shift) + positive @ cp.abs(x[:, 0]) + scalar * x[0, 0]
+    constraints = [(P + N) @ x <= 4, D @ x >= -3, S @ x <= 0.2]
+    return cp.Problem(cp.Minimize(objective), constraints), [P, N, D, S, positive, shift, scalar], x, constraints
+
+
+@pytest.mark.filterwarnings("ignore:.*sparse CVXPY expression")
+def test_parameter_attributes_against_cvxpy():
+    problem, parameters, x, constraints = attribute_problem()
+    requested = [x, *(c.dual_variables[0] for c in constraints)]
+    program = ParametricProgram.from_problem(problem, parameters, requested)
+    recovered = program.recover(*solve(program.values(*tensors(parameters))))
+    solve_with_cvxpy(problem)
+    for variable, tensor in zip(requested, recovered, strict=True):
+        assert difference(variable, tensor) < 1e-8
+
+
+@pytest.mark.filterwarnings("ignore:.*sparse CVXPY expression")
+def test_entries_outside_the_pattern_of_diag_and_sparse_parameters_are_ignored():
+    problem, parameters, x, _ = attribute_problem()
+    program = ParametricProgram.from_problem(problem, parameters, [x])
+    values = tensors(parameters)
+    clean = program.values(*values)
+    values[2] = values[2] + 9 * (1 - torch.eye(3, dtype=torch.float64))
+    values[3] = values[3] + 9 * (values[3] == 0)
+    for name in "PqAb":
+        assert torch.equal(getattr(program.values(*values), name), getattr(clean, name))
+
+
+def test_parametric_quad_form_keeps_a_quadratic_objective():
+    x, P, scale = cp.Variable(3), cp.Parameter((3, 3), PSD=True), cp.Parameter(3)
+    problem = cp.Problem(cp.Minimize(cp.quad_form(x, 2 * P + np.eye(3)) + scale @ x), [x >= -1, cp.norm2(x) <= 3])
+    program = ParametricProgram.from_problem(problem, [P, scale], [x])
+    assert [block.parameter for block in program.P.blocks] == [0]
+    rng = np.random.default_rng(0)
+    root = rng.normal(size=(3, 3))
+    P.value, scale.value = root @ root.T, 4 * rng.normal(size=3)
+    data = program.values(*tensors([P, scale]))
+    block = data.structure.P_matrix(data.P.numpy()).toarray()
+    expected = 2 * (2 * P.value + np.eye(3))
+    columns = np.flatnonzero(np.diag(block))
+    assert np.allclose(block[np.ix_(columns, columns)], np.triu(expected), atol=1e-12)
+    (value,) = program.recover(*solve(data))
+    # P's value is factored anew by CVXPY when it may not see the parameter.
+    fixed = cp.Problem(cp.Minimize(cp.quad_form(x, 2 * P.value + np.eye(3)) + scale.value @ x), problem.constraints)
+    solve_with_cvxpy(fixed)
+    assert difference(x, value) < 1e-7
+
+
+def test_sum_of_squares_of_a_symmetric_variable_is_kept():
+    X, C = cp.Variable((3, 3), symmetric=True), cp.Parameter((3, 3))
+    program = ParametricProgram.from_problem(cp.Problem(cp.Minimize(cp.sum_squares(X) + cp.trace(C @ X))), [C], [X])
+    C_value = torch.randn(3, 3, dtype=torch.float64)
+    (value,) = program.recover(*solve(program.values(C_value)))
+    assert torch.allclose(value, -(C_value + C_value.T) / 4, atol=1e-8)
+
+
+def test_float32_and_integer_parameters_are_read_in_float64():
+    problem, parameters, x = least_squares()
+    program = ParametricProgram.from_problem(problem, parameters, [x])
+    A = torch.randint(-3, 4, (5, 3))
+    data = program.values(A, torch.ones(5), torch.tensor(0.5))
+    exact = program.values(A.double(), torch.ones(5).double(), torch.tensor(0.5).double())
+    for name in "PqAb":
+        assert getattr(data, name).dtype == torch.float64
+        assert torch.equal(getattr(data, name), getattr(exact, name))
+
+
+def test_parameters_with_several_axes():
+    T, x = cp.Parameter((2, 3, 2)), cp.Variable((2, 3, 2))
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x - T)), [x <= 0.3])
+    program = ParametricProgram.from_problem(problem, [T], [x])
+    value = torch.randn(2, 3, 2, dtype=torch.float64)
+    (solution,) = program.recover(*solve(program.values(value)))
+    assert torch.allclose(solution, value.clamp(max=0.3), atol=1e-7)
+
+
+def test_deepcopy_and_pickle():
+    problem, parameters, x = least_squares()
+    set_random(parameters)
+    program = ParametricProgram.from_problem(problem, parameters, [x])
+    values = tensors(parameters)
+    program.values(*values)
+    data = program.values(*values)
+    for twin in (copy.deepcopy(program), pickle.loads(pickle.dumps(program))):
+        again = twin.values(*values)
+        for name in "PqAb":
+            assert torch.equal(getattr(again, name), getattr(data, name))
+        x_value, y_value, _ = solve(data)
+        assert torch.equal(twin.recover(x_value, y_value)[0], program.recover(x_value, y_value)[0])
+
+
+def test_the_problem_is_not_changed():
+    problem, parameters, x = least_squares()
+    dual = problem.constraints[0].dual_variables[0]
+    set_random(parameters)
+    before = [np.copy(p.value) for p in parameters]
+    ParametricProgram.from_problem(problem, parameters, [x, dual])
+    assert x.value is None and dual.value is None and problem.status is None
+    solve_with_cvxpy(problem)
+    solution, dual_value, cache = np.copy(x.value), np.copy(dual.value), problem._cache.param_prog
+    ParametricProgram.from_problem(problem, parameters, [x, dual])
+    assert np.array_equal(x.value, solution) and np.array_equal(dual.value, dual_value)
+    assert problem._cache.param_prog is cache
+    assert all(np.array_equal(p.value, value) for p, value in zip(parameters, before, strict=True))
+
+
+def test_parameters_need_no_values_and_twice_is_the_same():
+    problem, parameters, x = least_squares()
+    first = ParametricProgram.from_problem(problem, parameters, [x])
+    second = ParametricProgram.from_problem(problem, parameters, [x])
+    values = [torch.randn(5, 3), torch.randn(5), torch.rand(())]
+    for name in "PqAb":
+        assert torch.equal(getattr(first.values(*values), name), getattr(second.values(*values), name))
+
+
+@pytest.mark.parametrize("backend", [None, "SCIPY", "COO", "CPP"])
+def test_canonicalization_backends_agree(backend):
+    problem, parameters, x = least_squares()
+    set_random(parameters)
+    program = ParametricProgram.from_problem(problem, parameters, [x], canon_backend=backend)
+    reference = ParametricProgram.from_problem(problem, parameters, [x])
+    data, expected = program.values(*tensors(parameters)), reference.values(*tensors(parameters))
+    for name in "PqAb":
+        assert torch.allclose(getattr(data, name), getattr(expected, name), atol=1e-14)
+
+
+def test_constant_map_is_returned_as_a_fresh_tensor():
+    affine = AffineMap(sp.csr_array(np.array([[1.0], [2.0]])))
+    affine.constant().zero_()
+    assert torch.equal(affine.constant(), torch.tensor([1.0, 2.0], dtype=torch.float64))
