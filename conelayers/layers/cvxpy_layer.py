@@ -142,13 +142,14 @@ class CvxpyLayer(nn.Module):
         return self._previous if warm_start else None
 
     def extra_repr(self) -> str:
-        """Shapes, for `print(layer)`."""
-        return f"{self.program!r}, backend={self.backend!r}, derivative={self.derivative!r}"
+        """Size of the cone programme and settings, for `print(layer)`."""
+        s = self.program.structure
+        return f"n={s.n}, m={s.m}, cones={len(s.cone.cones)}, backend={self.backend}, derivative={self.derivative}"
 
 
 def _finish(variable: Tensor, batch_shape: torch.Size, batch_dims: int, dtype: torch.dtype) -> Tensor:
     """A variable with all batch axes of the parameters, in the type of the results."""
-    variable = variable.expand(*batch_shape, *variable.shape[batch_dims:])
+    variable = variable.expand((*batch_shape, *variable.shape[batch_dims:]))
     return variable.to(dtype.to_complex() if variable.is_complex() else dtype)
 
 

@@ -61,7 +61,7 @@ class ConeSolution:
     def reshape(self, batch_shape: torch.Size) -> ConeSolution:
         """The same items with other batch axes."""
         depth = self.status_code.dim()
-        return self.map(lambda value: value.reshape(*batch_shape, *value.shape[depth:]))
+        return self.map(lambda value: value.reshape((*batch_shape, *value.shape[depth:])))
 
     def to(self, device: torch.device) -> ConeSolution:
         """The same values on another device."""

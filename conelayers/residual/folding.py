@@ -56,7 +56,7 @@ class Folding:
         if values.shape[:-1].numel() == 1 and not always_batched:
             return values.reshape(1, size)
         padded = values.reshape(*(1,) * (len(self.full) - values.dim() + 1), *values.shape)
-        squeezed = padded.reshape(*(padded.shape[i] for i in self.own), size)
+        squeezed = padded.reshape((*(padded.shape[i] for i in self.own), size))
         return squeezed.expand(*self._own_shape, size).reshape(-1, size)
 
     def fold_rhs(self, values: Tensor) -> Tensor:

@@ -24,7 +24,10 @@ def layer():
 
 def sample(*batch, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    make = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
+
+    def make(*shape):
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
     return make(*batch, 3, 2), make(*batch, 3), 0.3 + make(*batch).abs()
 
 
