@@ -13,8 +13,10 @@ from torch import Tensor
 
 from conelayers.canonicalize import _cvxpy
 from conelayers.canonicalize.affine_map import AffineMap
+from conelayers.canonicalize.form import CanonicalForm
 from conelayers.canonicalize.outputs import Output
 from conelayers.canonicalize.parameters import Block, ParameterLayout
+from conelayers.canonicalize.presolve import substitute_epigraphs
 from conelayers.canonicalize.tensors import AffineMatrix
 from conelayers.cones import ProductCone
 from conelayers.program import ConeProgram, ConeStructure
@@ -67,6 +69,7 @@ class ParametricProgram:
         gp: bool = False,
         canon_backend: str | None = None,
         verbose: bool = False,
+        presolve: bool = True,
     ) -> ParametricProgram:
         """Canonicalize a CVXPY problem once, for all parameter values.
 
@@ -78,6 +81,7 @@ class ParametricProgram:
             gp: Whether to read the problem as a geometric programme.
             canon_backend: CVXPY's canonicalization backend, or None for its choice.
             verbose: Whether CVXPY reports its reductions.
+            presolve: Whether to substitute epigraph variables by their bounds, see `presolve`.
 
         Raises:
             InvalidArgument: If the problem is not DPP or the lists do not match it.
@@ -88,10 +92,10 @@ class ParametricProgram:
         form = _cvxpy.canonical_form(
             problem, parameters, variables, gp=gp, canon_backend=canon_backend, verbose=verbose
         )
-        return cls._from_form(form)
+        return cls._from_form(substitute_epigraphs(form) if presolve else form)
 
     @classmethod
-    def _from_form(cls, form: _cvxpy.CanonicalForm) -> ParametricProgram:
+    def _from_form(cls, form: CanonicalForm) -> ParametricProgram:
         m, n = form.A.shape
         structure = ConeStructure(n, m, form.P.indptr, form.P.rows, form.A.indptr, form.A.rows, ProductCone(form.cones))
         return cls(

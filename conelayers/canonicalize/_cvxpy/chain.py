@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,40 +21,13 @@ from cvxpy.utilities.psd_utils import TriangleKind
 from conelayers.canonicalize._cvxpy.data import parameter_map, problem_matrices
 from conelayers.canonicalize._cvxpy.recovery import outputs
 from conelayers.canonicalize._cvxpy.reduction import Reduction
-from conelayers.canonicalize.outputs import Output
-from conelayers.canonicalize.parameters import Block, ParameterLayout
-from conelayers.canonicalize.tensors import AffineMatrix
+from conelayers.canonicalize.form import CanonicalForm
+from conelayers.canonicalize.parameters import ParameterLayout
 from conelayers.cones import Cone, Exponential, Nonnegative, PositiveSemidefinite, Power, SecondOrder
 from conelayers.cones import Zero as ZeroCone
 from conelayers.errors import UnsupportedError
 
-__all__ = ["CanonicalForm", "canonical_form"]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class CanonicalForm:
-    """A parametric cone programme and its user interface, free of CVXPY objects.
-
-    Entries of the matrices are affine in u, the concatenation of all `blocks`.
-
-    Attributes:
-        P: Upper triangle of the quadratic objective, n x n.
-        q: Linear objective, n x 1.
-        A, b: Constraints Ax + s = b, m x n and m x 1.
-        cones: Cones of the rows, in row order.
-        layout: Shapes of the parameters.
-        blocks: The real vectors that make up u.
-        outputs: The requested variables.
-    """
-
-    P: AffineMatrix
-    q: AffineMatrix
-    A: AffineMatrix
-    b: AffineMatrix
-    cones: tuple[Cone, ...]
-    layout: ParameterLayout
-    blocks: tuple[Block, ...]
-    outputs: tuple[Output, ...]
+__all__ = ["canonical_form"]
 
 
 def canonical_form(
@@ -121,9 +93,8 @@ def _cones(constraints: Sequence[Any]) -> tuple[Cone, ...]:
     for constraint in constraints:
         new = _CONES_OF[type(constraint)](constraint)
         for cone in new:
-            last = cones[-1] if cones else None
-            if isinstance(cone, ZeroCone | Nonnegative) and type(last) is type(cone):
-                cones[-1] = type(cone)(last.dim + cone.dim)
+            if cones and isinstance(cone, ZeroCone | Nonnegative) and type(cones[-1]) is type(cone):
+                cones[-1] = type(cone)(cones[-1].dim + cone.dim)
             elif cone.dim:
                 cones.append(cone)
     return tuple(cones)
