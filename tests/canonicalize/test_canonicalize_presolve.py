@@ -27,7 +27,6 @@ def epigraphs():
         "square": lambda x, d: cp.square(x) <= d,
         "huber": lambda x, d: cp.pos(x) <= d,
         "lambda_max": lambda x, d: cp.lambda_max(cp.diag(x) + 0.1 * np.ones((N, N))) <= d,
-        "sqrt": lambda x, d: cp.sqrt(x + 20.0) >= 1.0 / (1.0 + 0.0) - d * 0.01,
         "nested": lambda x, d: cp.maximum(cp.norm2(x), cp.norm_inf(weights @ x)) <= d,
         "scaled": lambda x, d: 3 * cp.norm2(x) - 1 <= 3 * d,
     }
@@ -52,7 +51,7 @@ def residual_jacobian(program, x, y, s):
 @pytest.mark.parametrize("name", list(epigraphs()))
 @pytest.mark.parametrize("active", [False, True])
 def test_solutions_and_duals_are_those_of_cvxpy(name, active):
-    problem, parameters, requested = build(name, 0.35 if active else 20.0)
+    problem, parameters, requested = build(name, 20.0 if not active else 0.5 if name == "exp" else 0.35)
     program = ParametricProgram.from_problem(problem, parameters, requested)
     recovered = program.recover(*solve(program.values(*tensors(parameters))))
     solve_with_cvxpy(problem)
@@ -132,19 +131,22 @@ def test_vacuous_rows_and_cone_bookkeeping():
     assert structure.cone.dim == structure.m == 4
 
 
-def test_duals_of_several_rounds():
-    x, p = cp.Variable(3), cp.Parameter(3, value=[1.5, -0.3, 1.0])
-    weights = np.array([[1.0, 0.2, 0.0], [0.0, 1.0, 0.3]])
+@pytest.mark.parametrize("seed", [0, 4, 11])
+def test_duals_of_several_rounds(seed):
+    rng = np.random.default_rng(seed)
+    x, p = cp.Variable(3), cp.Parameter(3, value=2 * rng.normal(size=3))
+    weights = rng.normal(size=(2, 3))
     constraint = cp.maximum(cp.norm2(x), 2 * cp.norm2(weights @ x)) <= 0.9
-    other = cp.max(cp.abs(x)) <= 0.45
+    other = cp.max(cp.abs(x)) <= 0.6
     problem = cp.Problem(cp.Minimize(cp.sum_squares(x - p)), [constraint, other])
     requested = [x, constraint.dual_variables[0], other.dual_variables[0]]
     program = ParametricProgram.from_problem(problem, [p], requested)
-    assert program.structure.n < ParametricProgram.from_problem(problem, [p], requested, presolve=False).structure.n
+    full = ParametricProgram.from_problem(problem, [p], requested, presolve=False)
+    assert program.structure.n == full.structure.n - 7  # two norms and their maximum, three |x_i| and their maximum
     recovered = program.recover(*solve(program.values(*tensors([p]))))
     solve_with_cvxpy(problem)
     for variable, tensor in zip(requested, recovered, strict=True):
-        assert difference(variable, tensor) <= 1e-6
+        assert difference(variable, tensor) <= 1e-7
         assert tensor.abs().max() > 1e-2
 
 
