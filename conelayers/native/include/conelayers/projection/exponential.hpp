@@ -10,7 +10,6 @@
 #pragma once
 
 #include "three_dimensional.hpp"
-#include "../vecmath.hpp"
 
 namespace conelayers {
 inline namespace CONELAYERS_ARCH {
@@ -19,15 +18,17 @@ namespace projection {
 struct Exponential {
     static constexpr double largest_root = 700.0;  // beyond it the rays are the faces, to machine precision
 
-    // y = Pi_K(v), element of its Clarke Jacobian: I inside K and at 0, 0 inside the polar cone, diag(1, 0, z > 0) on the face
-    // x <= 0, y <= 0.
+    // y = Pi_K(v), element of its Clarke Jacobian: I in K, 0 in the polar cone, diag(1, 0, z > 0) on the face x <= 0,
+    // y <= 0; at the apex I or 0 as `identity_at_apex` says.
     template <class Real>
-    CL_HD static void project(const Real* v, Real* y, Real* element) {
+    CL_HD static void project(const Real* v, bool identity_at_apex, Real* y, Real* element) {
         const Real zero = Real(0.0), one = Real(1.0);
         const Real largest = max(abs(v[0]), max(abs(v[1]), abs(v[2])));
         const Real inverse = one / select(largest > Real(1e-290), largest, one);
         const Real x[3] = {v[0] * inverse, v[1] * inverse, v[2] * inverse};
-        const auto inside = mask_or(contains(x[0], x[1], x[2]), largest <= zero);
+        const auto apex = largest <= zero;
+        const auto in_cone = contains(x[0], x[1], x[2]);
+        const auto inside = identity_at_apex ? mask_or(in_cone, apex) : mask_and(in_cone, mask_not(apex));
         const auto polar = contains_polar(x[0], x[1], x[2]);
         const auto face = mask_and(x[0] <= zero, x[1] <= zero);
         const auto smooth = mask_not(mask_or(inside, mask_or(polar, face)));

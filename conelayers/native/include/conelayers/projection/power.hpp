@@ -15,16 +15,19 @@ inline namespace CONELAYERS_ARCH {
 namespace projection {
 
 struct Power {
-    // y = Pi_K(v), element of its Clarke Jacobian: I inside K and at 0, 0 inside the polar cone; on the plane z = 0
-    // with x < 0 < y, diag(0, 1, limit of the difference quotient in z), and likewise with x and y exchanged.
+    // y = Pi_K(v), element of its Clarke Jacobian: I in K, 0 in the polar cone, at the apex I or 0 as `identity_at_apex`
+    // says; on the plane z = 0 with x < 0 < y, diag(0, 1, limit of the difference quotient in z), and likewise with x
+    // and y exchanged.
     template <class Real>
-    CL_HD static void project(double a, const Real* v, Real* y, Real* element) {
+    CL_HD static void project(double a, const Real* v, bool identity_at_apex, Real* y, Real* element) {
         const Real zero = Real(0.0), one = Real(1.0);
         const double b = 1.0 - a;
         const Real largest = max(abs(v[0]), max(abs(v[1]), abs(v[2])));
         const Real inverse = one / select(largest > Real(1e-290), largest, one);
         const Real x0 = v[0] * inverse, y0 = v[1] * inverse, height = abs(v[2]) * inverse;
-        const auto inside = mask_or(contains(a, x0, y0, height), largest <= zero);
+        const auto apex = largest <= zero;
+        const auto in_cone = contains(a, x0, y0, height);
+        const auto inside = identity_at_apex ? mask_or(in_cone, apex) : mask_and(in_cone, mask_not(apex));
         const auto polar = contains(a, -x0 * Real(1.0 / a), -y0 * Real(1.0 / b), height);
         const auto level = height <= Real(1e-290);
         const auto smooth = mask_not(mask_or(inside, mask_or(polar, level)));

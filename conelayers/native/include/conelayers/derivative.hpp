@@ -1,0 +1,96 @@
+// Solving with the Jacobian of the optimality conditions: refinement on the exact J, and the reverse mode built on it.
+#pragma once
+
+#include "krylov.hpp"
+
+namespace conelayers {
+inline namespace CONELAYERS_ARCH {
+
+// Largest entry of z, measured so that a backward stable solve has a residual of a few ulps of it.
+template <class Real>
+CL_HD inline Real solution_norm(const DerivativeView& view, const DerivativeWork<Real>& w, Arr<Real> z) {
+    Real norm = Real(0.0);
+    for (int j = 0; j < view.n; ++j) norm = max(norm, abs(z[j] / w.column[j]));
+    for (int i = 0; i < view.m; ++i) norm = max(norm, abs(w.row[i] * z[view.n + i]));
+    return norm;
+}
+
+// Take trial and its residual where they are better; returns the lanes that gained at least a factor 2.
+template <class Real>
+CL_HD inline Mask<Real> accept_trial(const DerivativeView& view, const DerivativeWork<Real>& w, Real& norm) {
+    const Real trial_norm = residual_norm(view, w, w.trial_residual);
+    const auto better = trial_norm < norm;
+    const auto gained = trial_norm < Real(0.5) * norm;
+    for (int k = 0; k < view.n + view.m; ++k) {
+        w.solution[k] = select(better, w.trial[k], w.solution[k]);
+        w.residual[k] = select(better, w.trial_residual[k], w.residual[k]);
+    }
+    norm = select(better, trial_norm, norm);
+    return gained;
+}
+
+// w.solution = J^-1 w.rhs after derivative_factor; returns the residual relative to the right-hand side, per lane.
+template <class Real>
+CL_HD inline Real derivative_solve(const DerivativeView& view, const DerivativeWork<Real>& w) {
+    const int size = view.n + view.m;
+    for (int k = 0; k < size; ++k) {
+        w.solution[k] = Real(0.0);
+        w.residual[k] = w.rhs[k];
+    }
+    const Real start = residual_norm(view, w, w.rhs);
+    Real norm = start, floor = Real(0.0);
+    for (int iteration = 0; iteration < 8; ++iteration) {
+        regularised_solve(view, w, w.residual, w.direct);
+        for (int k = 0; k < size; ++k) w.trial[k] = w.solution[k] + w.direct[k];
+        jacobian_residual(view, w, w.rhs, w.trial, w.trial_residual);
+        const auto gained = accept_trial(view, w, norm);
+        floor = Real(4e-16) * (start + solution_norm(view, w, w.solution));
+        if (!any_lane(mask_and(gained, norm > floor))) break;
+    }
+    for (int cycle = 0; cycle < 3; ++cycle) {
+        if (!any_lane(norm > max(Real(1e-10) * start, Real(8.0) * floor))) break;
+        krylov_correction(view, w);
+        jacobian_residual(view, w, w.rhs, w.trial, w.trial_residual);
+        if (!any_lane(accept_trial(view, w, norm))) break;
+    }
+    return norm / select(start > Real(0.0), start, Real(1.0));
+}
+
+// Reverse mode. w.rhs: cotangents of x and of y (n + m); s_cotangent: that of s; w.y is y. Returns the relative residual;
+// w.solution = (lambda, u) with J (lambda, u) = (g_x - A' g_s, g_y), and nu = D u + g_s.
+template <class Real>
+CL_HD inline Real derivative_pullback(const DerivativeView& view, const DerivativeWork<Real>& w, Arr<Real> s_cotangent,
+                                      Arr<Real> nu) {
+    for (int j = 0; j < view.n; ++j) {
+        Real sum = w.rhs[j];
+        for (int k = view.a_start[j]; k < view.a_start[j + 1]; ++k) sum = sum - w.a[k] * s_cotangent[view.a_row[k]];
+        w.rhs[j] = sum;
+    }
+    const Real residual = derivative_solve(view, w);
+    projection::apply_derivative<Real>(view.cone, w.element, w.solution + view.n, nu, w.scratch);
+    for (int i = 0; i < view.m; ++i) nu[i] = nu[i] + s_cotangent[i];
+    return residual;
+}
+
+// Gradients on the patterns: dA = -(y lambda' + nu x'), dP = -(lambda x' + x lambda') / 2, of which the stored upper triangle
+// counts off-diagonal entries twice. They replace w.a and w.p.
+template <class Real>
+CL_HD inline void pattern_gradients(const DerivativeView& view, const DerivativeWork<Real>& w, Arr<Real> x, Arr<Real> y,
+                                    Arr<Real> nu) {
+    Arr<Real> lambda = w.solution;
+    for (int j = 0; j < view.n; ++j) {
+        const Real xj = x[j], lambda_j = lambda[j];
+        for (int k = view.a_start[j]; k < view.a_start[j + 1]; ++k) {
+            const int i = view.a_row[k];
+            w.a[k] = -(y[i] * lambda_j + nu[i] * xj);
+        }
+        for (int k = view.p_start[j]; k < view.p_start[j + 1]; ++k) {
+            const int i = view.p_row[k];
+            const Real both = lambda[i] * xj + x[i] * lambda_j;
+            w.p[k] = i == j ? Real(-0.5) * both : -both;
+        }
+    }
+}
+
+}  // namespace CONELAYERS_ARCH
+}  // namespace conelayers

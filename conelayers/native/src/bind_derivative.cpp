@@ -1,0 +1,216 @@
+// Python bindings of the derivative kernels.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include <algorithm>
+#include <memory>
+#include <stdexcept>
+#include <string>
+
+#include "conelayers/dispatch.hpp"
+#include "conelayers/threads.hpp"
+#include "derivative_kernels.hpp"
+
+namespace nb = nanobind;
+
+namespace conelayers {
+
+const DerivativeKernels& derivative_kernels(int arch, bool single) {
+#if defined(CONELAYERS_X86)
+    if (arch == kAvx512) return single ? kernels_avx512::derivative_single : kernels_avx512::derivative_pack;
+    if (arch == kAvx2) return single ? kernels_avx2::derivative_single : kernels_avx2::derivative_pack;
+#endif
+    (void)arch;
+    return single ? kernels_portable::derivative_single : kernels_portable::derivative_pack;
+}
+
+namespace {
+
+using Ints = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Reals = nb::ndarray<const double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Matrix = nb::ndarray<const double, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Cube = nb::ndarray<const double, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+using Output = nb::ndarray<nb::numpy, double>;
+
+// A result array that Python will own.
+struct Result {
+    explicit Result(std::initializer_list<std::size_t> dims) : shape(dims) {
+        std::size_t size = 1;
+        for (std::size_t d : shape) size *= d;
+        data = new double[std::max<std::size_t>(size, 1)];
+        owner = nb::capsule(data, [](void* p) noexcept { delete[] static_cast<double*>(p); });
+    }
+    Output array() const { return Output(data, shape.size(), shape.data(), owner); }
+
+    std::vector<std::size_t> shape;
+    double* data;
+    nb::capsule owner;
+};
+
+// Rows of a (1 or batch, count) matrix; raises ValueError naming the argument.
+Rows rows(const Matrix& matrix, const char* name, std::size_t batch, int count) {
+    if (matrix.shape(1) != static_cast<std::size_t>(count) || (matrix.shape(0) != batch && matrix.shape(0) != 1))
+        throw std::invalid_argument(std::string(name) + " must have shape (1 or " + std::to_string(batch) + ", " +
+                                    std::to_string(count) + ")");
+    return {matrix.data(), matrix.shape(0) == 1 ? 0 : count};
+}
+
+std::size_t check(const Cube& cube, const char* name, std::size_t batch, int count) {
+    if (cube.shape(0) != batch || cube.shape(2) != static_cast<std::size_t>(count))
+        throw std::invalid_argument(std::string(name) + " must have shape (" + std::to_string(batch) + ", k, " +
+                                    std::to_string(count) + ")");
+    return cube.shape(1);
+}
+
+class Differentiator {
+  public:
+    Differentiator(int n, int m, const Ints& p_indptr, const Ints& p_indices, const Ints& a_indptr,
+                   const Ints& a_indices, const Ints& kinds, const Ints& dims, const Reals& parameters) {
+        if (n < 0 || m < 0) throw std::invalid_argument("n and m must not be negative");
+        check_pattern(p_indptr, p_indices, n, "P");
+        check_pattern(a_indptr, a_indices, n, "A");
+        if (kinds.shape(0) != dims.shape(0) || kinds.shape(0) != parameters.shape(0))
+            throw std::invalid_argument("cone_kinds, cone_dims and cone_params must have equal lengths");
+        ProjectionLayout cone(static_cast<int>(kinds.shape(0)), kinds.data(), dims.data(), parameters.data());
+        layout_ = std::make_unique<DerivativeLayout>(n, m, p_indptr.data(), p_indices.data(), a_indptr.data(),
+                                                     a_indices.data(), std::move(cone));
+        view_ = layout_->view();
+    }
+
+    nb::tuple derivative(const Matrix& p, const Matrix& a, const Matrix& v, const Cube& r1, const Cube& r2, double mu,
+                         int threads) const {
+        const std::size_t batch = v.shape(0), count = check(r1, "r1", batch, view_.n);
+        if (check(r2, "r2", batch, view_.m) != count) throw std::invalid_argument("r1 and r2 must have equal k");
+        const DerivativeProblem problem = given(p, a, v, mu, batch);
+        Result dx{batch, count, n()}, dv{batch, count, m()}, residual{batch, count};
+        run(batch, threads, [&](const DerivativeKernels& kernels, PackRange range, double* work) {
+            kernels.solve(view_, problem, range, static_cast<int>(count), r1.data(), r2.data(), dx.data, dv.data,
+                          residual.data, work);
+        });
+        return nb::make_tuple(dx.array(), dv.array(), residual.array());
+    }
+
+    Output apply(const Matrix& v, const Cube& u, double mu, int threads) const {
+        const std::size_t batch = v.shape(0), count = check(u, "u", batch, view_.m);
+        const DerivativeProblem problem{{}, {}, rows(v, "v", batch, view_.m), smoothing(mu)};
+        Result out{batch, count, m()};
+        run(batch, threads, [&](const DerivativeKernels& kernels, PackRange range, double* work) {
+            kernels.apply(view_, problem, range, static_cast<int>(count), u.data(), out.data, work);
+        });
+        return out.array();
+    }
+
+    Output project(const Matrix& v, double mu, int threads) const {
+        const std::size_t batch = v.shape(0);
+        const DerivativeProblem problem{{}, {}, rows(v, "v", batch, view_.m), smoothing(mu)};
+        Result out{batch, m()};
+        run(batch, threads, [&](const DerivativeKernels& kernels, PackRange range, double* work) {
+            kernels.project(view_, problem, range, out.data, work);
+        });
+        return out.array();
+    }
+
+    nb::dict pullback(const Matrix& p, const Matrix& a, const Matrix& x, const Matrix& y, const Matrix& s,
+                      const Matrix& gx, const Matrix& gy, const Matrix& gs, double mu, int threads) const {
+        const std::size_t batch = x.shape(0);
+        const DerivativeProblem problem = given(p, a, y, mu, batch);
+        Result dp{batch, p_entries()}, dq{batch, n()}, da{batch, a_entries()}, db{batch, m()};
+        Result lambda{batch, n()}, u{batch, m()}, residual{batch};
+        const PullbackData data{rows(x, "x", batch, view_.n),   rows(y, "y", batch, view_.m),
+                                rows(s, "s", batch, view_.m),   rows(gx, "gx", batch, view_.n),
+                                rows(gy, "gy", batch, view_.m), rows(gs, "gs", batch, view_.m),
+                                dp.data, dq.data, da.data, db.data, lambda.data, u.data, residual.data};
+        run(batch, threads, [&](const DerivativeKernels& kernels, PackRange range, double* work) {
+            kernels.pullback(view_, problem, range, data, work);
+        });
+        nb::dict result;
+        result["dP"] = dp.array(), result["dq"] = dq.array(), result["dA"] = da.array(), result["db"] = db.array();
+        result["lam"] = lambda.array(), result["u"] = u.array(), result["residual"] = residual.array();
+        return result;
+    }
+
+    nb::tuple polish(const Matrix& p, const Matrix& q, const Matrix& a, const Matrix& b, const Matrix& x,
+                     const Matrix& y, const Matrix& s, int steps, double target, int threads) const {
+        const std::size_t batch = x.shape(0);
+        Result x_out{batch, n()}, y_out{batch, m()}, s_out{batch, m()}, residual{batch};
+        const PolishData data{rows(p, "P", batch, view_.p_entries), rows(q, "q", batch, view_.n),
+                              rows(a, "A", batch, view_.a_entries), rows(b, "b", batch, view_.m),
+                              rows(x, "x", batch, view_.n),         rows(y, "y", batch, view_.m),
+                              rows(s, "s", batch, view_.m),         steps,
+                              target,                               x_out.data,
+                              y_out.data,                           s_out.data,
+                              residual.data};
+        run(batch, threads, [&](const DerivativeKernels& kernels, PackRange range, double* work) {
+            kernels.polish(view_, range, data, work);
+        });
+        return nb::make_tuple(x_out.array(), y_out.array(), s_out.array(), residual.array());
+    }
+
+    double flops() const { return view_.ldlt.flops; }
+    long long fill() const { return view_.ldlt.fill; }
+
+  private:
+    std::size_t n() const { return view_.n; }
+    std::size_t m() const { return view_.m; }
+    std::size_t p_entries() const { return view_.p_entries; }
+    std::size_t a_entries() const { return view_.a_entries; }
+
+    static void check_pattern(const Ints& indptr, const Ints& indices, int n, const char* name) {
+        if (indptr.shape(0) != static_cast<std::size_t>(n) + 1)
+            throw std::invalid_argument(std::string(name) + "_indptr must have n + 1 entries");
+        if (static_cast<std::int64_t>(indices.shape(0)) != indptr.data()[n])
+            throw std::invalid_argument(std::string(name) + "_indices must have indptr[n] entries");
+    }
+
+    static double smoothing(double mu) {
+        if (!(mu >= 0.0)) throw std::invalid_argument("mu must be at least 0");
+        return mu;
+    }
+
+    DerivativeProblem given(const Matrix& p, const Matrix& a, const Matrix& v, double mu, std::size_t batch) const {
+        return {rows(p, "P", batch, view_.p_entries), rows(a, "A", batch, view_.a_entries),
+                rows(v, "v", batch, view_.m), smoothing(mu)};
+    }
+
+    // task(kernels, pack, work) for every pack of the batch, without the GIL.
+    template <class Task>
+    void run(std::size_t batch, int threads, const Task& task) const {
+        if (batch == 0) return;
+        const DerivativeKernels& kernels = derivative_kernels(best_arch(), batch == 1);
+        const int width = kernels.width, items = static_cast<int>(batch), packs = (items + width - 1) / width;
+        const int workers = std::max(1, std::min(threads, packs));
+        const std::size_t each = (static_cast<std::size_t>(kernels.work_size(view_)) + 15) / 8 * 8;
+        nb::gil_scoped_release release;
+        AlignedBuffer work(each * workers);
+        ThreadPool::run(packs, workers, [&](int pack, int worker) {
+            const int first = pack * width;
+            task(kernels, PackRange{first, std::min(width, items - first)}, work.get() + each * worker);
+        });
+    }
+
+    std::unique_ptr<DerivativeLayout> layout_;
+    DerivativeView view_;
+};
+
+}  // namespace
+
+void bind_derivative(nb::module_& m) {
+    using nb::arg;
+    nb::class_<Differentiator>(m, "Differentiator")
+        .def(nb::init<int, int, const Ints&, const Ints&, const Ints&, const Ints&, const Ints&, const Ints&,
+                      const Reals&>(),
+             arg("n"), arg("m"), arg("P_indptr"), arg("P_indices"), arg("A_indptr"), arg("A_indices"),
+             arg("cone_kinds"), arg("cone_dims"), arg("cone_params"))
+        .def("derivative", &Differentiator::derivative, arg("P"), arg("A"), arg("v"), arg("r1"), arg("r2"),
+             arg("mu") = 0.0, arg("threads") = 1)
+        .def("apply_D", &Differentiator::apply, arg("v"), arg("u"), arg("mu") = 0.0, arg("threads") = 1)
+        .def("project_dual", &Differentiator::project, arg("v"), arg("mu") = 0.0, arg("threads") = 1)
+        .def("pullback", &Differentiator::pullback, arg("P"), arg("A"), arg("x"), arg("y"), arg("s"), arg("gx"),
+             arg("gy"), arg("gs"), arg("mu") = 0.0, arg("threads") = 1)
+        .def("polish", &Differentiator::polish, arg("P"), arg("q"), arg("A"), arg("b"), arg("x"), arg("y"), arg("s"),
+             arg("steps") = 2, arg("target") = 1e-14, arg("threads") = 1)
+        .def_prop_ro("flops", &Differentiator::flops)
+        .def_prop_ro("fill", &Differentiator::fill);
+}
+
+}  // namespace conelayers

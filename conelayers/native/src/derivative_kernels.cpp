@@ -1,0 +1,149 @@
+// Compiled once per instruction set (see CMakeLists.txt).
+#include "derivative_kernels.hpp"
+
+#include "conelayers/interleave.hpp"
+#include "conelayers/polish.hpp"
+
+namespace conelayers {
+namespace CONELAYERS_KERNELS {
+namespace {
+
+template <class Real>
+void load(const Rows& rows, PackRange range, long long count, Real* out) {
+    interleave<Real>(ItemRows{rows.data, rows.stride, range.first, range.items}, count, out);
+}
+
+template <class Real>
+void store(const Real* in, PackRange range, long long count, double* out) {
+    deinterleave<Real>(in, count, out, count, range.first, range.items);
+}
+
+template <class Real>
+long long work_size(const DerivativeView& view) {
+    const DerivativeWork<Real> work(view, nullptr, true);
+    const PolishWork<Real> polish_work(view, nullptr, true);
+    return (work.size + polish_work.size) * lanes<Real>;
+}
+
+template <class Real>
+DerivativeWork<Real> prepare(const DerivativeView& view, const DerivativeProblem& problem, PackRange range,
+                             double* memory) {
+    const DerivativeWork<Real> work(view, reinterpret_cast<Real*>(memory));
+    load(problem.v, range, view.m, work.v);
+    projection::project_dual<Real>(view.cone, work.v, problem.mu, work.y, work.element, work.scratch);
+    return work;
+}
+
+template <class Real>
+void factor(const DerivativeView& view, const DerivativeProblem& problem, PackRange range,
+            const DerivativeWork<Real>& work) {
+    load(problem.p, range, view.p_entries, work.p);
+    load(problem.a, range, view.a_entries, work.a);
+    derivative_scale(view, work);
+    derivative_factor(view, work);
+}
+
+template <class Real>
+void solve(const DerivativeView& view, const DerivativeProblem& problem, PackRange range, int count, const double* r1,
+           const double* r2, double* dx, double* dv, double* residual, double* memory) {
+    const DerivativeWork<Real> work = prepare<Real>(view, problem, range, memory);
+    factor(view, problem, range, work);
+    const long long n = view.n, m = view.m;
+    for (int q = 0; q < count; ++q) {
+        load(Rows{r1 + q * n, count * n}, range, n, work.rhs);
+        load(Rows{r2 + q * m, count * m}, range, m, work.rhs + n);
+        const Real relative = derivative_solve(view, work);
+        deinterleave<Real>(work.solution, n, dx + q * n, count * n, range.first, range.items);
+        deinterleave<Real>(work.solution + n, m, dv + q * m, count * m, range.first, range.items);
+        deinterleave<Real>(&relative, 1, residual + q, count, range.first, range.items);
+    }
+}
+
+template <class Real>
+void apply(const DerivativeView& view, const DerivativeProblem& problem, PackRange range, int count, const double* u,
+           double* out, double* memory) {
+    const DerivativeWork<Real> work = prepare<Real>(view, problem, range, memory);
+    const long long m = view.m;
+    for (int q = 0; q < count; ++q) {
+        load(Rows{u + q * m, count * m}, range, m, work.rhs);
+        projection::apply_derivative<Real>(view.cone, work.element, work.rhs, work.solution, work.scratch);
+        deinterleave<Real>(work.solution, m, out + q * m, count * m, range.first, range.items);
+    }
+}
+
+template <class Real>
+void project(const DerivativeView& view, const DerivativeProblem& problem, PackRange range, double* out,
+             double* memory) {
+    const DerivativeWork<Real> work = prepare<Real>(view, problem, range, memory);
+    store(work.y, range, view.m, out);
+}
+
+template <class Real>
+void pullback(const DerivativeView& view, const DerivativeProblem& problem, PackRange range, const PullbackData& data,
+              double* memory) {
+    const long long n = view.n, m = view.m;
+    const DerivativeWork<Real> work(view, reinterpret_cast<Real*>(memory));
+    const PolishWork<Real> extra(view, reinterpret_cast<Real*>(memory) + work.size);
+    Real *x = extra.x, *y = extra.y_trial, *s_cotangent = extra.b, *nu = extra.v;
+    load(data.y, range, m, y);
+    load(data.s, range, m, work.v);
+    for (int i = 0; i < m; ++i) work.v[i] = y[i] - work.v[i];
+    projection::project_dual<Real>(view.cone, work.v, problem.mu, work.y, work.element, work.scratch);
+    factor(view, problem, range, work);
+    load(data.x, range, n, x);
+    load(data.x_cotangent, range, n, work.rhs);
+    load(data.y_cotangent, range, m, work.rhs + n);
+    load(data.s_cotangent, range, m, s_cotangent);
+    const Real residual = derivative_pullback<Real>(view, work, s_cotangent, nu);
+    pattern_gradients<Real>(view, work, x, y, nu);
+    store(work.p, range, view.p_entries, data.dp);
+    store(work.a, range, view.a_entries, data.da);
+    store(nu, range, m, data.db);
+    store(work.solution, range, n, data.lambda);
+    store(work.solution + n, range, m, data.u);
+    for (int j = 0; j < n; ++j) work.solution[j] = -work.solution[j];
+    store(work.solution, range, n, data.dq);
+    store(&residual, range, 1, data.residual);
+}
+
+template <class Real>
+void polish_items(const DerivativeView& view, PackRange range, const PolishData& data, double* memory) {
+    const long long n = view.n, m = view.m;
+    const DerivativeWork<Real> work(view, reinterpret_cast<Real*>(memory));
+    PolishWork<Real> extra(view, reinterpret_cast<Real*>(memory) + work.size);
+    load(data.p, range, view.p_entries, work.p);
+    load(data.a, range, view.a_entries, work.a);
+    load(data.q, range, n, extra.q);
+    load(data.b, range, m, extra.b);
+    load(data.x, range, n, extra.x);
+    load(data.y, range, m, extra.v);
+    load(data.s, range, m, work.v);
+    for (int i = 0; i < m; ++i) extra.v[i] = extra.v[i] - work.v[i];
+    const Real residual = polish<Real>(view, work, extra, data.steps, data.target);
+    for (int i = 0; i < m; ++i) work.v[i] = work.y[i] - extra.v[i];
+    store(extra.x, range, n, data.x_out);
+    store(work.y, range, m, data.y_out);
+    store(work.v, range, m, data.s_out);
+    store(&residual, range, 1, data.residual);
+}
+
+template <class Real>
+constexpr DerivativeKernels kernels() {
+    return {lanes<Real>,    &work_size<Real>, &solve<Real>,       &apply<Real>,
+            &project<Real>, &pullback<Real>,  &polish_items<Real>};
+}
+
+}  // namespace
+
+#if defined(__AVX512F__)
+using Wide = pack<8>;
+#else
+using Wide = pack<4>;
+#endif
+
+extern const DerivativeKernels derivative_pack, derivative_single;
+const DerivativeKernels derivative_pack = kernels<Wide>();
+const DerivativeKernels derivative_single = kernels<double>();
+
+}  // namespace CONELAYERS_KERNELS
+}  // namespace conelayers

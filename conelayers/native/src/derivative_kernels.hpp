@@ -1,0 +1,59 @@
+// The derivative kernels of one instruction set, as seen by the bindings.
+#pragma once
+
+#include "conelayers/derivative_layout.hpp"
+
+namespace conelayers {
+
+// Values (items, count) row-major; stride 0: one row shared by the batch.
+struct Rows {
+    const double* data;
+    long long stride;
+};
+
+// One pack: items [first, first + items).
+struct PackRange {
+    int first, items;
+};
+
+struct DerivativeProblem {
+    Rows p, a, v;
+    double mu;
+};
+
+struct PullbackData {
+    Rows x, y, s, x_cotangent, y_cotangent, s_cotangent;
+    double *dp, *dq, *da, *db, *lambda, *u, *residual;  // row-major, a row per item
+};
+
+struct PolishData {
+    Rows p, q, a, b, x, y, s;
+    int steps;
+    double target;
+    double *x_out, *y_out, *s_out, *residual;
+};
+
+struct DerivativeKernels {
+    int width;  // lanes per pack
+    long long (*work_size)(const DerivativeView&);  // doubles per thread
+    // Solve J (dx, dv) = (r1, r2) for `count` right-hand sides of each item; r1, dx (batch, count, n), r2, dv
+    // (batch, count, m), residual (batch, count).
+    void (*solve)(const DerivativeView&, const DerivativeProblem&, PackRange, int count, const double* r1,
+                  const double* r2, double* dx, double* dv, double* residual, double* work);
+    // out = D u, (batch, count, m).
+    void (*apply)(const DerivativeView&, const DerivativeProblem&, PackRange, int count, const double* u, double* out,
+                  double* work);
+    // out = Pi_{K*}(v), (batch, m).
+    void (*project)(const DerivativeView&, const DerivativeProblem&, PackRange, double* out, double* work);
+    void (*pullback)(const DerivativeView&, const DerivativeProblem&, PackRange, const PullbackData&, double* work);
+    void (*polish)(const DerivativeView&, PackRange, const PolishData&, double* work);
+};
+
+// Kernels of arch (0 portable, 1 AVX2, 2 AVX-512); `single`: one problem at a time.
+const DerivativeKernels& derivative_kernels(int arch, bool single);
+
+namespace kernels_portable { extern const DerivativeKernels derivative_pack, derivative_single; }
+namespace kernels_avx2 { extern const DerivativeKernels derivative_pack, derivative_single; }
+namespace kernels_avx512 { extern const DerivativeKernels derivative_pack, derivative_single; }
+
+}  // namespace conelayers
