@@ -1,4 +1,4 @@
-"""The Neumann series as a linear solver."""
+"""The Neumann series as a linear solver, alone and with GMRES behind it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ import dataclasses
 import torch
 from torch import Tensor
 
+from conelayers.errors import InvalidArgument
+from conelayers.linalg.base import LinearInfo, LinearSolver
+from conelayers.linalg.gmres import GMRES
 from conelayers.linalg.krylov import KrylovSolver, KrylovState, norm
+from conelayers.linalg.operators import LinearOperator
 
-__all__ = ["Neumann"]
+__all__ = ["Neumann", "NeumannGMRES"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,3 +40,70 @@ class Neumann(KrylovSolver):
             size = norm(r)
             active = active & (size > target) & (size < 1e8 * start)
         return x, iterations
+
+
+@dataclasses.dataclass(frozen=True)
+class NeumannGMRES(LinearSolver[LinearOperator]):
+    """Neumann steps as long as they shrink every residual fast, then GMRES from where they stopped.
+
+    A Neumann step costs one product and no inner products to speak of: where J contracts fast nothing beats it, and where
+    it does not, little has been lost when GMRES takes over. No assumption on J is made.
+
+    Attributes:
+        tolerance: Wanted ||b - A x|| / ||b||; None means 1e-10 in double and 1e-5 in single precision.
+        max_iterations: Limit on GMRES's iterations; None means 10 n + 100.
+        shrinks: Neumann steps go on while every unfinished residual shrinks by this factor per step.
+        check_every: Steps between two questions to the device; None means 1 on the CPU and 5 elsewhere.
+    """
+
+    singular = True
+
+    tolerance: float | None = None
+    max_iterations: int | None = None
+    shrinks: float = 0.35
+    check_every: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.shrinks < 1:
+            raise InvalidArgument(f"shrinks must lie in (0, 1), got {self.shrinks}.")
+
+    def init(self, operator: LinearOperator) -> LinearOperator:
+        """Nothing to compute."""
+        self.check(operator)
+        return operator
+
+    def transpose(self, state: LinearOperator) -> LinearOperator:
+        """The transposed operator."""
+        return state.transpose()
+
+    def solve(
+        self, state: LinearOperator, rhs: Tensor, initial: Tensor | None = None
+    ) -> tuple[Tensor, LinearInfo]:
+        """Solve for right-hand sides of shape (*rhs, *batch, n), from `initial` (b by default)."""
+        every = self.check_every or (1 if rhs.device.type == "cpu" else 5)
+        tolerance = self.tolerance or (1e-10 if rhs.dtype == torch.float64 else 1e-5)
+        size = torch.linalg.vector_norm(rhs, dim=-1)
+        x = rhs if initial is None else initial
+        step, before = 0, None
+        while True:
+            residual = rhs - state.matvec(x)
+            length = torch.linalg.vector_norm(residual, dim=-1)
+            if step % every == 0:
+                going = length > tolerance * size
+                if not bool(going.any()):
+                    break
+                # The first ratio compares with b itself, for which x = 0.
+                rate = self.shrinks ** (every if before is not None else 1)
+                if bool((going & ~(length <= rate * (size if before is None else before))).any()):
+                    return self._finish(state, rhs, x, step, size)
+                before = length
+            x = x + residual
+            step += 1
+        iterations = torch.full(length.shape, step + 1, dtype=torch.int64, device=rhs.device)
+        return x, LinearInfo(iterations, length / torch.where(size > 0, size, torch.ones_like(size)))
+
+    def _finish(self, state, rhs, x, steps, size) -> tuple[Tensor, LinearInfo]:
+        usable = torch.isfinite(x).all(-1, keepdim=True)
+        solver = GMRES(self.tolerance, self.max_iterations, self.check_every or (1 if rhs.device.type == "cpu" else 5))
+        x, info = solver.solve(solver.init(state), rhs, torch.where(usable, x, torch.zeros_like(x)))
+        return x, LinearInfo(info.iterations + steps + 1, info.residual)

@@ -45,7 +45,7 @@ class Piggyback(Derivative):
         lin = contraction(linearization, "Piggyback")
         equation, start = lin.paired(rhs, self, self)
         pair = implicit(equation, start, rhs, *lin.theta)[0]
-        return pair[..., rhs.shape[-1] :]
+        return pair[..., rhs.shape[-1] :].clone()  # forward mode takes no views as tangents
 
     def run(self, f: Any, z0: Tensor, fz0: Tensor | None = None, trace: bool = False) -> SimpleNamespace:
         """Plain iteration of the pair, every item until it stands still."""

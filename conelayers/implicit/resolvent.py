@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import warnings
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from conelayers.errors import InaccurateWarning
+from conelayers.implicit.neumann import NeumannGMRES
 from conelayers.implicit.products import Tape
 from conelayers.linalg.base import LinearSolver
-from conelayers.linalg.gmres import GMRES
 from conelayers.linalg.operators import FunctionOperator
 
 __all__ = ["AdjointInfo", "solve_resolvent"]
@@ -22,7 +24,7 @@ class AdjointInfo:
 
     Attributes:
         solution: t with (I - J) t = rhs (J' in reverse mode), shape (*batch, n); a warm start for the next call.
-        residual: ||rhs - (I - J) t|| of each item, shape (*batch,), recomputed from t.
+        residual: ||rhs - (I - J) t|| of each item, shape (*batch,), measured on t.
         iterations: Iterations of each item, shape (*batch,).
         inverse_norm: ||(I - J)^-1|| in the 2-norm, shape (*batch,); only with `certify=True`.
         error_bound: residual * inverse_norm >= ||t - exact t||, shape (*batch,); only with `certify=True`.
@@ -49,8 +51,8 @@ def solve_resolvent(
     Args:
         tape: f recorded at the fixed point, of shape (*batch, n).
         transposed: Use J'.
-        solver: A `LinearSolver`; or a fixed-point solver, which iterates t <- rhs + J t; or None for GMRES to 1e-10
-            (1e-5 in single precision).
+        solver: A `LinearSolver`; or a fixed-point solver, which iterates t <- rhs + J t; or None for
+            `NeumannGMRES()`.
         rhs: Shape (*batch, n).
         initial: First guess, of the shape of `rhs`; ignored when its shape is another.
         info: Where to write what is measured.
@@ -64,35 +66,61 @@ def solve_resolvent(
         forward, adjoint = adjoint, forward
     if initial is not None and initial.shape != rhs.shape:
         initial = None
-    if solver is None:  # asking a CPU whether it is done costs nothing
-        solver = GMRES(check_every=1 if rhs.device.type == "cpu" else 5)
+    if solver is None:
+        solver = NeumannGMRES()
     with torch.no_grad():
         if isinstance(solver, LinearSolver):
-            solution, iterations = _solve_linear(solver, _operator(forward, adjoint, rhs), rhs, initial)
+            found = _solve_linear(solver, _operator(forward, adjoint, rhs), rhs, initial)
         else:
-            solution, iterations = _iterate(solver, forward, rhs, initial)
+            found = _iterate(solver, forward, rhs, initial)
+        _warn(found, rhs)
         if info is not None:
-            _measure(info, forward, adjoint, rhs, solution, iterations, certify)
-    return solution
+            info.solution, info.residual, info.iterations = found
+            if certify:
+                matrix = _operator(forward, adjoint, rhs).as_matrix()
+                info.inverse_norm = torch.linalg.svdvals(matrix)[..., -1].reciprocal()
+                info.error_bound = info.residual * info.inverse_norm
+    # An autograd function must not return its input as an output.
+    return found.solution.clone() if found.solution is rhs else found.solution
 
 
-def _solve_linear(solver, operator, rhs, initial) -> tuple[Tensor, Tensor]:
-    if initial is None:
-        solution, info = solver.solve(solver.init(operator), rhs)
-        return solution, info.iterations
+class _Found(NamedTuple):
+    solution: Tensor
+    residual: Tensor
+    iterations: Tensor
+
+
+def _solve_linear(solver, operator, rhs, initial) -> _Found:
     # Warm start by the correction, which every linear solver can do.
-    solution, info = solver.solve(solver.init(operator), rhs - operator.matvec(initial))
-    return initial + solution, info.iterations
+    reduced = rhs if initial is None else rhs - operator.matvec(initial)
+    solution, info = solver.solve(solver.init(operator), reduced)
+    residual = info.residual * torch.linalg.vector_norm(reduced, dim=-1)
+    return _Found(solution if initial is None else initial + solution, residual, info.iterations)
 
 
-def _iterate(solver, product, rhs, initial) -> tuple[Tensor, Tensor]:
+def _iterate(solver, product, rhs, initial) -> _Found:
     start = (rhs if initial is None else initial).reshape(-1, rhs.shape[-1])
 
     def step(t: Tensor) -> Tensor:
         return (rhs + product(t.reshape(rhs.shape))).reshape(t.shape)
 
     result = solver.run(step, start)
-    return result.value.reshape(rhs.shape), result.iterations.reshape(rhs.shape[:-1])
+    batch = rhs.shape[:-1]
+    return _Found(result.value.reshape(rhs.shape), result.residual.reshape(batch), result.iterations.reshape(batch))
+
+
+def _warn(found: _Found, rhs: Tensor) -> None:
+    """Say so when a derivative is wrong by more than rounding or a loose tolerance explains."""
+    size = torch.linalg.vector_norm(rhs, dim=-1)
+    failed = ~(found.residual <= 1e-2 * size)
+    if bool(failed.any()):
+        warnings.warn(
+            f"the linear solve of a fixed point's derivative failed for {int(failed.sum())} of {failed.numel()} items "
+            f"(largest residual {float(found.residual.max()):.1e}): I - df/dz may be singular there, or items of the "
+            "batch depend on each other (then pass batch_dims=0).",
+            InaccurateWarning,
+            stacklevel=2,
+        )
 
 
 def _operator(forward, adjoint, rhs: Tensor) -> FunctionOperator:
@@ -100,13 +128,3 @@ def _operator(forward, adjoint, rhs: Tensor) -> FunctionOperator:
     return FunctionOperator(
         lambda t: t - forward(t), lambda t: t - adjoint(t), (n, n), rhs.shape[:-1], rhs.dtype, rhs.device
     )
-
-
-def _measure(info: AdjointInfo, forward, adjoint, rhs, solution, iterations, certify) -> None:
-    info.solution, info.iterations = solution, iterations
-    info.residual = torch.linalg.vector_norm(rhs - solution + forward(solution), dim=-1)
-    if certify:
-        matrix = _operator(forward, adjoint, rhs).as_matrix()
-        smallest = torch.linalg.svdvals(matrix)[..., -1]
-        info.inverse_norm = smallest.reciprocal()
-        info.error_bound = info.residual * info.inverse_norm

@@ -128,12 +128,11 @@ class FixedPointSolver(abc.ABC):
     def _loop(self, f: Map, z0: Tensor, fz0: Tensor, trace: bool) -> FixedPointResult:
         point = _measure(z0, fz0)
         best = point
-        active = ~self._converged(point)
+        active = self._unfinished(point)
         iterations = torch.zeros(z0.shape[0], dtype=torch.int32, device=z0.device)
         history = [point.residual]
         memory = self.init(f, z0)
-        host = z0.device.type == "cpu"
-        every = self.check_every or (1 if host else 8)
+        every = self.check_every or (1 if z0.device.type == "cpu" else 8)
         everyone = False  # the host knows that every item is active: the masks may be skipped
         for k in range(self.max_steps):
             if k % every == 0:
@@ -142,33 +141,37 @@ class FixedPointSolver(abc.ABC):
                     break
                 everyone = every == 1 and count == z0.shape[0]
             proposal, memory = self.propose(f, memory, point, active)
-            if not everyone:
-                proposal = torch.where(active[:, None], proposal, point.z)
-            new = _measure(proposal, self.evaluate(f, memory, proposal))
             if everyone:
+                point = _measure(proposal, self.evaluate(f, memory, proposal))
                 iterations += 1
             else:
-                # A frozen item keeps its numbers even where f couples items or rounds differently from call to call.
+                point = self._masked(f, memory, proposal, point, active)
                 iterations += active
-                fz = torch.where(active[:, None], new.fz, point.fz)
-                new = Iterate(proposal, fz, torch.where(active, new.residual, point.residual))
-            point = new
             best = _better(best, point, everyone)
-            finished = self._converged(point) | ~torch.isfinite(point.residual)
-            active = active & ~finished
+            active = active & self._unfinished(point)
             if trace:
                 history.append(point.residual)
         return self._result(best, iterations, torch.stack(history) if trace else None)
 
-    def _converged(self, point: Iterate) -> Tensor:
-        scale = torch.linalg.vector_norm(point.fz, dim=-1)
+    def _masked(self, f: Map, memory: Any, proposal: Tensor, point: Iterate, active: Tensor) -> Iterate:
+        """The new point of active items; a frozen item keeps its numbers even where f rounds differently."""
+        proposal = torch.where(active[:, None], proposal, point.z)
+        new = _measure(proposal, self.evaluate(f, memory, proposal))
+        fz = torch.where(active[:, None], new.fz, point.fz)
+        return Iterate(proposal, fz, torch.where(active, new.residual, point.residual))
+
+    def _unfinished(self, point: Iterate) -> Tensor:
+        """Items that still have to move; comparisons with NaN are false, so non-finite items count as finished."""
+        return point.residual > self._target(point)
+
+    def _target(self, point: Iterate) -> Tensor:
         # Residuals below a few roundings of f(z) cannot be told from zero.
-        relative = max(self.rtol, 8 * torch.finfo(scale.dtype).eps)
-        return point.residual <= self.atol + relative * scale
+        relative = max(self.rtol, 8 * torch.finfo(point.fz.dtype).eps)
+        return torch.linalg.vector_norm(point.fz, dim=-1).mul_(relative).add_(self.atol)
 
     def _result(self, best: Iterate, iterations: Tensor, trace: Tensor | None) -> FixedPointResult:
         status = torch.full_like(iterations, FixedPointStatus.MAX_STEPS, dtype=torch.int8)
-        status = torch.where(self._converged(best), int(FixedPointStatus.CONVERGED), status)
+        status = torch.where(best.residual <= self._target(best), int(FixedPointStatus.CONVERGED), status)
         if trace is not None:
             status = torch.where(torch.isfinite(trace[-1]), status, int(FixedPointStatus.DIVERGED))
         status = torch.where(torch.isfinite(best.residual), status, int(FixedPointStatus.DIVERGED))

@@ -69,10 +69,9 @@ class Broyden(FixedPointSolver):
         k = memory.count
         u, v = memory.u[:, :k], memory.v[:, :k]
         # H y and H g share one pass over v and one over u.
-        pair = torch.stack([y, g], dim=-1)  # shape: (batch, n, 2)
-        product = pair + u.mT @ (v @ pair)
-        hy, hg = product[..., 0], product[..., 1]
-        sh = s + ((u @ s[..., None]).mT @ v)[:, 0]
+        pair = torch.stack([y, g], dim=1)  # shape: (batch, 2, n)
+        hy, hg = (pair + (pair @ v.mT) @ u).unbind(1)
+        sh = s + ((s[:, None] @ u.mT) @ v)[:, 0]
         denominator = (sh * y).sum(-1, keepdim=True)
         size = torch.linalg.vector_norm(sh, dim=-1, keepdim=True) * torch.linalg.vector_norm(y, dim=-1, keepdim=True)
         usable = (denominator.abs() > 1e3 * torch.finfo(s.dtype).eps * size) & ~fresh[:, None]
