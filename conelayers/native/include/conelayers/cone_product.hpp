@@ -1,0 +1,183 @@
+// The product cone: each operation of the interior-point method, block by block.
+//
+// H is one array: the diagonal of zero and nonnegative blocks, the upper triangle (packed by columns) of others.
+#pragma once
+
+#include "engine_layout.hpp"
+#include "nonsymmetric.hpp"
+#include "pack.hpp"
+#include "second_order.hpp"
+#include "semidefinite.hpp"
+
+namespace conelayers {
+inline namespace CONELAYERS_ARCH {
+namespace cone_product {
+
+CL_INLINE bool diagonal_block(const ConeBlock& c) { return c.kind <= kNonnegative; }
+
+// Scaling at (s, z): H and what the corrections need. work: 4 max_order^2 packs.
+template <class Real>
+CL_HD inline void update(const EngineView& view, Arr<Real> s, Arr<Real> z, const Real& mu,
+                         const Mask<Real>& dual_only, Arr<Real> h, Arr<Real> scaling, Arr<Real> work) {
+    for (int b = 0; b < view.cones; ++b) {
+        const ConeBlock& c = view.cone[b];
+        Arr<Real> sb = s + c.row, zb = z + c.row, hb = h + c.h, data = scaling + c.scaling;
+        if (c.kind == kZero)
+            for (int i = 0; i < c.dim; ++i) hb[i] = Real(0.0);
+        else if (c.kind == kNonnegative)
+            for (int i = 0; i < c.dim; ++i) hb[i] = sb[i] / zb[i];
+        else if (c.kind == kSecondOrder)
+            second_order::update<Real>(c.dim, sb, zb, data, hb);
+        else if (c.kind == kSemidefinite)
+            semidefinite::update<Real>(c.order, sb, zb, data, hb, work);
+        else
+            nonsymmetric::update<Real>(c, sb, zb, mu, dual_only, hb);
+    }
+}
+
+// H = I on the symmetric cones, 0 on zero cones: for the starting point.
+template <class Real>
+CL_HD inline void identity(const EngineView& view, Arr<Real> h) {
+    for (int b = 0; b < view.cones; ++b) {
+        const ConeBlock& c = view.cone[b];
+        Arr<Real> hb = h + c.h;
+        if (diagonal_block(c)) {
+            for (int i = 0; i < c.dim; ++i) hb[i] = Real(c.kind == kZero ? 0.0 : 1.0);
+            continue;
+        }
+        long long e = 0;
+        for (int j = 0; j < c.dim; ++j)
+            for (int i = 0; i <= j; ++i) hb[e++] = Real(i == j ? 1.0 : 0.0);
+    }
+}
+
+// out (+)= factor H u, for one block.
+template <class Real>
+CL_HD inline void multiply(const ConeBlock& c, Arr<Real> h, const Real& factor, Arr<Real> u, Arr<Real> out) {
+    Arr<Real> hb = h + c.h, ub = u + c.row, ob = out + c.row;
+    if (c.kind == kZero) return;
+    if (c.kind == kNonnegative) {
+        for (int i = 0; i < c.dim; ++i) ob[i] += factor * hb[i] * ub[i];
+        return;
+    }
+    long long e = 0;
+    for (int j = 0; j < c.dim; ++j) {
+        const Real uj = factor * ub[j];
+        Real acc(0.0);
+        for (int i = 0; i < j; ++i, ++e) {
+            const Real a = hb[e];
+            ob[i] += a * uj;
+            acc += a * ub[i];
+        }
+        ob[j] += hb[e++] * uj + factor * acc;
+    }
+}
+
+// out += factor H u.
+template <class Real>
+CL_HD inline void multiply(const EngineView& view, Arr<Real> h, const Real& factor, Arr<Real> u, Arr<Real> out) {
+    for (int b = 0; b < view.cones; ++b) multiply<Real>(view.cone[b], h, factor, u, out);
+}
+
+// shift += the second-order (symmetric cones) or third-order correction and the centring term sigma_mu.
+template <class Real>
+CL_HD inline void correct(const EngineView& view, Arr<Real> z, Arr<Real> ds, Arr<Real> dz, const Real& sigma_mu,
+                          Arr<Real> scaling, Arr<Real> shift, Arr<Real> work) {
+    for (int b = 0; b < view.cones; ++b) {
+        const ConeBlock& c = view.cone[b];
+        Arr<Real> zb = z + c.row, dsb = ds + c.row, dzb = dz + c.row, out = shift + c.row, data = scaling + c.scaling;
+        if (c.kind == kZero) continue;
+        if (c.kind == kNonnegative)
+            for (int i = 0; i < c.dim; ++i) out[i] += (dsb[i] * dzb[i] - sigma_mu) / zb[i];
+        else if (c.kind == kSecondOrder)
+            second_order::correct<Real>(c.dim, data, dsb, dzb, sigma_mu, out, work, work + c.dim);
+        else if (c.kind == kSemidefinite)
+            semidefinite::correct<Real>(c.order, data, dsb, dzb, sigma_mu, out, work);
+        else
+            nonsymmetric::correct<Real>(c, zb, dsb, dzb, sigma_mu, out);
+    }
+}
+
+// The largest step in [0, alpha] that keeps s and z in their cones (backtracking for nonsymmetric ones).
+template <class Real>
+CL_HD inline Real max_step(const EngineView& view, Arr<Real> s, Arr<Real> ds, Arr<Real> z, Arr<Real> dz,
+                           Arr<Real> scaling, Real alpha, const Real& fraction, const Mask<Real>& active,
+                           Arr<Real> work) {
+    for (int b = 0; b < view.cones; ++b) {
+        const ConeBlock& c = view.cone[b];
+        Arr<Real> sb = s + c.row, zb = z + c.row, dsb = ds + c.row, dzb = dz + c.row, data = scaling + c.scaling;
+        if (c.kind == kNonnegative) {
+            Real worst(0.0);  // largest relative decrease per unit step
+            for (int i = 0; i < c.dim; ++i) worst = max(worst, max(-dsb[i] / sb[i], -dzb[i] / zb[i]));
+            alpha = min(alpha, fraction / max(worst, 1e-300));
+        } else if (c.kind == kSecondOrder) {
+            alpha = min(alpha, fraction * min(second_order::max_step<Real>(c.dim, sb, dsb),
+                                              second_order::max_step<Real>(c.dim, zb, dzb)));
+        } else if (c.kind == kSemidefinite) {
+            const int k = c.order;
+            Arr<Real> lambda = data + 2 * k * k;
+            const Real a = semidefinite::max_step<Real, false>(k, data + k * k, lambda, dsb, work);
+            const Real z_step = semidefinite::max_step<Real, true>(k, data, lambda, dzb, work);
+            alpha = min(alpha, fraction * min(a, z_step));
+        }
+    }
+    for (int b = 0; b < view.cones && !view.symmetric; ++b) {
+        const ConeBlock& c = view.cone[b];
+        if (c.kind >= kExponential)
+            alpha = nonsymmetric::max_step<Real>(c, s + c.row, ds + c.row, z + c.row, dz + c.row, alpha, active);
+    }
+    return alpha;
+}
+
+// The central point s = z = e (nonsymmetric: s = -grad F(z)).
+template <class Real>
+CL_HD inline void initialise(const EngineView& view, Arr<Real> s, Arr<Real> z) {
+    for (int b = 0; b < view.cones; ++b) {
+        const ConeBlock& c = view.cone[b];
+        if (c.kind >= kExponential) {
+            nonsymmetric::initialise<Real>(c, s + c.row, z + c.row);
+            continue;
+        }
+        for (int i = 0, column = 0, next = 0; i < c.dim; ++i) {
+            bool one = c.kind == kNonnegative || (c.kind == kSecondOrder && i == 0);
+            if (c.kind == kSemidefinite && i == next) {
+                one = true;
+                next += c.order - column++;
+            }
+            s[c.row + i] = z[c.row + i] = Real(one ? 1.0 : 0.0);
+        }
+    }
+}
+
+// u := u + (1 - margin) e where u is not well inside a symmetric cone.
+template <class Real>
+CL_HD inline void shift_inside(const EngineView& view, Arr<Real> u, bool dual, Arr<Real> work) {
+    Real margin(1e300);
+    for (int b = 0; b < view.cones; ++b) {
+        const ConeBlock& c = view.cone[b];
+        Arr<Real> ub = u + c.row;
+        if (c.kind == kNonnegative)
+            for (int i = 0; i < c.dim; ++i) margin = min(margin, ub[i]);
+        else if (c.kind == kSecondOrder)
+            margin = min(margin, second_order::margin<Real>(c.dim, ub));
+        else if (c.kind == kSemidefinite)
+            margin = min(margin, semidefinite::margin<Real>(c.order, ub, work));
+        else if (c.kind == kZero && !dual)
+            for (int i = 0; i < c.dim; ++i) ub[i] = Real(0.0);
+    }
+    const Real add = select(margin < Real(1e-2), Real(1.0) - margin, Real(0.0));
+    for (int b = 0; b < view.cones; ++b) {
+        const ConeBlock& c = view.cone[b];
+        Arr<Real> ub = u + c.row;
+        if (c.kind == kNonnegative)
+            for (int i = 0; i < c.dim; ++i) ub[i] += add;
+        else if (c.kind == kSecondOrder)
+            ub[0] += add;
+        else if (c.kind == kSemidefinite)
+            for (int j = 0, e = 0; j < c.order; e += c.order - j, ++j) ub[e] += add;
+    }
+}
+
+}  // namespace cone_product
+}  // namespace CONELAYERS_ARCH
+}  // namespace conelayers

@@ -1,0 +1,70 @@
+// Plain-data description of a family of cone programmes for the interior-point kernels.
+#pragma once
+
+#include "layout.hpp"
+
+namespace conelayers {
+
+enum ConeKind : int {
+    kZero = 0,
+    kNonnegative = 1,
+    kSecondOrder = 2,
+    kSemidefinite = 3,  // svec, lower triangle by columns, off-diagonal entries times sqrt(2)
+    kExponential = 4,   // closure of {y exp(x / y) <= z, y > 0}
+    kDualExponential = 5,
+    kPower = 6,         // x^a y^(1 - a) >= |z|
+    kDualPower = 7,
+};
+
+struct ConeBlock {
+    int kind;
+    int row;              // first row of the block
+    int dim;              // number of rows
+    int order;            // matrix order of a semidefinite block
+    double alpha;         // exponent of a power cone
+    long long h;          // offset of the block of H: its diagonal, or its upper triangle packed by columns
+    long long scaling;    // offset of the block's scaling data
+};
+
+struct EngineView {
+    int n, m;
+    int P_nnz, A_nnz;
+    const int* P_column;  // n + 1 starts; upper triangle by columns
+    const int* P_row;
+    const int* A_column;  // n + 1 starts; by columns
+    const int* A_row;
+    int cones;
+    const ConeBlock* cone;
+    int degree;           // barrier parameter of the product cone
+    int symmetric;        // no exponential or power cone
+    int max_order;        // of the semidefinite blocks
+    long long h_size, scaling_size;
+    LdltView kkt;         // [P, A'; A, -H], dimension n + m
+    const signed char* signs;
+    const long long* P_position;  // places in the factor
+    const long long* A_position;
+    const long long* diagonal_position;  // n + m
+    const long long* h_position;
+};
+
+struct EngineSettings {
+    double tol_feas = 1e-8, tol_gap_abs = 1e-8, tol_gap_rel = 1e-8, tol_infeasible = 1e-8;
+    double tol_reduced = 1e-5;   // accepted as INACCURATE when progress ends
+    int max_iter = 100;
+    int equilibrate = 8;         // rounds of Ruiz scaling; 0: none
+    double regularisation = 1e-8;
+    int refinements = 4;         // at most, per solve
+    double step_fraction = 0.99;
+};
+
+enum SolveStatus : int {
+    kSolved = 0,
+    kInaccurate = 1,
+    kPrimalInfeasible = 2,
+    kDualInfeasible = 3,
+    kIterationLimit = 4,
+    kFailed = 5,
+    kRunning = 6,
+};
+
+}  // namespace conelayers

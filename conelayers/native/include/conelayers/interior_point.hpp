@@ -1,0 +1,300 @@
+// Primal-dual interior point on the homogeneous embedding with a quadratic objective, one pack of problems.
+//
+// Goulart & Chen, "Clarabel: An interior-point solver for conic programs with quadratic objectives",
+// arXiv 2405.12762. Iterates (x, z, s, tau, kappa); with xi = x / tau the residuals are
+//   rx = -(P x + A' z + q tau),   rz = s + A x - b tau,   rt = kappa + x'P x / tau + q'x + b'z,
+// a step solves, with complementarity H dz + ds = -d_s and kappa dtau + tau dkappa = -d_k,
+//   P dx + A' dz + q dtau = f rx,   ds + A dx - b dtau = -f rz,
+//   dkappa + (2 P xi + q)'dx + b'dz - xi'P xi dtau = -f rt,        f = 1 (predictor), 1 - sigma (corrector),
+// by two solves with K = [P, A'; A, -H]:  K u1 = (f rx, d_s - f rz),  K u2 = (-q, b),  u = u1 + dtau u2.
+//
+// Lanes are independent: a finished lane takes steps of length zero, and the pack ends with its last lane.
+#pragma once
+
+#include "cone_product.hpp"
+#include "engine_layout.hpp"
+#include "kkt.hpp"
+#include "pack.hpp"
+#include "programme.hpp"
+
+namespace conelayers {
+inline namespace CONELAYERS_ARCH {
+
+// Scratch is handed out from one arena; with a null arena only its size is counted.
+template <class Real>
+struct Arena {
+    Arr<Real> base;
+    bool counting;
+    long long used = 0;
+
+    CL_HD Arr<Real> take(long long count) {
+        Arr<Real> r = counting ? base : base + used;
+        used += count;
+        return r;
+    }
+};
+
+template <class Real>
+CL_HD inline Real dot(int count, Arr<Real> a, Arr<Real> b) {
+    Real r(0.0);
+    for (int i = 0; i < count; ++i) r += a[i] * b[i];
+    return r;
+}
+
+// What the stopping tests look at, in the units of the original programme.
+template <class Real>
+struct Progress {
+    Real primal, dual, gap, gap_absolute;  // relative residuals, relative and absolute gap
+    Real worst;                            // the largest of the first three
+    Real infeasible_primal, infeasible_dual;  // residuals of normalised certificates; 1e300 if of the wrong sign
+};
+
+template <class Real>
+class InteriorPoint {
+  public:
+    CL_HD InteriorPoint(const EngineView& view_, const EngineSettings& settings_, Arena<Real>& arena)
+        : view(view_), settings(settings_) {
+        const int n = view.n, m = view.m, N = n + m;
+        p.P = arena.take(view.P_nnz), p.A = arena.take(view.A_nnz);
+        p.q = arena.take(n), p.b = arena.take(m), p.D = arena.take(n), p.E = arena.take(m);
+        x = arena.take(N), z = x + n, s = arena.take(m);
+        best_x = arena.take(N), best_z = best_x + n, best_s = arena.take(m);
+        h = arena.take(view.h_size), scaling = arena.take(view.scaling_size);
+        Px = arena.take(n), Ax = arena.take(m), Atz = arena.take(n);
+        rhs = arena.take(2 * N), step = arena.take(2 * N), ds = arena.take(m), shift = arena.take(m);
+        cone_work = arena.take(2 * m + 4 * (long long)view.max_order * view.max_order + N);
+        kkt.factor = arena.take(view.kkt.factor_size), kkt.inverse = arena.take(N);
+        kkt.work = arena.take(view.kkt.work);
+        kkt.residual = arena.take(2 * N), kkt.correction = arena.take(2 * N), kkt.scratch = arena.take(2 * N);
+    }
+
+    // Solve the programme in p (unscaled P, q, A, b). usable: lanes with finite data; the others fail at once.
+    CL_HD void run(const Mask<Real>& usable) {
+        prepare(usable);
+        start();
+        for (int it = 0;; ++it) {
+            measure();
+            judge(it);
+            if (it >= settings.max_iter || !any_lane(active)) break;
+            iteration = select(active, Real(it + 1.0), iteration);
+            advance();
+        }
+        finish();
+    }
+
+    Programme<Real> p;
+    Arr<Real> x, z, s;  // on return: solution, or normalised certificate, in original units
+    Real status, iteration;
+    Progress<Real> last;
+
+  private:
+    CL_HD void prepare(const Mask<Real>& usable) {
+        active = usable;
+        status = select(usable, Real(double(kRunning)), Real(double(kFailed)));
+        iteration = Real(0.0);
+        stalls = Real(0.0);
+        best = Real(1e300);
+        best_tau = Real(1.0);
+        dual_only = Real(0.0) > Real(1.0);
+        norm_q = norm_inf<Real>(p.q, view.n);
+        norm_b = norm_inf<Real>(p.b, view.m);
+        equilibrate<Real>(view, p, settings.equilibrate, step);
+    }
+
+    // Symmetric cones: the least-squares point of [P, A'; A, -I], shifted inside. Others: the central point.
+    CL_HD void start() {
+        const int n = view.n, m = view.m, N = n + m;
+        tau = Real(1.0), kappa = Real(1.0);
+        for (int i = 0; i < n; ++i) x[i] = Real(0.0);
+        if (!view.symmetric) {
+            cone_product::initialise<Real>(view, s, z);
+            return;
+        }
+        cone_product::identity<Real>(view, h);
+        kkt_factor<Real>(view, settings, p, h, kkt);
+        if (view.P_nnz > 0) {
+            for (int i = 0; i < n; ++i) rhs[i] = -p.q[i];
+            for (int i = 0; i < m; ++i) rhs[n + i] = p.b[i];
+            kkt_solve<Real, 1>(view, settings, p, h, kkt, rhs, x, active);
+            for (int i = 0; i < m; ++i) s[i] = -z[i];
+        } else {  // no quadratic term: the two halves of the same least-squares problem
+            for (int i = 0; i < N; ++i) rhs[i] = i < n ? Real(0.0) : p.b[i - n];
+            for (int i = 0; i < N; ++i) rhs[N + i] = i < n ? -p.q[i] : Real(0.0);
+            kkt_solve<Real, 2>(view, settings, p, h, kkt, rhs, step, active);
+            for (int i = 0; i < n; ++i) x[i] = step[i];
+            for (int i = 0; i < m; ++i) s[i] = -step[n + i], z[i] = step[N + n + i];
+        }
+        cone_product::shift_inside<Real>(view, s, false, cone_work);
+        cone_product::shift_inside<Real>(view, z, true, cone_work);
+    }
+
+    // Products at the iterate, mu, and the stopping quantities.
+    CL_HD void measure() {
+        const int n = view.n, m = view.m;
+        products<Real, 1>(view, p, x, z, 0, Px, Ax, Atz);
+        xPx = dot<Real>(n, x, Px), qx = dot<Real>(n, p.q, x), bz = dot<Real>(m, p.b, z);
+        mu = (dot<Real>(m, s, z) + tau * kappa) / Real(view.degree + 1.0);
+        const Real it = Real(1.0) / tau, ic = Real(1.0) / p.c;
+        Real rx(0.0), rz(0.0), nPx(0.0), nAtz(0.0), nAx(0.0), ns(0.0), ray(0.0);
+        for (int i = 0; i < n; ++i) {
+            const Real d = Real(1.0) / p.D[i];
+            rx = max(rx, abs((Px[i] + Atz[i] + p.q[i] * tau) * d));
+            nPx = max(nPx, abs(Px[i] * d)), nAtz = max(nAtz, abs(Atz[i] * d));
+        }
+        for (int i = 0; i < m; ++i) {
+            const Real e = Real(1.0) / p.E[i];
+            rz = max(rz, abs((s[i] + Ax[i] - p.b[i] * tau) * e));
+            nAx = max(nAx, abs(Ax[i] * e)), ns = max(ns, abs(s[i] * e));
+            ray = max(ray, abs((s[i] + Ax[i]) * e));
+        }
+        last.primal = rz * it / max(max(Real(1.0), norm_b), max(nAx, ns) * it);
+        last.dual = rx * it * ic / max(max(Real(1.0), norm_q), max(nPx, nAtz) * it * ic);
+        const Real half = Real(0.5) * xPx * it;
+        const Real primal = (half + qx) * it * ic, dual = -(half + bz) * it * ic;
+        last.gap_absolute = abs(xPx * it + qx + bz) * it * ic;
+        last.gap = last.gap_absolute / max(Real(1.0), min(abs(primal), abs(dual)));
+        last.worst = max(last.primal, max(last.dual, last.gap));
+        const Real huge(1e300);
+        last.infeasible_primal = select(bz < Real(0.0), nAtz / select(bz < Real(0.0), -bz, Real(1.0)), huge);
+        last.infeasible_dual =
+            select(qx < Real(0.0), max(nPx * ic, ray) * p.c / select(qx < Real(0.0), -qx, Real(1.0)), huge);
+    }
+
+    CL_HD void conclude(const Mask<Real>& lanes_done, int code) {
+        const Mask<Real> now = mask_and(active, lanes_done);
+        status = select(now, Real(double(code)), status);
+        active = mask_and(active, mask_not(now));
+    }
+
+    // Stopping tests; keeps the best point so far of the lanes that go on.
+    CL_HD void judge(int it) {
+        const Mask<Real> finite = is_finite(xPx + qx + bz + mu + tau + kappa);
+        const Mask<Real> gap = mask_or(last.gap_absolute <= Real(settings.tol_gap_abs),
+                                       last.gap <= Real(settings.tol_gap_rel));
+        const Mask<Real> feasible = mask_and(last.primal <= Real(settings.tol_feas),
+                                             last.dual <= Real(settings.tol_feas));
+        const Mask<Real> tending = kappa > tau;
+        conclude(mask_and(finite, mask_and(gap, feasible)), kSolved);
+        const Real tol(settings.tol_infeasible);
+        conclude(mask_and(finite, mask_and(tending, last.infeasible_primal <= tol)), kPrimalInfeasible);
+        conclude(mask_and(finite, mask_and(tending, last.infeasible_dual <= tol)), kDualInfeasible);
+        const Mask<Real> better = mask_and(active, mask_and(finite, last.worst < best));
+        best = select(better, last.worst, best);
+        best_tau = select(better, tau, best_tau);
+        const int N = view.n + view.m;
+        for (int i = 0; i < N; ++i) best_x[i] = select(better, x[i], best_x[i]);
+        for (int i = 0; i < view.m; ++i) best_s[i] = select(better, s[i], best_s[i]);
+        const Mask<Real> stuck = mask_or(mask_not(finite), stalls > Real(2.5));
+        if (any_lane(mask_and(active, stuck))) give_up(stuck, kFailed);
+        if (it >= settings.max_iter && any_lane(active)) give_up(active, kIterationLimit);
+    }
+
+    // The best point seen, as INACCURATE if it is within the reduced tolerance; else a rough certificate; else `code`.
+    CL_HD void give_up(const Mask<Real>& which, int code) {
+        const Mask<Real> back = mask_and(active, mask_and(which, best <= Real(settings.tol_reduced)));
+        const Real rough(1e-6);
+        const Mask<Real> tending = mask_and(which, kappa > Real(1e3) * tau);
+        const int N = view.n + view.m;
+        for (int i = 0; i < N; ++i) x[i] = select(back, best_x[i], x[i]);
+        for (int i = 0; i < view.m; ++i) s[i] = select(back, best_s[i], s[i]);
+        tau = select(back, best_tau, tau);
+        conclude(back, kInaccurate);
+        conclude(mask_and(tending, last.infeasible_primal <= rough), kPrimalInfeasible);
+        conclude(mask_and(tending, last.infeasible_dual <= rough), kDualInfeasible);
+        conclude(which, code);
+        measure();  // the residuals reported are those of the point returned
+    }
+
+    // One predictor-corrector step.
+    CL_HD void advance() {
+        const int n = view.n, m = view.m, N = n + m;
+        cone_product::update<Real>(view, s, z, mu, dual_only, h, scaling, cone_work);
+        kkt_factor<Real>(view, settings, p, h, kkt);
+        for (int i = 0; i < n; ++i) rhs[i] = -p.q[i], rhs[N + i] = residual_x(i);
+        for (int i = 0; i < m; ++i) rhs[n + i] = p.b[i], rhs[N + n + i] = s[i] - residual_z(i);
+        for (int i = 0; i < m; ++i) shift[i] = s[i];
+        kkt_solve<Real, 2>(view, settings, p, h, kkt, rhs, step, active);
+        constant_part();
+        Real dtau, dkappa;
+        complete(tau * kappa, Real(1.0), dtau, dkappa);
+        Real alpha = length(dtau, dkappa, Real(1.0));
+        const Real keep = Real(1.0) - alpha;
+        const Real sigma = keep * keep * keep, f = Real(1.0) - sigma;
+        cone_product::correct<Real>(view, z, ds, step + (N + n), sigma * mu, scaling, shift, cone_work);
+        for (int i = 0; i < n; ++i) rhs[N + i] = f * residual_x(i);
+        for (int i = 0; i < m; ++i) rhs[N + n + i] = shift[i] - f * residual_z(i);
+        kkt_solve<Real, 1>(view, settings, p, h, kkt, rhs + N, step + N, active);
+        complete(tau * kappa + dtau * dkappa - sigma * mu, f, dtau, dkappa);
+        alpha = length(dtau, dkappa, Real(settings.step_fraction));
+        move(alpha, dtau, dkappa);
+    }
+
+    CL_INLINE Real residual_x(int i) const { return -(Px[i] + Atz[i] + p.q[i] * tau); }
+    CL_INLINE Real residual_z(int i) const { return s[i] + Ax[i] - p.b[i] * tau; }
+
+    // Denominator of dtau from u2 = K^-1 (-q, b) (the first half of `step`).
+    CL_HD void constant_part() {
+        const Real it = Real(1.0) / tau;
+        const Real px2 = dot<Real>(view.n, Px, step) * it;
+        denominator = kappa * it + xPx * it * it - Real(2.0) * px2 - dot<Real>(view.n, p.q, step) -
+                      dot<Real>(view.m, p.b, step + view.n);
+        denominator = max(denominator, kappa * it);  // positive in exact arithmetic, at least kappa / tau
+    }
+
+    // From u1 (second half of `step`) to the whole direction; d_s is `shift`.
+    CL_HD void complete(const Real& dk, const Real& f, Real& dtau, Real& dkappa) {
+        const int n = view.n, m = view.m, N = n + m;
+        const Real it = Real(1.0) / tau;
+        const Real rt = kappa + xPx * it + qx + bz;
+        Arr<Real> u1 = step + N;
+        const Real along = Real(2.0) * it * dot<Real>(n, Px, u1) + dot<Real>(n, p.q, u1) + dot<Real>(m, p.b, u1 + n);
+        dtau = (f * rt - dk * it + along) / denominator;
+        dkappa = -(dk + kappa * dtau) * it;
+        for (int i = 0; i < N; ++i) u1[i] += dtau * step[i];
+        for (int i = 0; i < m; ++i) ds[i] = -shift[i];
+        cone_product::multiply<Real>(view, h, Real(-1.0), u1 + n, ds);
+    }
+
+    CL_HD Real length(const Real& dtau, const Real& dkappa, const Real& fraction) {
+        const int n = view.n, N = view.n + view.m;
+        const Real worst = max(-dtau / tau, -dkappa / kappa);
+        Real alpha = min(Real(1.0), fraction / max(worst, 1e-300));
+        alpha = cone_product::max_step<Real>(view, s, ds, z, step + (N + n), scaling, alpha, fraction, active, cone_work);
+        return select(is_finite(alpha), alpha, Real(0.0));
+    }
+
+    CL_HD void move(Real alpha, const Real& dtau, const Real& dkappa) {
+        const int n = view.n, N = view.n + view.m;
+        alpha = select(active, alpha, Real(0.0));
+        const Mask<Real> short_step = alpha < Real(1e-4);
+        stalls = select(short_step, stalls + Real(1.0), Real(0.0));
+        if (!view.symmetric) dual_only = mask_or(dual_only, alpha < Real(0.05));
+        Arr<Real> u1 = step + N;
+        for (int i = 0; i < N; ++i) x[i] = select(active, x[i] + alpha * u1[i], x[i]);
+        for (int i = 0; i < view.m; ++i) s[i] = select(active, s[i] + alpha * ds[i], s[i]);
+        tau = select(active, tau + alpha * dtau, tau);
+        kappa = select(active, kappa + alpha * dkappa, kappa);
+        (void)n;
+    }
+
+    // Back to original units; certificates are normalised to b'y = -1 and q'x = -1.
+    CL_HD void finish() {
+        const Mask<Real> primal = status == Real(double(kPrimalInfeasible));
+        const Mask<Real> dual = status == Real(double(kDualInfeasible));
+        const Real by = dot<Real>(view.m, p.b, z) / p.c, qx_now = dot<Real>(view.n, p.q, x) / p.c;
+        const Real t = select(primal, -by, select(dual, -qx_now, tau));
+        const Real it = Real(1.0) / t, ic = it / p.c;
+        for (int i = 0; i < view.n; ++i) x[i] = x[i] * p.D[i] * it;
+        for (int i = 0; i < view.m; ++i) z[i] = z[i] * p.E[i] * ic, s[i] = s[i] / p.E[i] * it;
+    }
+
+    const EngineView& view;
+    const EngineSettings& settings;
+    Kkt<Real> kkt;
+    Arr<Real> best_x, best_z, best_s, h, scaling, Px, Ax, Atz, rhs, step, ds, shift, cone_work;
+    Real tau, kappa, mu, xPx, qx, bz, denominator, norm_q, norm_b, stalls, best, best_tau;
+    Mask<Real> active, dual_only;
+};
+
+}  // namespace CONELAYERS_ARCH
+}  // namespace conelayers

@@ -1,0 +1,397 @@
+// Exponential and power cones of three rows: conjugate barriers with three derivatives, shadow points, the
+// primal-dual scaling, third-order correction, step length.
+//
+// Barriers and correction: Goulart & Chen, arXiv 2405.12762, section 4; scaling: Dahl & Andersen, "A primal-dual
+// interior-point algorithm for nonsymmetric exponential-cone optimization", Math. Program. 194 (2022).
+//
+// F is the barrier of the dual cone, written F = -log(psi) - a log(+-z1) - b log(z2) - c log(z3), with
+//   exponential:  psi = z2 - z1 - z1 log(-z3 / z1),                       weights (1, 0, 1), z1 < 0
+//   power:        psi = (z1 / a)^(2 a) (z2 / (1 - a))^(2 - 2 a) - z3^2,   weights (1 - a, a, 0)
+// Dual cones are linear images of primal ones (K* = T^-1 K), so they run in the coordinates s' = T s, z' = T^-T z.
+#pragma once
+
+#include "engine_layout.hpp"
+#include "pack.hpp"
+#include "vecmath.hpp"
+
+namespace conelayers {
+inline namespace CONELAYERS_ARCH {
+namespace nonsymmetric {
+
+template <class Real>
+struct Vec3 {
+    Real v[3];
+    CL_INLINE Real& operator[](int i) { return v[i]; }
+    CL_INLINE const Real& operator[](int i) const { return v[i]; }
+};
+
+template <class Real>
+CL_INLINE Real dot(const Vec3<Real>& a, const Vec3<Real>& b) {
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2];
+}
+
+// Symmetric 3 x 3: entries 00, 01, 11, 02, 12, 22 (upper triangle packed by columns).
+template <class Real>
+struct Sym3 {
+    Real v[6];
+    CL_INLINE Real at(int i, int j) const { return v[i <= j ? j * (j + 1) / 2 + i : i * (i + 1) / 2 + j]; }
+};
+
+template <class Real>
+CL_INLINE Vec3<Real> multiply(const Sym3<Real>& H, const Vec3<Real>& u) {
+    Vec3<Real> r;
+    for (int i = 0; i < 3; ++i) r[i] = H.at(i, 0) * u[0] + H.at(i, 1) * u[1] + H.at(i, 2) * u[2];
+    return r;
+}
+
+// ---- coordinates ----------------------------------------------------------------------------------------------
+
+// T of the dual exponential cone: (u, v, w) -> (u - v, -u, w); of the dual power cone: diag(1/a, 1/(1-a), 1).
+template <class Real>
+CL_INLINE Vec3<Real> to_primal(const ConeBlock& cone, const Vec3<Real>& s) {
+    if (cone.kind == kDualExponential) return {{s[0] - s[1], -s[0], s[2]}};
+    if (cone.kind == kDualPower) return {{s[0] * Real(1 / cone.alpha), s[1] * Real(1 / (1 - cone.alpha)), s[2]}};
+    return s;
+}
+
+template <class Real>
+CL_INLINE Vec3<Real> from_primal(const ConeBlock& cone, const Vec3<Real>& s) {  // T^-1
+    if (cone.kind == kDualExponential) return {{-s[1], -s[1] - s[0], s[2]}};
+    if (cone.kind == kDualPower) return {{s[0] * Real(cone.alpha), s[1] * Real(1 - cone.alpha), s[2]}};
+    return s;
+}
+
+template <class Real>
+CL_INLINE Vec3<Real> to_dual(const ConeBlock& cone, const Vec3<Real>& z) {  // T^-T
+    if (cone.kind == kDualExponential) return {{-z[1], -z[0] - z[1], z[2]}};
+    if (cone.kind == kDualPower) return {{z[0] * Real(cone.alpha), z[1] * Real(1 - cone.alpha), z[2]}};
+    return z;
+}
+
+template <class Real>
+CL_INLINE Vec3<Real> from_dual(const ConeBlock& cone, const Vec3<Real>& z) {  // T'
+    if (cone.kind == kDualExponential) return {{z[0] - z[1], -z[0], z[2]}};
+    if (cone.kind == kDualPower) return {{z[0] * Real(1 / cone.alpha), z[1] * Real(1 / (1 - cone.alpha)), z[2]}};
+    return z;
+}
+
+CL_INLINE bool is_exponential(const ConeBlock& cone) {
+    return cone.kind == kExponential || cone.kind == kDualExponential;
+}
+
+// ---- the barrier F of the dual cone and the interior of both --------------------------------------------------
+
+// psi with its first, second and third derivatives; third derivatives only where non-zero by symmetry.
+template <class Real>
+struct Barrier {
+    Real psi;
+    Vec3<Real> g;      // gradient of psi
+    Sym3<Real> H;      // Hessian of psi
+    Vec3<Real> weight; // of the logarithms
+};
+
+template <class Real>
+CL_HD inline Barrier<Real> barrier(const ConeBlock& cone, const Vec3<Real>& z) {
+    Barrier<Real> r;
+    const Real zero(0.0);
+    if (is_exponential(cone)) {
+        const Real i3 = Real(1.0) / z[2], i1 = Real(1.0) / z[0];
+        const Real l = log(-z[2] * i1);
+        r.psi = z[1] - z[0] - z[0] * l;
+        r.g = {{-l, Real(1.0), -z[0] * i3}};
+        r.H = {{i1, zero, zero, -i3, zero, z[0] * i3 * i3}};
+        r.weight = {{Real(1.0), zero, Real(1.0)}};
+        return r;
+    }
+    const double a = cone.alpha;
+    const Real phi = exp(Real(2 * a) * log(z[0] * Real(1 / a)) + Real(2 - 2 * a) * log(z[1] * Real(1 / (1 - a))));
+    const Real i1 = Real(1.0) / z[0], i2 = Real(1.0) / z[1];
+    r.psi = phi - z[2] * z[2];
+    r.g = {{Real(2 * a) * phi * i1, Real(2 - 2 * a) * phi * i2, Real(-2.0) * z[2]}};
+    r.H = {{Real(2 * a * (2 * a - 1)) * phi * i1 * i1, Real(4 * a * (1 - a)) * phi * i1 * i2,
+            Real((2 - 2 * a) * (1 - 2 * a)) * phi * i2 * i2, zero, zero, Real(-2.0)}};
+    r.weight = {{Real(1 - a), Real(a), zero}};
+    return r;
+}
+
+// Third derivative of psi applied to two directions.
+template <class Real>
+CL_HD inline Vec3<Real> third_psi(const ConeBlock& cone, const Vec3<Real>& z, const Vec3<Real>& u,
+                                  const Vec3<Real>& v) {
+    if (is_exponential(cone)) {
+        const Real i1 = Real(1.0) / z[0], i3 = Real(1.0) / z[2];
+        const Real i33 = i3 * i3;
+        return {{u[2] * v[2] * i33 - u[0] * v[0] * i1 * i1, Real(0.0),
+                 (u[0] * v[2] + u[2] * v[0]) * i33 - Real(2.0) * z[0] * i33 * i3 * u[2] * v[2]}};
+    }
+    const double a = 2 * cone.alpha, b = 2 - a;
+    const Real phi = exp(Real(a) * log(z[0] * Real(2 / a)) + Real(b) * log(z[1] * Real(2 / b)));
+    const Real p = u[0] / z[0], q = v[0] / z[0], r = u[1] / z[1], t = v[1] / z[1];
+    const Real cross = p * t + r * q;
+    const Real first = Real(a * (a - 1) * (a - 2)) * p * q + Real(a * (a - 1) * b) * cross + Real(a * b * (b - 1)) * r * t;
+    const Real second = Real(b * (b - 1) * (b - 2)) * r * t + Real(b * (b - 1) * a) * cross + Real(b * a * (a - 1)) * p * q;
+    return {{phi * first / z[0], phi * second / z[1], Real(0.0)}};
+}
+
+template <class Real>
+CL_HD inline Vec3<Real> gradient(const Barrier<Real>& f, const Vec3<Real>& z) {
+    const Real ipsi = Real(1.0) / f.psi;
+    Vec3<Real> r;
+    for (int i = 0; i < 3; ++i) {
+        const Real w = f.weight[i];
+        r[i] = -f.g[i] * ipsi - select(w == Real(0.0), Real(0.0), w / z[i]);
+    }
+    return r;
+}
+
+template <class Real>
+CL_HD inline Sym3<Real> hessian(const Barrier<Real>& f, const Vec3<Real>& z) {
+    const Real ipsi = Real(1.0) / f.psi;
+    Sym3<Real> r;
+    int e = 0;
+    for (int j = 0; j < 3; ++j)
+        for (int i = 0; i <= j; ++i, ++e) {
+            r.v[e] = f.g[i] * f.g[j] * ipsi * ipsi - f.H.v[e] * ipsi;
+            if (i == j) r.v[e] += select(f.weight[i] == Real(0.0), Real(0.0), f.weight[i] / (z[i] * z[i]));
+        }
+    return r;
+}
+
+template <class Real>
+CL_HD inline Vec3<Real> third(const ConeBlock& cone, const Barrier<Real>& f, const Vec3<Real>& z,
+                              const Vec3<Real>& u, const Vec3<Real>& v) {
+    const Real ipsi = Real(1.0) / f.psi;
+    const Real gu = dot(f.g, u) * ipsi, gv = dot(f.g, v) * ipsi;
+    const Vec3<Real> Hu = multiply(f.H, u), Hv = multiply(f.H, v), T = third_psi(cone, z, u, v);
+    const Real uHv = dot(u, Hv) * ipsi;
+    Vec3<Real> r;
+    for (int i = 0; i < 3; ++i) {
+        r[i] = ipsi * ((uHv - Real(2.0) * gu * gv) * f.g[i] + gv * Hu[i] + gu * Hv[i] - T[i]);
+        r[i] -= select(f.weight[i] == Real(0.0), Real(0.0),
+                       Real(2.0) * f.weight[i] * u[i] * v[i] / (z[i] * z[i] * z[i]));
+    }
+    return r;
+}
+
+template <class Real>
+CL_HD inline Mask<Real> dual_interior(const ConeBlock& cone, const Vec3<Real>& z) {
+    const Real zero(0.0);
+    if (is_exponential(cone)) {
+        const Mask<Real> signs = mask_and(z[0] < zero, z[2] > zero);
+        const Real ratio = select(signs, -z[2] / z[0], Real(1.0));
+        return mask_and(signs, z[1] - z[0] - z[0] * log(ratio) > zero);
+    }
+    const double a = cone.alpha;
+    const Mask<Real> signs = mask_and(z[0] > zero, z[1] > zero);
+    const Real x = select(signs, z[0], Real(1.0)), y = select(signs, z[1], Real(1.0));
+    const Real phi = exp(Real(2 * a) * log(x * Real(1 / a)) + Real(2 - 2 * a) * log(y * Real(1 / (1 - a))));
+    return mask_and(signs, phi - z[2] * z[2] > zero);
+}
+
+template <class Real>
+CL_HD inline Mask<Real> primal_interior(const ConeBlock& cone, const Vec3<Real>& s) {
+    const Real zero(0.0);
+    const Mask<Real> signs = is_exponential(cone) ? mask_and(s[1] > zero, s[2] > zero)
+                                                  : mask_and(s[0] > zero, s[1] > zero);
+    if (is_exponential(cone)) {
+        const Real ratio = select(signs, s[2] / s[1], Real(1.0));
+        return mask_and(signs, s[1] * log(ratio) - s[0] > zero);
+    }
+    const double a = cone.alpha;
+    const Real x = select(signs, s[0], Real(1.0)), y = select(signs, s[1], Real(1.0));
+    const Real phi = exp(Real(2 * a) * log(x) + Real(2 - 2 * a) * log(y));
+    return mask_and(signs, phi - s[2] * s[2] > zero);
+}
+
+// ---- shadow point: z with -grad F(z) = s ----------------------------------------------------------------------
+
+// Exponential: with w = 1 + 1 / (s2 a), a = -z1, the equations reduce to w + log w = 1 + log(s3 / s2) - s1 / s2.
+template <class Real>
+CL_HD inline Vec3<Real> shadow_exponential(const Vec3<Real>& s) {
+    const Real r = max(log(s[2] / s[1]) - s[0] / s[1], 1e-300);  // positive inside the cone
+    const Real big = r - log1p(r), small = r * Real(0.5);
+    Real delta = select(r > Real(1.0), big, small);  // w - 1, solving delta + log(1 + delta) = r
+    for (int it = 0; it < 5; ++it) {
+        const Real f = delta + log1p(delta) - r;
+        const Real step = f * (Real(1.0) + delta) / (Real(2.0) + delta);
+        delta = max(delta - step, delta * Real(0.1));
+    }
+    const Real a = Real(1.0) / (s[1] * delta), w = Real(1.0) + delta;
+    Vec3<Real> z;
+    z[0] = -a;
+    z[2] = s[1] * w * a / s[2];
+    z[1] = Real(1.0) / s[1] - a * (Real(1.0) + log(z[2] / a));
+    return z;
+}
+
+// 1 - e^-q for q >= 0, without cancellation (Kahan).
+template <class Real>
+CL_HD inline Real one_minus_exp(const Real& q) {
+    const Real u = exp(-q);
+    const Mask<Real> middle = mask_and(u < Real(1.0), u > Real(0.0));
+    const Real l = log(select(middle, u, Real(0.5)));
+    return select(middle, (u - Real(1.0)) * q / l, min(q, Real(1.0)));
+}
+
+// Power: with r = psi / phi in (0, 1] one increasing equation; the variable is q = -log(1 - r).
+template <class Real>
+CL_HD inline Vec3<Real> shadow_power(double a, const Vec3<Real>& s) {
+    const Real s3 = max(abs(s[2]), 1e-150);
+    const Real rho = max(Real(2 * a) * log(s[0]) + Real(2 - 2 * a) * log(s[1]) - Real(2.0) * log(s3), 1e-300);
+    const double c1 = (1 - a) / (2 * a), c2 = a / (2 * (1 - a));
+    Real q = rho * Real(0.5);
+    Real r(0.0);
+    for (int it = 0; it < 12; ++it) {
+        r = one_minus_exp(q);
+        const Real p1 = Real(1.0) + Real(c1) * r, p2 = Real(1.0) + Real(c2) * r;
+        const Real h = rho - q - Real(2 * a) * log1p(Real(c1) * r) - Real(2 - 2 * a) * log1p(Real(c2) * r);
+        const Real slope = Real(1.0) + (Real(2 * a * c1) / p1 + Real((2 - 2 * a) * c2) / p2) * (Real(1.0) - r);
+        q = max(q + h / slope, q * Real(0.1));
+    }
+    r = one_minus_exp(q);
+    const Real t = Real(1.0) / max(r, 1e-300);
+    Vec3<Real> z;
+    z[0] = (Real(2 * a) * t + Real(1 - a)) / s[0];
+    z[1] = (Real(2 - 2 * a) * t + Real(a)) / s[1];
+    const Real phi = exp(Real(2 * a) * log(z[0] * Real(1 / a)) + Real(2 - 2 * a) * log(z[1] * Real(1 / (1 - a))));
+    z[2] = Real(-0.5) * s[2] * phi * r;
+    return z;
+}
+
+// ---- scaling --------------------------------------------------------------------------------------------------
+
+// H with H z = s and H shadow(s) = shadow(z) where that is numerically sound, else mu times the barrier's Hessian
+// (always on `dual_only` lanes).
+template <class Real>
+CL_HD inline Sym3<Real> scaling(const ConeBlock& cone, const Vec3<Real>& s, const Vec3<Real>& z, const Real& mu_all,
+                                const Mask<Real>& dual_only, const Vec3<Real>& grad, const Sym3<Real>& hess) {
+    const Vec3<Real> zt = is_exponential(cone) ? shadow_exponential<Real>(s) : shadow_power<Real>(cone.alpha, s);
+    const Real third_part(1.0 / 3.0);
+    const Real sz = dot(s, z), mu = sz * third_part;
+    const Real mut = -dot(grad, zt) * third_part;
+    Vec3<Real> ds, dz, Hz = multiply(hess, zt), q;
+    for (int i = 0; i < 3; ++i) {
+        ds[i] = s[i] + mu * grad[i];
+        dz[i] = z[i] - mu * zt[i];
+        q[i] = Hz[i] + mut * grad[i];
+    }
+    const Real dsz = dot(ds, dz);
+    const Real away = mu * mut - Real(1.0), curved = dot(zt, Hz) - Real(3.0) * mut * mut;
+    Vec3<Real> axis = {{z[1] * zt[2] - z[2] * zt[1], z[2] * zt[0] - z[0] * zt[2], z[0] * zt[1] - z[1] * zt[0]}};
+    const Real length2 = dot(axis, axis);
+    Mask<Real> sound = mask_and(away > Real(1.5e-8), abs(curved) > Real(2.3e-16));
+    sound = mask_and(sound, mask_and(sz > Real(0.0), dsz > Real(0.0)));
+    sound = mask_and(sound, mask_and(mask_not(dual_only), length2 > Real(1e-300)));
+    const Real isz = Real(1.0) / select(sound, sz, Real(1.0)), idsz = Real(1.0) / select(sound, dsz, Real(1.0));
+    const Real icurved = Real(1.0) / select(sound, curved, Real(1.0));
+    Real frobenius(0.0);
+    for (int j = 0, e = 0; j < 3; ++j)
+        for (int i = 0; i <= j; ++i, ++e) {
+            const Real t = hess.v[e] - grad[i] * grad[j] * third_part - q[i] * q[j] * icurved;
+            frobenius += Real(i == j ? 1.0 : 2.0) * t * t;
+        }
+    const Real t = mu * sqrt(frobenius) / select(sound, length2, Real(1.0));
+    Sym3<Real> H;
+    for (int j = 0, e = 0; j < 3; ++j)
+        for (int i = 0; i <= j; ++i, ++e) {
+            const Real h = s[i] * s[j] * isz + ds[i] * ds[j] * idsz + t * axis[i] * axis[j];
+            const Mask<Real> use = mask_and(sound, is_finite(h));
+            H.v[e] = select(use, h, mu_all * hess.v[e]);
+        }
+    return H;
+}
+
+// Solve a positive definite 3 x 3 system by Cholesky.
+template <class Real>
+CL_HD inline Vec3<Real> solve(const Sym3<Real>& H, const Vec3<Real>& b) {
+    const Real tiny(1e-300);
+    const Real d0 = max(H.v[0], tiny), l10 = H.v[1] / d0, l20 = H.v[3] / d0;
+    const Real d1 = max(H.v[2] - l10 * H.v[1], tiny), l21 = (H.v[4] - l20 * H.v[1]) / d1;
+    const Real d2 = max(H.v[5] - l20 * H.v[3] - l21 * l21 * d1, tiny);
+    const Real y0 = b[0], y1 = b[1] - l10 * y0, y2 = b[2] - l20 * y0 - l21 * y1;
+    Vec3<Real> x;
+    x[2] = y2 / d2;
+    x[1] = y1 / d1 - l21 * x[2];
+    x[0] = y0 / d0 - l10 * x[1] - l20 * x[2];
+    return x;
+}
+
+// H in the cone's own coordinates: T^-1 H' T^-T.
+template <class Real>
+CL_HD inline Sym3<Real> pull_back(const ConeBlock& cone, const Sym3<Real>& H) {
+    if (cone.kind == kExponential || cone.kind == kPower) return H;
+    Vec3<Real> column[3];
+    for (int j = 0; j < 3; ++j) {
+        Vec3<Real> e = {{Real(j == 0 ? 1.0 : 0.0), Real(j == 1 ? 1.0 : 0.0), Real(j == 2 ? 1.0 : 0.0)}};
+        column[j] = from_primal(cone, multiply(H, to_dual(cone, e)));
+    }
+    return {{column[0][0], column[1][0], column[1][1], column[2][0], column[2][1], column[2][2]}};
+}
+
+template <class Real>
+CL_INLINE Vec3<Real> load(Arr<Real> p) { return {{p[0], p[1], p[2]}}; }
+
+template <class Real>
+CL_HD inline void update(const ConeBlock& cone, Arr<Real> s, Arr<Real> z, const Real& mu,
+                         const Mask<Real>& dual_only, Arr<Real> h) {
+    const Vec3<Real> sp = to_primal(cone, load<Real>(s)), zp = to_dual(cone, load<Real>(z));
+    const Barrier<Real> f = barrier(cone, zp);
+    const Sym3<Real> H = pull_back(cone, scaling(cone, sp, zp, mu, dual_only, gradient(f, zp), hessian(f, zp)));
+    for (int e = 0; e < 6; ++e) h[e] = H.v[e];
+}
+
+// shift += sigma_mu grad F(z) - 1/2 D^3 F(z)[dz, (D^2 F)^-1 ds].
+template <class Real>
+CL_HD inline void correct(const ConeBlock& cone, Arr<Real> z, Arr<Real> ds, Arr<Real> dz, const Real& sigma_mu,
+                          Arr<Real> shift) {
+    const Vec3<Real> zp = to_dual(cone, load<Real>(z));
+    const Vec3<Real> dzp = to_dual(cone, load<Real>(dz)), dsp = to_primal(cone, load<Real>(ds));
+    const Barrier<Real> f = barrier(cone, zp);
+    const Vec3<Real> g = gradient(f, zp), u = solve(hessian(f, zp), dsp);
+    const Vec3<Real> t = third(cone, f, zp, dzp, u);
+    Vec3<Real> r;
+    for (int i = 0; i < 3; ++i)
+        r[i] = sigma_mu * g[i] - select(is_finite(t[i]), Real(0.5) * t[i], Real(0.0));
+    r = from_primal(cone, r);
+    for (int i = 0; i < 3; ++i) shift[i] += r[i];
+}
+
+// The largest of alpha, 0.8 alpha, 0.64 alpha, ... for which both points stay inside; 0 after 60 reductions.
+template <class Real>
+CL_HD inline Real max_step(const ConeBlock& cone, Arr<Real> s, Arr<Real> ds, Arr<Real> z, Arr<Real> dz, Real alpha,
+                           const Mask<Real>& active) {
+    const Vec3<Real> sp = to_primal(cone, load<Real>(s)), dsp = to_primal(cone, load<Real>(ds));
+    const Vec3<Real> zp = to_dual(cone, load<Real>(z)), dzp = to_dual(cone, load<Real>(dz));
+    Mask<Real> outside = active;
+    for (int it = 0; it < 60; ++it) {
+        Vec3<Real> a, b;
+        for (int i = 0; i < 3; ++i) {
+            a[i] = sp[i] + alpha * dsp[i];
+            b[i] = zp[i] + alpha * dzp[i];
+        }
+        const Mask<Real> inside = mask_and(primal_interior(cone, a), dual_interior(cone, b));
+        outside = mask_and(active, mask_not(inside));
+        if (!any_lane(outside)) return alpha;
+        alpha = select(outside, alpha * Real(0.8), alpha);
+    }
+    return select(outside, Real(0.0), alpha);
+}
+
+// The point with s = -grad F(z), s' = z' in primal coordinates.
+template <class Real>
+CL_HD inline void initialise(const ConeBlock& cone, Arr<Real> s, Arr<Real> z) {
+    Vec3<Real> p;
+    if (is_exponential(cone))
+        p = {{Real(-1.051383945322714), Real(0.556409619469370), Real(1.258967884768947)}};
+    else
+        p = {{Real(__builtin_sqrt(1 + cone.alpha)), Real(__builtin_sqrt(2 - cone.alpha)), Real(0.0)}};
+    const Vec3<Real> a = from_primal(cone, p), b = from_dual(cone, p);
+    for (int i = 0; i < 3; ++i) {
+        s[i] = a[i];
+        z[i] = b[i];
+    }
+}
+
+}  // namespace nonsymmetric
+}  // namespace CONELAYERS_ARCH
+}  // namespace conelayers

@@ -1,0 +1,141 @@
+// Scaled problem data of one pack: products with P and A, and Ruiz equilibration.
+//
+// The solver works on P^ = c D P D, A^ = E A D, q^ = c D q, b^ = E b; blocks of non-separable cones share one entry
+// of E. Then x = D x^, s = E^-1 s^, z = E z^ / c.  Ruiz, "A scaling algorithm to equilibrate both rows and columns
+// norms in matrices", RAL-TR-2001-034.
+#pragma once
+
+#include "engine_layout.hpp"
+#include "pack.hpp"
+
+namespace conelayers {
+inline namespace CONELAYERS_ARCH {
+
+template <class Real>
+struct Programme {
+    Arr<Real> P, q, A, b;  // scaled values
+    Arr<Real> D, E;        // scaling
+    Real c;
+};
+
+// Px = P x, Ax = A x, Atz = A' z in one pass, for N vectors (x, z) stored `stride` packs apart.
+template <class Real, int N>
+CL_HD inline void products(const EngineView& view, const Programme<Real>& p, Arr<Real> x, Arr<Real> z,
+                           long long stride, Arr<Real> Px, Arr<Real> Ax, Arr<Real> Atz) {
+    for (int k = 0; k < N; ++k) {
+        for (int i = 0; i < view.m; ++i) Ax[k * stride + i] = Real(0.0);
+        for (int i = 0; i < view.n; ++i) Px[k * stride + i] = Real(0.0);
+    }
+    for (int j = 0; j < view.n; ++j) {
+        Real xj[N], acc[N];
+        for (int k = 0; k < N; ++k) xj[k] = x[k * stride + j], acc[k] = Real(0.0);
+        for (int e = view.A_column[j]; e < view.A_column[j + 1]; ++e) {
+            const Real a = p.A[e];
+            const int i = view.A_row[e];
+            CL_UNROLL
+            for (int k = 0; k < N; ++k) {
+                Ax[k * stride + i] += a * xj[k];
+                acc[k] += a * z[k * stride + i];
+            }
+        }
+        for (int k = 0; k < N; ++k) Atz[k * stride + j] = acc[k], acc[k] = Real(0.0);
+        for (int e = view.P_column[j]; e < view.P_column[j + 1]; ++e) {
+            const Real a = p.P[e];
+            const int i = view.P_row[e];
+            for (int k = 0; k < N; ++k) {
+                Px[k * stride + i] += a * xj[k];
+                if (i != j) acc[k] += a * x[k * stride + i];
+            }
+        }
+        for (int k = 0; k < N; ++k) Px[k * stride + j] += acc[k];
+    }
+}
+
+template <class Real>
+CL_HD inline Real norm_inf(Arr<Real> u, int count) {
+    Real r(0.0);
+    for (int i = 0; i < count; ++i) r = max(r, abs(u[i]));
+    return r;
+}
+
+// max |u_i / d_i|
+template <class Real>
+CL_HD inline Real norm_inf_over(Arr<Real> u, Arr<Real> d, int count) {
+    Real r(0.0);
+    for (int i = 0; i < count; ++i) r = max(r, abs(u[i] / d[i]));
+    return r;
+}
+
+namespace equilibration {
+
+template <class Real>
+CL_HD inline Real limited(const Real& norm) {  // 1 / sqrt(norm), 1 for empty rows
+    const Real bounded = min(max(norm, 1e-8), 1e8);
+    return select(norm > Real(0.0), Real(1.0) / sqrt(bounded), Real(1.0));
+}
+
+// Column norms of [P, A'; A, 0] turned into factors dx, dz; rows of one non-separable cone share theirs.
+template <class Real>
+CL_HD inline void factors(const EngineView& view, const Programme<Real>& p, Arr<Real> dx, Arr<Real> dz) {
+    for (int i = 0; i < view.m; ++i) dz[i] = Real(0.0);
+    for (int j = 0; j < view.n; ++j) dx[j] = Real(0.0);
+    for (int j = 0; j < view.n; ++j) {
+        Real norm = dx[j];
+        for (int e = view.A_column[j]; e < view.A_column[j + 1]; ++e) {
+            const Real a = abs(p.A[e]);
+            norm = max(norm, a);
+            dz[view.A_row[e]] = max(dz[view.A_row[e]], a);
+        }
+        for (int e = view.P_column[j]; e < view.P_column[j + 1]; ++e) {
+            const Real a = abs(p.P[e]);
+            norm = max(norm, a);
+            dx[view.P_row[e]] = max(dx[view.P_row[e]], a);
+        }
+        dx[j] = max(norm, dx[j]);
+    }
+    for (int b = 0; b < view.cones; ++b) {
+        const ConeBlock& c = view.cone[b];
+        if (c.kind <= kNonnegative) continue;
+        const Real norm = norm_inf<Real>(dz + c.row, c.dim);
+        for (int i = 0; i < c.dim; ++i) dz[c.row + i] = norm;
+    }
+    for (int j = 0; j < view.n; ++j) dx[j] = limited(dx[j]);
+    for (int i = 0; i < view.m; ++i) dz[i] = limited(dz[i]);
+}
+
+template <class Real>
+CL_HD inline void apply(const EngineView& view, Programme<Real>& p, Arr<Real> dx, Arr<Real> dz) {
+    for (int j = 0; j < view.n; ++j) {
+        const Real d = dx[j];
+        for (int e = view.A_column[j]; e < view.A_column[j + 1]; ++e) p.A[e] *= d * dz[view.A_row[e]];
+        for (int e = view.P_column[j]; e < view.P_column[j + 1]; ++e) p.P[e] *= d * dx[view.P_row[e]];
+        p.D[j] *= d;
+        p.q[j] *= d;
+    }
+    for (int i = 0; i < view.m; ++i) {
+        p.E[i] *= dz[i];
+        p.b[i] *= dz[i];
+    }
+}
+
+}  // namespace equilibration
+
+// Scale the programme in place. work: n + m packs.
+template <class Real>
+CL_HD inline void equilibrate(const EngineView& view, Programme<Real>& p, int rounds, Arr<Real> work) {
+    for (int j = 0; j < view.n; ++j) p.D[j] = Real(1.0);
+    for (int i = 0; i < view.m; ++i) p.E[i] = Real(1.0);
+    p.c = Real(1.0);
+    if (rounds == 0) return;
+    for (int round = 0; round < rounds; ++round) {
+        equilibration::factors<Real>(view, p, work, work + view.n);
+        equilibration::apply<Real>(view, p, work, work + view.n);
+    }
+    const Real largest = max(norm_inf<Real>(p.P, view.P_nnz), norm_inf<Real>(p.q, view.n));
+    p.c = select(largest > Real(0.0), Real(1.0) / min(max(largest, 1e-4), 1e4), Real(1.0));
+    for (int e = 0; e < view.P_nnz; ++e) p.P[e] *= p.c;
+    for (int j = 0; j < view.n; ++j) p.q[j] *= p.c;
+}
+
+}  // namespace CONELAYERS_ARCH
+}  // namespace conelayers

@@ -1,0 +1,149 @@
+// Python bindings of the batched interior-point method.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include <cstring>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "conelayers/dispatch.hpp"
+#include "conelayers/structure.hpp"
+#include "conelayers/threads.hpp"
+#include "engine_kernels.hpp"
+
+namespace nb = nanobind;
+
+namespace conelayers {
+namespace {
+
+using Ints = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Reals = nb::ndarray<const double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Matrix = nb::ndarray<const double, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+
+const EngineKernels& engine_kernels(int arch, bool single) {
+#if defined(CONELAYERS_X86)
+    if (arch == kAvx512) return single ? kernels_avx512::engine_single : kernels_avx512::engine_pack;
+    if (arch == kAvx2) return single ? kernels_avx2::engine_single : kernels_avx2::engine_pack;
+#endif
+    (void)arch;
+    return single ? kernels_portable::engine_single : kernels_portable::engine_pack;
+}
+
+// A new numpy array that owns its memory.
+template <class T>
+nb::object new_array(std::initializer_list<std::size_t> shape, T** data) {
+    std::size_t size = 1;
+    for (std::size_t extent : shape) size *= extent;
+    T* memory = new T[size > 0 ? size : 1]();
+    *data = memory;
+    nb::capsule owner(memory, [](void* p) noexcept { delete[] static_cast<T*>(p); });
+    return nb::cast(nb::ndarray<nb::numpy, T>(memory, shape, owner));
+}
+
+std::size_t rows_of(const Matrix& values, std::size_t columns, std::size_t batch, const char* name) {
+    if (values.shape(1) != columns)
+        throw std::invalid_argument(std::string(name) + " must have " + std::to_string(columns) + " columns");
+    if (values.shape(0) != 1 && values.shape(0) != batch)
+        throw std::invalid_argument(std::string(name) + " must have 1 or `batch` rows");
+    return values.shape(0);
+}
+
+class Engine {
+  public:
+    Engine(int n, int m, const Ints& P_indptr, const Ints& P_indices, const Ints& A_indptr, const Ints& A_indices,
+           const Ints& kinds, const Ints& dims, const Reals& params) {
+        if (n < 0 || m < 0) throw std::invalid_argument("n and m must not be negative");
+        check_pattern(P_indptr, P_indices, n, "P");
+        check_pattern(A_indptr, A_indices, n, "A");
+        if (kinds.shape(0) != dims.shape(0) || kinds.shape(0) != params.shape(0))
+            throw std::invalid_argument("cone_kinds, cone_dims and cone_params must have equal lengths");
+        structure_ = std::make_unique<Structure>(n, m, P_indptr.data(), P_indices.data(), A_indptr.data(),
+                                                 A_indices.data(), static_cast<int>(kinds.shape(0)), kinds.data(),
+                                                 dims.data(), params.data());
+        view_ = structure_->view();
+    }
+
+    nb::dict solve(const Matrix& P, const Matrix& q, const Matrix& A, const Matrix& b, int batch, int threads,
+                   const EngineSettings& settings) const {
+        if (batch < 0) throw std::invalid_argument("batch must not be negative");
+        const std::size_t B = static_cast<std::size_t>(batch);
+        const std::size_t n = view_.n, m = view_.m;
+        EngineData data{P.data(), q.data(), A.data(), b.data(), 0, 0, 0, 0};
+        if (rows_of(P, view_.P_nnz, B, "P") > 1) data.P_stride = view_.P_nnz;
+        if (rows_of(q, n, B, "q") > 1) data.q_stride = view_.n;
+        if (rows_of(A, view_.A_nnz, B, "A") > 1) data.A_stride = view_.A_nnz;
+        if (rows_of(b, m, B, "b") > 1) data.b_stride = view_.m;
+        EngineResult out{};
+        nb::dict result;
+        result["x"] = new_array<double>({B, n}, &out.x);
+        result["y"] = new_array<double>({B, m}, &out.y);
+        result["s"] = new_array<double>({B, m}, &out.s);
+        result["primal_residual"] = new_array<double>({B}, &out.primal_residual);
+        result["dual_residual"] = new_array<double>({B}, &out.dual_residual);
+        result["gap"] = new_array<double>({B}, &out.gap);
+        result["status"] = new_array<signed char>({B}, &out.status);
+        result["iterations"] = new_array<long long>({B}, &out.iterations);
+        run(settings, data, batch, threads, out);
+        return result;
+    }
+
+    const LdltView& kkt() const { return view_.kkt; }
+
+  private:
+    static void check_pattern(const Ints& indptr, const Ints& indices, int columns, const char* name) {
+        if (indptr.shape(0) != static_cast<std::size_t>(columns) + 1)
+            throw std::invalid_argument(std::string(name) + "_indptr must have n + 1 entries");
+        if (static_cast<std::int64_t>(indices.shape(0)) != indptr.data()[columns])
+            throw std::invalid_argument(std::string(name) + "_indices must have indptr[n] entries");
+    }
+
+    void run(const EngineSettings& settings, const EngineData& data, int batch, int threads,
+             const EngineResult& out) const {
+        if (batch == 0) return;
+        const EngineKernels& kernels = engine_kernels(best_arch(), batch == 1);
+        const int width = kernels.width, packs = (batch + width - 1) / width;
+        threads = std::max(1, std::min(threads, packs));
+        const long long each = (kernels.scratch(view_, settings) + 15) / 8 * 8;
+        AlignedBuffer scratch(static_cast<std::size_t>(each) * threads);
+        nb::gil_scoped_release release;
+        ThreadPool::run(packs, threads, [&](int pack, int worker) {
+            const int first = pack * width;
+            kernels.solve(view_, settings, data, first, std::min(width, batch - first), scratch.get() + each * worker,
+                          out);
+        });
+    }
+
+    std::unique_ptr<Structure> structure_;
+    EngineView view_{};
+};
+
+}  // namespace
+
+void bind_engine(nb::module_& m) {
+    nb::class_<Engine>(m, "Engine")
+        .def(nb::init<int, int, const Ints&, const Ints&, const Ints&, const Ints&, const Ints&, const Ints&,
+                      const Reals&>(),
+             nb::arg("n"), nb::arg("m"), nb::arg("P_indptr"), nb::arg("P_indices"), nb::arg("A_indptr"),
+             nb::arg("A_indices"), nb::arg("cone_kinds"), nb::arg("cone_dims"), nb::arg("cone_params"))
+        .def(
+            "solve",
+            [](const Engine& engine, const Matrix& P, const Matrix& q, const Matrix& A, const Matrix& b, int batch,
+               int threads, double tol, int max_iter, int equilibrate, double regularisation, int refinements) {
+                EngineSettings settings;
+                settings.tol_feas = settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_infeasible = tol;
+                settings.max_iter = max_iter;
+                settings.equilibrate = equilibrate;
+                settings.regularisation = regularisation;
+                settings.refinements = refinements;
+                return engine.solve(P, q, A, b, batch, threads, settings);
+            },
+            nb::arg("P"), nb::arg("q"), nb::arg("A"), nb::arg("b"), nb::arg("batch"), nb::kw_only(),
+            nb::arg("threads") = 1, nb::arg("tol") = 1e-8, nb::arg("max_iter") = 100, nb::arg("equilibrate") = 8,
+            nb::arg("regularisation") = 1e-8, nb::arg("refinements") = 4)
+        .def_prop_ro("fill", [](const Engine& e) { return e.kkt().fill; })
+        .def_prop_ro("flops", [](const Engine& e) { return e.kkt().flops; });
+}
+
+}  // namespace conelayers
