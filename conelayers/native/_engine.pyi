@@ -1,0 +1,124 @@
+"""Types of the compiled module."""
+
+from typing import TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["LDLT", "Engine", "EngineSolution", "LDLTFactor", "instruction_set"]
+
+def instruction_set() -> str:
+    """The instruction set the kernels run with: "avx512", "avx2" or "portable"."""
+
+class LDLTFactor:
+    """Factors of a batch of matrices."""
+
+    def solve(self, rhs: NDArray[np.float64], threads: int = 1) -> NDArray[np.float64]:
+        """Solutions for rhs of shape (batch, k, n), same shape."""
+
+class LDLT:
+    """Symbolic analysis of symmetric quasidefinite matrices with one sparsity pattern.
+
+    Args:
+        n: Dimension.
+        indptr, indices: Upper triangle with diagonal, compressed columns, int64.
+        signs: Sign of each pivot, +1 or -1 (0: unknown), int8; None: all unknown.
+    """
+
+    def __init__(
+        self,
+        n: int,
+        indptr: NDArray[np.int64],
+        indices: NDArray[np.int64],
+        signs: NDArray[np.int8] | None = None,
+    ) -> None: ...
+    def factor(
+        self,
+        values: NDArray[np.float64],
+        threads: int = 1,
+        threshold: float = 1e-13,
+        replacement: float = 2e-7,
+        batch: int = 0,
+    ) -> LDLTFactor:
+        """Factor a batch: values of shape (batch, entries), or (1, entries) with `batch` given.
+
+        A pivot d with sign * d below `threshold` becomes sign * `replacement`.
+        """
+
+    @property
+    def n(self) -> int:
+        """Dimension."""
+
+    @property
+    def fill(self) -> int:
+        """Entries of L below the diagonal."""
+
+    @property
+    def flops(self) -> float:
+        """Multiplications and additions of one factorization."""
+
+    @property
+    def supernodes(self) -> int:
+        """Number of supernodes."""
+
+class EngineSolution(TypedDict):
+    """What `Engine.solve` returns; x, y, s hold a normalised certificate where the status is infeasible."""
+
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    s: NDArray[np.float64]
+    status: NDArray[np.int8]
+    iterations: NDArray[np.int64]
+    primal_residual: NDArray[np.float64]
+    dual_residual: NDArray[np.float64]
+    gap: NDArray[np.float64]
+
+class Engine:
+    """Interior-point solver of all cone programmes with one structure.
+
+    Args:
+        n, m: Numbers of variables and rows.
+        P_indptr, P_indices: Upper triangle of P, compressed columns, sorted, int64.
+        A_indptr, A_indices: A, compressed columns, sorted, int64.
+        cone_kinds: 0 zero, 1 nonnegative, 2 second-order, 3 semidefinite, 4 exponential, 5 dual exponential, 6 power,
+            7 dual power.
+        cone_dims: Number of rows; order for semidefinite cones.
+        cone_params: Exponents of power cones.
+    """
+
+    def __init__(
+        self,
+        n: int,
+        m: int,
+        P_indptr: NDArray[np.int64],
+        P_indices: NDArray[np.int64],
+        A_indptr: NDArray[np.int64],
+        A_indices: NDArray[np.int64],
+        cone_kinds: NDArray[np.int64],
+        cone_dims: NDArray[np.int64],
+        cone_params: NDArray[np.float64],
+    ) -> None: ...
+    def solve(
+        self,
+        P: NDArray[np.float64],
+        q: NDArray[np.float64],
+        A: NDArray[np.float64],
+        b: NDArray[np.float64],
+        batch: int,
+        *,
+        threads: int = 1,
+        tol: float = 1e-8,
+        max_iter: int = 100,
+        equilibrate: int = 8,
+        regularisation: float = 1e-8,
+        refinements: int = 4,
+    ) -> EngineSolution:
+        """Solve `batch` programmes; each of P, q, A, b has `batch` rows, or one that all share."""
+
+    @property
+    def fill(self) -> int:
+        """Entries below the diagonal in the factor of the KKT matrix."""
+
+    @property
+    def flops(self) -> float:
+        """Multiplications and additions of one factorization of the KKT matrix."""
