@@ -41,6 +41,14 @@ class Kink(NamedTuple):
         """Eigenvalue given to a weakly active direction."""
         return 1.0 if self.weak == "max" else 0.0
 
+    def opposite(self) -> "Kink":
+        """The same with smallest and largest exchanged."""
+        return Kink("max" if self.weak == "min" else "min", self.radius)
+
+
+#: The smallest element, and nothing moved.
+EXACT = Kink()
+
 
 class SpectralBlocks(NamedTuple):
     """Eigenvalues and eigenvectors of the diagonal blocks of one group of a `ConeDerivative`.
@@ -103,7 +111,7 @@ class Cone(abc.ABC):
         """Nearest point of the cone (or the proximal point for mu), shape (*batch, dim) like v."""
 
     @abc.abstractmethod
-    def derivative(self, v: Tensor, *, mu: float | Tensor | None = None, kink: Kink = Kink()) -> BlockDerivative:
+    def derivative(self, v: Tensor, *, mu: float | Tensor | None = None, kink: Kink = EXACT) -> BlockDerivative:
         """Element of the Clarke Jacobian of the projection at v (or the Jacobian of the proximal map for mu)."""
 
     @abc.abstractmethod

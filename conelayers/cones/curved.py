@@ -24,13 +24,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from conelayers.cones.base import BlockDerivative, Cone, Kink, expand_like
+from conelayers.cones.base import EXACT, BlockDerivative, Cone, Kink, expand_like
+from conelayers.cones.barrier import ProximalPoint
 
 __all__ = ["CurvedCone", "Frame", "FrameDerivative", "Location"]
 
 
 class Frame(NamedTuple):
-    """The boundary at parameter r, with the speeds scaled by a common positive factor `scale`.
+    """The boundary at parameter r, with both speeds divided by the positive factor `scale`.
 
     Shapes: (*batch, 3) for ray, tangent and normal, (*batch,) for the others.
     """
@@ -40,7 +41,8 @@ class Frame(NamedTuple):
     normal: Tensor
     sigma: Tensor
     nu: Tensor
-    slope: Tensor  # (log k)' over the scale of the speeds
+    slope: Tensor  # (log k)' / scale
+    scale: Tensor
 
 
 class Location(NamedTuple):
@@ -99,43 +101,131 @@ class CurvedCone(Cone):
         """The boundary at parameter `root`; v tells the sheet where the boundary has two."""
 
     @abc.abstractmethod
-    def locate(self, v: Tensor) -> Location:
-        """Solve for the boundary point nearest to v; points inside K or its polar get any frame."""
+    def regions(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Masks of the points in the interior of K and in the polar cone."""
 
     @abc.abstractmethod
-    def grid(self, v: Tensor) -> Tensor:
-        """Parameters spread over the whole boundary, shape (count,)."""
+    def nearest(self, v: Tensor, outside: Tensor) -> Frame:
+        """The boundary at the point nearest to v; any frame where `outside` is false."""
+
+    def locate(self, v: Tensor) -> Location:
+        """Where v lies, its nearest boundary point and its distances from K and from the polar cone."""
+        inside, polar = self.regions(v)
+        frame = self.nearest(v, ~(inside | polar))
+        along = (v * frame.ray).sum(-1).clamp(min=0)
+        across = (v * frame.normal).sum(-1).clamp(min=0)
+        return Location(frame, along, across, inside, polar)
+
+    def refine(self, v: Tensor, root: Tensor) -> Frame:
+        """The frame after one Newton step on v . e(r) = 0, which also makes it differentiable in v."""
+        frame = self.frame(root.detach(), v)
+        total = (v * frame.ray).sum(-1) * frame.sigma + (v * frame.normal).sum(-1) * frame.nu
+        step = (v * frame.tangent).sum(-1) / torch.where(total > 0, total, 1) / frame.scale
+        small = (total > 0) & (step.abs() <= 1e-3 * root.abs().clamp(min=1))
+        return self.frame(root.detach() + torch.where(small, step, 0), v)
 
     def project(self, v: Tensor, *, mu: float | Tensor | None = None) -> Tensor:
-        """Nearest point: |p| c^ outside K and its polar cone."""
+        """Nearest point |p| c^, outside K and its polar cone."""
+        if mu is not None:
+            return self.proximal(v, expand_like(mu, v)[..., 0]).restored()
         where = self.locate(v)
         projected = where.along.unsqueeze(-1) * where.frame.ray
         projected = torch.where(where.inside.unsqueeze(-1), v, projected)
         return torch.where(where.polar.unsqueeze(-1), 0, projected)
 
     def polar_part(self, v: Tensor) -> Tensor:
-        """v - Pi(v) without cancellation, the projection on the polar cone."""
+        """v - Pi(v), the projection on the polar cone."""
         where = self.locate(v)
         rest = where.across.unsqueeze(-1) * where.frame.normal
-        rest = torch.where(where.polar.unsqueeze(-1), v, rest)
-        return torch.where(where.inside.unsqueeze(-1), 0, rest)
+        rest = torch.where(where.inside.unsqueeze(-1), 0, rest)
+        return torch.where(where.polar.unsqueeze(-1), v, rest)
 
-    def derivative(self, v: Tensor, *, mu: float | Tensor | None = None, kink: Kink | None = None) -> FrameDerivative:
-        """c^ c^T + theta e e^T outside K and its polar cone."""
+    def derivative(
+        self, v: Tensor, *, mu: float | Tensor | None = None, kink: Kink = EXACT
+    ) -> BlockDerivative:
+        """c^ c^T + theta e e^T outside K and its polar cone; see the module for its third derivative."""
+        if mu is not None:
+            return self.proximal(v, expand_like(mu, v)[..., 0]).derivative()
+        return self.projection_derivative(v, kink)
+
+    def projection_derivative(self, v: Tensor, kink: Kink) -> FrameDerivative:
+        """`derivative` without smoothing."""
         where = self.locate(v)
-        kink = kink or Kink()
+        radius = expand_like(kink.radius, v)[..., 0]
+        outside = ~(where.inside | where.polar)
+        known = outside
+        if isinstance(kink.radius, Tensor) or kink.radius > 0:
+            where, known = self._move_to_boundary(v, where), torch.ones_like(outside)
         frame, along, across = where.frame, where.along, where.across
         pull, push = along * frame.sigma, across * frame.nu
-        total = pull + push
-        safe = torch.where(total > 0, total, 1)
-        theta = torch.where(total > 0, pull / safe, 0)
-        mixed = frame.sigma * frame.nu / safe.square()
-        third = torch.stack([across * mixed, -theta * push / safe * frame.slope / safe, -along * mixed], -1)
-        outside = ~(where.inside | where.polar)
+        total = torch.where(pull + push > 0, pull + push, 1)
+        theta = pull / total
+        third = torch.stack(
+            [
+                across * frame.sigma / total * frame.nu / total,
+                -theta * push / total * frame.slope / total,
+                -along * frame.sigma / total * frame.nu / total,
+            ],
+            -1,
+        )
         third = torch.where(outside.unsqueeze(-1), third, 0)
-        ones, zeros = torch.ones_like(theta), torch.zeros_like(theta)
-        values = torch.stack([ones, theta, zeros], -1)
-        values = torch.where(where.inside.unsqueeze(-1), 1, values)
-        values = torch.where(where.polar.unsqueeze(-1), 0, values)
+        # Largest and smallest elements: the zero on the normal becomes a one within `radius` of K, the one on the ray a
+        # zero within `radius` of the polar cone, and theta goes with them; at the apex everything is weak.
+        ray, normal = (~where.polar).to(v.dtype), where.inside.to(v.dtype)
+        theta = torch.where(where.inside, 1, torch.where(where.polar, 0, theta))
+        apex = v.norm(dim=-1) <= radius
+        near_polar, near_cone = (known & (along <= radius)) | apex, (known & (across <= radius)) | apex
+        if kink.weak == "max":
+            ray = torch.where(near_polar, 1, ray)
+            theta = torch.where(near_cone, 1, theta)
+            normal = torch.where(near_cone, 1, normal)
+        else:
+            ray = torch.where(near_polar, 0, ray)
+            theta = torch.where(near_polar, 0, theta)
+            normal = torch.where(near_cone, 0, normal)
         vectors = torch.stack([frame.ray, frame.tangent, frame.normal], -1)
-        return FrameDerivative(vectors, values, third)
+        return FrameDerivative(vectors, torch.stack([ray, theta, normal], -1), third)
+
+    def margin(self, v: Tensor) -> Tensor:
+        """Distance to the boundary of K or of its polar cone, whichever is nearer.
+
+        From outside both it is |d| or |p|, to rounding. From inside it is the least value of -v . n^ (or -v . c^) over the
+        boundary, found by a grid search with refinement: a minimum in one variable, accurate to about 1e-12 |v|.
+        """
+        where = self._move_to_boundary(v, self.locate(v))
+        return torch.minimum(where.along, where.across)
+
+    def _move_to_boundary(self, v: Tensor, where: Location) -> Location:
+        """For points inside K or its polar cone: the frame at the nearest boundary point; |p|, |d| as distances.
+
+        `along` becomes the distance from v to the boundary of the polar cone and `across` that to the boundary of K.
+        """
+        root = self._inner_root(v, where.polar)
+        inner = self.frame(root, v)
+        hidden = where.inside | where.polar
+        blended = [
+            torch.where(hidden.reshape(hidden.shape + (1,) * (new.dim() - hidden.dim())), new, old)
+            for new, old in zip(inner, where.frame, strict=True)
+        ]
+        depth = torch.where(where.polar, -(v * inner.ray).sum(-1), -(v * inner.normal).sum(-1)).clamp(min=0)
+        length = v.norm(dim=-1)
+        along = torch.where(where.polar, depth, torch.where(where.inside, length, where.along))
+        across = torch.where(where.inside, depth, torch.where(where.polar, length, where.across))
+        return Location(Frame(*blended), along, across, where.inside, where.polar)
+
+    def _inner_root(self, v: Tensor, polar: Tensor) -> Tensor:
+        """Minimise -v . c^ (where polar) or -v . n^ over the boundary. Parameters are sinh of a uniform grid."""
+        center = torch.zeros_like(v[..., 0])
+        # sinh(26) is about 1e11; each search looks one step to either side of the best point of the one before.
+        for count, width in [(193, 26.0)] + [(17, 0.6 / 4**level) for level in range(14)]:
+            offsets = torch.linspace(-width, width, count, dtype=v.dtype, device=v.device)
+            points = center + offsets.reshape(-1, *(1 for _ in center.shape))  # shape: (count, *batch)
+            frame = self.frame(torch.sinh(points), v)
+            facing = torch.where(polar.unsqueeze(-1), frame.ray, frame.normal)
+            best = (v * facing).sum(-1).argmax(0, keepdim=True)
+            center = points.gather(0, best).squeeze(0)
+        return torch.sinh(center)
+
+    @abc.abstractmethod
+    def proximal(self, v: Tensor, mu: Tensor) -> ProximalPoint:
+        """Solve y + mu grad F(y) = v for the barrier F of the cone."""

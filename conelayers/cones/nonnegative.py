@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from conelayers.cones.base import BlockDerivative, Cone, Kink, check_count, expand_like
+from conelayers.cones.base import EXACT, BlockDerivative, Cone, Kink, check_count, expand_like
 from conelayers.cones.spectral import Eigenvalues
 
 __all__ = ["DiagonalDerivative", "Nonnegative"]
@@ -65,7 +65,7 @@ class Nonnegative(Cone):
         return v.clamp(min=0) if mu is None else Eigenvalues(v, expand_like(mu, v)).y
 
     def derivative(
-        self, v: Tensor, *, mu: float | Tensor | None = None, kink: Kink = Kink()
+        self, v: Tensor, *, mu: float | Tensor | None = None, kink: Kink = EXACT
     ) -> DiagonalDerivative:
         """diag(1[v > 0]); for mu diag(y / (y + s)) with y - s = v and y s = mu."""
         if mu is not None:

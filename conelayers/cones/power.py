@@ -1,27 +1,350 @@
-"""The power cone and its dual."""
+"""The power cone and its dual.
+
+Projection by a root in one variable: Hien, "Differential properties of Euclidean projection onto power cone", Mathematical
+Methods of Operations Research 2015, Proposition 2.2, solved in logarithms.
+"""
 
 import dataclasses
+import functools
+import math
+from collections.abc import Hashable, Sequence
 
-from conelayers.cones.exponential import Exponential
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from conelayers.cones.barrier import ProximalPoint
+from conelayers.cones.base import EXACT, BlockDerivative, Cone, Kink, expand_like
+from conelayers.cones.curved import CurvedCone, Frame
+from conelayers.cones.roots import increasing_root
+from conelayers.errors import InvalidArgument
 
 __all__ = ["DualPower", "Power"]
 
+_LOG2 = math.log(2.0)
+
 
 @dataclasses.dataclass(frozen=True)
-class Power(Exponential):
-    """x."""
+class Power(CurvedCone):
+    """The cone {(x, y, z) : x^alpha y^(1 - alpha) >= |z|, x >= 0, y >= 0}, 0 < alpha < 1.
+
+    Its boundary is swept by the rays (X, Y, +-1) with X = exp((1 - alpha) r), Y = exp(-alpha r), and has the outward normals
+    (-alpha / X, -(1 - alpha) / Y, +-1). Both sheets meet smoothly in the rays (1, 0, 0) and (0, 1, 0).
+
+    Kinks: the boundaries of K and of its polar cone, with the smallest elements I - n^ n^T and 0, and the largest I and
+    c^ c^T; at the apex 0 and I. At z = 0, x > 0 > y the projection is differentiable, with eigenvalue theta = 0, 1 or
+    x / (x - 2 y) along z for alpha below, above or at 1/2; there D may change without a Lipschitz bound, and the
+    derivative of theta, where it exists, vanishes by symmetry.
+
+    Barrier for `mu`: -log(x^(2 alpha) y^(2 - 2 alpha) - z^2) - (1 - alpha) log x - alpha log y.
+
+    Raises:
+        InvalidArgument: alpha is not strictly between 0 and 1.
+    """
 
     alpha: float
 
-    def dual(self):
+    def __post_init__(self) -> None:
+        """Check the exponent."""
+        _check_exponent(self.alpha)
+
+    def dual(self) -> Cone:
+        """The dual power cone."""
         return DualPower(self.alpha)
 
+    def family(self) -> Hashable:
+        """Power cones of all exponents are computed together."""
+        return Power
+
+    @classmethod
+    def stack(cls, cones: Sequence[Cone]) -> Cone:
+        """Power cones with one exponent each."""
+        exponents = tuple(cone.alpha for cone in cones if isinstance(cone, Power))
+        return cones[0] if len(set(exponents)) == 1 else _Powers(exponents[0], exponents)
+
+    def exponent(self, like: Tensor) -> Tensor:
+        """alpha as a tensor that broadcasts against (*batch,)."""
+        return torch.as_tensor(self.alpha, dtype=like.dtype, device=like.device)
+
+    def frame(self, root: Tensor, v: Tensor) -> Frame:
+        """The ray (X, Y, s) and the normal (-alpha / X, -(1 - alpha) / Y, s), s the sign of z, in logarithms."""
+        a = self.exponent(v)
+        sign = torch.where(v[..., 2] < 0, -1.0, 1.0).to(v.dtype).expand(root.shape)
+        log_x, log_y = (1 - a) * root, -a * root
+        ray, ray_scale = _scaled_exp(log_x, log_y, sign)
+        normal, normal_scale = _scaled_exp(a.log() - log_x, torch.log1p(-a) - log_y, sign)
+        normal = normal * normal.new_tensor([-1.0, -1.0, 1.0])
+        ray_length, normal_length = ray.norm(dim=-1), normal.norm(dim=-1)
+        ray, normal = ray / ray_length.unsqueeze(-1), normal / normal_length.unsqueeze(-1)
+        log_ray, log_normal = ray_length.log() + ray_scale, normal_length.log() + normal_scale
+        product = log_x + log_y
+        log_sigma = product + log_normal - 2 * log_ray
+        log_nu = (a * (1 - a)).log() + log_ray - product - 2 * log_normal
+        log_scale = torch.maximum(log_sigma, log_nu)
+        scale = log_scale.clamp(min=math.log(torch.finfo(v.dtype).tiny) / 4).exp()
+        slope = (1 - a) * (ray[..., 0].square() + normal[..., 0].square())
+        slope = 3 * (slope - a * (ray[..., 1].square() + normal[..., 1].square())) - 2 * (1 - 2 * a)
+        tangent = -sign.unsqueeze(-1) * torch.linalg.cross(normal, ray)
+        sigma, nu = (log_sigma - log_scale).exp(), (log_nu - log_scale).exp()
+        return Frame(ray, tangent, normal, sigma, nu, slope / scale, scale)
+
+    def regions(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Interior of K, and the polar cone (-x / alpha)^alpha (-y / (1 - alpha))^(1 - alpha) >= |z|."""
+        a = self.exponent(v)
+        x, y, z = v.unbind(-1)
+        level = z.abs().log()
+        inside = (x > 0) & (y > 0) & (a * x.abs().log() + (1 - a) * y.abs().log() > level)
+        mean = a * ((-x).clamp(min=0).log() - a.log()) + (1 - a) * ((-y).clamp(min=0).log() - torch.log1p(-a))
+        return inside, (x <= 0) & (y <= 0) & (mean >= level)
+
+    def nearest(self, v: Tensor, outside: Tensor) -> Frame:
+        """Hien's root; the smooth rays (1, 0, 0) and (0, 1, 0) for z = 0."""
+        largest = v.abs().amax(-1, keepdim=True)
+        scaled = v / torch.where(largest > 0, largest, 1)
+        scaled = torch.where(scaled.abs() < torch.finfo(v.dtype).tiny ** 0.45, 0, scaled)
+        level = scaled[..., 2] == 0
+        scaled = torch.where((outside & ~level).unsqueeze(-1), scaled, scaled.new_tensor([1.0, 1.0, 2.0]))
+        with torch.no_grad():
+            x, y, z = scaled.unbind(-1)
+            a = self.exponent(v)
+            odds = _odds(x, y, z.abs(), a, torch.zeros_like(x), torch.zeros_like(x))
+            log_x, log_y, _ = _means(odds, x, y, z.abs(), a, torch.zeros_like(x))
+        frame = self.refine(v, log_x[0] - log_y[0])
+        return self._level_frame(v, frame, level)
+
+    def _level_frame(self, v: Tensor, frame: Frame, level: Tensor) -> Frame:
+        """The frame at (1, 0, 0) or (0, 1, 0), whichever is nearer, where `level`."""
+        first = v[..., 0] > v[..., 1]
+        a = torch.where(first, self.exponent(v), 1 - self.exponent(v))
+        axes = torch.eye(3, dtype=v.dtype, device=v.device)
+        one, zero = torch.ones_like(frame.sigma), torch.zeros_like(frame.sigma)
+        ray = torch.where(first.unsqueeze(-1), axes[0], axes[1])
+        special = Frame(
+            ray=ray,
+            tangent=axes[2].expand_as(ray),
+            normal=-ray[..., [1, 0, 2]],
+            sigma=torch.where(a < 0.5, zero, one),
+            nu=torch.where(a < 0.5, one, torch.where(a > 0.5, zero, 2 * one)),
+            slope=zero,
+            scale=one,
+        )
+        blended = [
+            torch.where(level.unsqueeze(-1) if new.dim() > level.dim() else level, new, old)
+            for new, old in zip(special, frame, strict=True)
+        ]
+        return Frame(*blended)
+
+    def proximal(self, v: Tensor, mu: Tensor) -> ProximalPoint:
+        """See `_proximal`."""
+        return _proximal(v, mu, self.exponent(v), None)
+
 
 @dataclasses.dataclass(frozen=True)
-class DualPower(Exponential):
-    """x."""
+class _Powers(Power):
+    """Power cones with one exponent each: points have the shape (*batch, len(alphas), 3)."""
+
+    alphas: tuple[float, ...]
+
+    def exponent(self, like: Tensor) -> Tensor:
+        """The exponents, shape (len(alphas),)."""
+        return _exponents(self.alphas, like.dtype, like.device)
+
+
+@dataclasses.dataclass(frozen=True)
+class DualPower(Cone):
+    """The dual of the power cone, {(u, v, w) : (u / alpha)^alpha (v / (1 - alpha))^(1 - alpha) >= |w|, u, v >= 0}.
+
+    Projection and derivative by Moreau's identity, Pi_{K*}(v) = v + Pi_K(-v) and D_{K*}(v) = I - D_K(-v), so the smallest
+    element of one belongs to the largest of the other. Barrier for `mu`: that of the power cone at
+    (u / alpha, v / (1 - alpha), w).
+
+    Raises:
+        InvalidArgument: alpha is not strictly between 0 and 1.
+    """
 
     alpha: float
 
-    def dual(self):
+    def __post_init__(self) -> None:
+        """Check the exponent."""
+        _check_exponent(self.alpha)
+
+    @property
+    def dim(self) -> int:
+        """Three rows."""
+        return 3
+
+    @property
+    def primal(self) -> Power:
+        """The power cone of the same exponent."""
         return Power(self.alpha)
+
+    def dual(self) -> Power:
+        """The power cone."""
+        return self.primal
+
+    def family(self) -> Hashable:
+        """Dual power cones of all exponents are computed together."""
+        return DualPower
+
+    @classmethod
+    def stack(cls, cones: Sequence[Cone]) -> Cone:
+        """Dual power cones with one exponent each."""
+        exponents = tuple(cone.alpha for cone in cones if isinstance(cone, DualPower))
+        return cones[0] if len(set(exponents)) == 1 else _DualPowers(exponents[0], exponents)
+
+    def project(self, v: Tensor, *, mu: float | Tensor | None = None) -> Tensor:
+        """Nearest point, or the proximal point for mu."""
+        if mu is None:
+            return -self.primal.polar_part(-v)
+        return self._proximal(v, mu).restored()
+
+    def derivative(
+        self, v: Tensor, *, mu: float | Tensor | None = None, kink: Kink = EXACT
+    ) -> BlockDerivative:
+        """I - D_K(-v), or the Jacobian of the proximal map for mu."""
+        if mu is None:
+            return self.primal.projection_derivative(-v, kink.opposite()).complement()
+        return self._proximal(v, mu).derivative()
+
+    def margin(self, v: Tensor) -> Tensor:
+        """That of the power cone at -v."""
+        return self.primal.margin(-v)
+
+    def _proximal(self, v: Tensor, mu: float | Tensor) -> ProximalPoint:
+        a = self.primal.exponent(v)
+        return _proximal(v, expand_like(mu, v)[..., 0], a, -a * a.log() - (1 - a) * torch.log1p(-a))
+
+
+@dataclasses.dataclass(frozen=True)
+class _DualPowers(DualPower):
+    """Dual power cones with one exponent each."""
+
+    alphas: tuple[float, ...]
+
+    @property
+    def primal(self) -> Power:
+        """The power cones of the same exponents."""
+        return _Powers(self.alpha, self.alphas)
+
+
+def _check_exponent(alpha: float) -> None:
+    if not 0.0 < alpha < 1.0:
+        raise InvalidArgument(f"alpha must lie strictly between 0 and 1, got {alpha!r}.")
+
+
+@functools.lru_cache(maxsize=256)
+def _exponents(alphas: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.tensor(alphas, dtype=dtype, device=device)
+
+
+def _scaled_exp(log_x: Tensor, log_y: Tensor, sign: Tensor) -> tuple[Tensor, Tensor]:
+    """(exp(log_x), exp(log_y), sign) divided by its largest entry, and the logarithm of that entry."""
+    scale = torch.maximum(log_x, log_y).clamp(min=0)
+    return torch.stack([(log_x - scale).exp(), (log_y - scale).exp(), sign * (-scale).exp()], -1), scale
+
+
+def _mean(linear: Tensor, log_constant: Tensor) -> tuple[Tensor, Tensor]:
+    """log t and linear / sqrt(linear^2 + 4 c) for the positive root t of t^2 - linear t - c = 0, c = exp(log_constant)."""
+    log_linear = linear.abs().log()
+    log_spread = torch.logaddexp(2 * log_linear, log_constant + 2 * _LOG2) / 2
+    log_larger = torch.logaddexp(log_linear, log_spread) - _LOG2
+    log_root = torch.where(linear > 0, log_larger, log_constant - log_larger)
+    return log_root, linear.sign() * (log_linear - log_spread).exp()
+
+
+def _means(
+    odds: Tensor, x: Tensor, y: Tensor, z: Tensor, a: Tensor, mu: Tensor
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], Tensor]:
+    """`_mean` of x and of y at third coordinate z sigmoid(odds), and log(z^2 sigmoid(odds) sigmoid(-odds))."""
+    log_product = 2 * z.log() - softplus(odds) - softplus(-odds)
+    mean_x = _mean(x, torch.logaddexp(a.log() + log_product, ((1 + a) * mu).log()))
+    mean_y = _mean(y, torch.logaddexp(torch.log1p(-a) + log_product, ((2 - a) * mu).log()))
+    return mean_x, mean_y, log_product
+
+
+def _odds(x: Tensor, y: Tensor, z: Tensor, a: Tensor, mu: Tensor, shift: Tensor) -> Tensor:
+    """Root t = log(p_z / (z - p_z)) of Hien's equation, with or without smoothing.
+
+    With p_x the positive root of p_x^2 - x p_x - (a p_z (z - p_z) + (1 + a) mu) = 0 and p_y likewise, it reads
+
+        a log p_x + (1 - a) log p_y + shift = 1/2 log(p_z^2 + 2 mu e^t),
+
+    whose two sides differ by a function of t that is strictly monotone, because with sigma = sigmoid(t) and G in [0, 1] the
+    slope at mu = 0 is (1 - sigma)(1 - G) + sigma G. (The direct form in p_z cancels near the faces.) Where both x and y are
+    positive it flattens for large t but is linear in z - p_z; where both are negative it is linear in p_z for small t.
+    """
+    log_z = z.log()
+    bound = (1000 / torch.minimum(a, 1 - a)).expand(x.shape)
+    log_mu = (2 * mu).log()
+
+    def evaluate(odds: Tensor) -> tuple[Tensor, Tensor]:
+        (log_px, share_x), (log_py, share_y), log_product = _means(odds, x, y, z, a, mu)
+        log_square = 2 * (log_z - softplus(-odds))
+        log_total = torch.logaddexp(log_square, log_mu + odds)
+        value = log_total / 2 - a * log_px - (1 - a) * log_py - shift
+        high, low = odds.sigmoid(), (-odds).sigmoid()
+        parts = a * (1 - share_x) * _fraction(a.log() + log_product, (1 + a) * mu)
+        parts = (parts + (1 - a) * (1 - share_y) * _fraction(torch.log1p(-a) + log_product, (2 - a) * mu)) / 2
+        kept = (log_square - log_total).exp()
+        slope = (high - low) * parts + low * kept + (1 - kept) / 2
+        step = value / slope
+        rest, point = low * (1 + high * step), high * (1 - low * step)
+        in_rest = (x > 0) & (y > 0) & (odds > 0) & (rest > 0) & (rest < 1)
+        in_point = (x < 0) & (y < 0) & (odds < 0) & (point > 0) & (point < 1)
+        proposal = torch.where(in_rest, torch.log1p(-rest) - rest.log(), odds - step)
+        return value, torch.where(in_point, point.log() - torch.log1p(-point), proposal)
+
+    return increasing_root(evaluate, torch.zeros_like(x), -bound, bound)
+
+
+def _fraction(log_part: Tensor, other: Tensor) -> Tensor:
+    """part / (part + other)."""
+    return (log_part - torch.logaddexp(log_part, other.log())).exp()
+
+
+def _proximal(v: Tensor, mu: Tensor, a: Tensor, shift: Tensor | None) -> ProximalPoint:
+    """Proximal point for the barrier -log(w^2 - z^2) - (1 - a) log x - a log y, w = e^shift x^a y^(1 - a).
+
+    With g = mu / (w^2 - z^2) the third row gives z = v_z / (1 + 2 g) and the others quadratic equations for x and y; g
+    follows from `_odds` as e^-t / 2. The logarithm splits in the two concave functions w - z and w + z.
+    """
+    size = torch.maximum(v.abs().amax(-1), mu.sqrt())
+    x, y, z = (v / size.unsqueeze(-1)).unbind(-1)
+    mu = (mu / size.square()).expand(x.shape)
+    shift = torch.zeros_like(a) if shift is None else shift
+    with torch.no_grad():
+        odds = _odds(x, y, z.abs(), a, mu, shift)
+    (log_x, _), (log_y, _), _ = _means(odds, x, y, z.abs(), a, mu)
+    px, py, pz = log_x.exp(), log_y.exp(), z * odds.sigmoid()
+    product = 2 * mu * odds.exp()  # w^2 - z^2
+    w = (pz.square() + product).sqrt()
+    near = product / (w + pz.abs())
+    psi = torch.stack([torch.where(pz > 0, near, w - pz), torch.where(pz > 0, w + pz, near)], -1)
+    one = torch.ones_like(px)
+    gradient = torch.stack([a * w / px, (1 - a) * w / py], -1)
+    third = _third_of_mean(a, w, px, py)
+    return ProximalPoint(
+        size=size,
+        point=torch.stack([px, py, pz], -1),
+        mu=mu,
+        eta=mu.unsqueeze(-1) / psi,
+        gradients=torch.stack(
+            [torch.cat([gradient, -one.unsqueeze(-1)], -1), torch.cat([gradient, one.unsqueeze(-1)], -1)], -1
+        ),
+        direction=torch.stack([1 / px, -1 / py, torch.zeros_like(px)], -1),
+        weight=a * (1 - a) * w,
+        third=third,
+        logs=torch.stack([1 - a, a, torch.zeros_like(a)], -1),
+    )
+
+
+def _third_of_mean(a: Tensor, w: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Third derivative of w = x^a y^(1 - a). shape: (*batch, 3, 3, 3)."""
+    third = w.new_zeros(*w.shape, 3, 3, 3)
+    base = a * (1 - a) * w
+    third[..., 0, 0, 0] = base * (2 - a) / x**3
+    third[..., 1, 1, 1] = base * (1 + a) / y**3
+    xxy, xyy = -base * (1 - a) / (x * x * y), -base * a / (x * y * y)
+    third[..., 0, 0, 1] = third[..., 0, 1, 0] = third[..., 1, 0, 0] = xxy
+    third[..., 0, 1, 1] = third[..., 1, 0, 1] = third[..., 1, 1, 0] = xyy
+    return third

@@ -6,7 +6,7 @@ import math
 import torch
 from torch import Tensor
 
-from conelayers.cones.base import BlockDerivative, Cone, Kink, check_count, expand_like
+from conelayers.cones.base import EXACT, BlockDerivative, Cone, Kink, check_count, expand_like
 from conelayers.cones.nonnegative import Nonnegative
 from conelayers.cones.spectral import Eigenvalues
 
@@ -118,7 +118,7 @@ class SecondOrder(Cone):
         projected = torch.cat([(high + low) / 2, (high - low) / 2 * unit], -1)
         return projected if mu is not None else torch.where(v[..., :1] >= v[..., 1:].norm(dim=-1, keepdim=True), v, projected)
 
-    def derivative(self, v: Tensor, *, mu: float | Tensor | None = None, kink: Kink = Kink()) -> BlockDerivative:
+    def derivative(self, v: Tensor, *, mu: float | Tensor | None = None, kink: Kink = EXACT) -> BlockDerivative:
         """Divided differences of f at the two eigenvalues."""
         if self.dim == 1:
             return Nonnegative(1).derivative(v, mu=mu, kink=kink)

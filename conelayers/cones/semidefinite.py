@@ -5,7 +5,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from conelayers.cones.base import BlockDerivative, Cone, Kink, check_count, expand_like
+from conelayers.cones.base import EXACT, BlockDerivative, Cone, Kink, check_count, expand_like
 from conelayers.cones.spectral import Eigenvalues
 from conelayers.cones.svec import smat, svec, svec_basis, svec_size, triangle
 
@@ -83,7 +83,7 @@ class PositiveSemidefinite(Cone):
         return svec((basis * values.unsqueeze(-2)) @ basis.mT)
 
     def derivative(
-        self, v: Tensor, *, mu: float | Tensor | None = None, kink: Kink = Kink()
+        self, v: Tensor, *, mu: float | Tensor | None = None, kink: Kink = EXACT
     ) -> SemidefiniteDerivative:
         """First divided differences of the eigenvalues, in their eigenbasis."""
         values, basis = torch.linalg.eigh(smat(v))

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from conelayers.cones.base import Cone, Kink, check_count
+from conelayers.cones.base import EXACT, Cone, Kink, check_count
 from conelayers.cones.nonnegative import DiagonalDerivative
 
 __all__ = ["Free", "Zero"]
@@ -36,7 +36,7 @@ class Zero(Cone):
         return torch.zeros_like(v)
 
     def derivative(
-        self, v: Tensor, *, mu: float | Tensor | None = None, kink: Kink = Kink()
+        self, v: Tensor, *, mu: float | Tensor | None = None, kink: Kink = EXACT
     ) -> DiagonalDerivative:
         """The zero matrix: the projection is linear and has no kinks."""
         return DiagonalDerivative(torch.zeros_like(v))
@@ -70,7 +70,7 @@ class Free(Cone):
         return v.clone()
 
     def derivative(
-        self, v: Tensor, *, mu: float | Tensor | None = None, kink: Kink = Kink()
+        self, v: Tensor, *, mu: float | Tensor | None = None, kink: Kink = EXACT
     ) -> DiagonalDerivative:
         """The identity: the projection is linear and has no kinks."""
         return DiagonalDerivative(torch.ones_like(v))
