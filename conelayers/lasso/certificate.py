@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from conelayers.lasso.problem import Problem
-from conelayers.lasso.support import Support, newton_matrix
+from conelayers.lasso.support import Support, SupportSystem
 
 __all__ = ["SupportCertificate", "certify"]
 
@@ -53,9 +53,10 @@ def certify(problem: Problem, coef: Tensor, intercept: Tensor, radius: float = 1
         sub = problem.restrict(support.features)
         local = coef[support.features]
         hessian = problem.datafit.hessian(sub.predictions(local, intercept), problem.y, problem.weights)
-        matrix = newton_matrix(
+        system = SupportSystem(
             sub.design, hessian, sub.term, local, support.entries, problem.fit_intercept, problem.datafit
         )
+        matrix = system.matrix()
         root = matrix.diagonal().abs().clamp_min(torch.finfo(matrix.dtype).tiny).rsqrt()
         sizes = torch.linalg.eigvalsh(matrix * root[:, None] * root) if root.numel() else matrix.new_ones(1)
         smallest = float(sizes[0]) if problem.term.convex else float(sizes.abs().min())

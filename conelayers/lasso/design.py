@@ -7,6 +7,7 @@ the Gram matrix of that submatrix, so nothing of size p x p (or of size n x p fo
 from __future__ import annotations
 
 import abc
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,8 +121,11 @@ class _Product:
 
     @staticmethod
     def _times(matrix: Any, vectors: Tensor) -> Tensor:
-        flat = vectors.detach().reshape(-1, vectors.shape[-1]).numpy()
-        return torch.from_numpy(np.ascontiguousarray((matrix @ flat.T).T)).reshape(*vectors.shape[:-1], -1)
+        # explicit sizes: a support may be empty, and then -1 is ambiguous
+        batch = vectors.shape[:-1]
+        flat = vectors.detach().reshape(math.prod(batch), vectors.shape[-1]).numpy()
+        out = np.ascontiguousarray((matrix @ flat.T).T)
+        return torch.from_numpy(out).reshape(*batch, matrix.shape[0])
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from conelayers.lasso.design import DenseDesign, Design
 from conelayers.lasso.penalties import Penalty
 from conelayers.lasso.problem import Problem
 from conelayers.lasso.solvers import Solver
-from conelayers.lasso.support import Support, newton_matrix, solve_symmetric
+from conelayers.lasso.support import Support, SupportSystem
 
 __all__ = ["SupportEquation"]
 
@@ -29,7 +29,17 @@ class _Point:
     coef: Tensor
     eta: Tensor
     hessian: Tensor
-    matrix: Tensor
+    system: SupportSystem
+
+
+def _along(function, primals: tuple[Tensor, ...], tangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Directional derivative of a tuple-valued function as the transpose of its transpose.
+
+    Forward mode cannot be nested, and this code runs inside it.
+    """
+    outputs, pull = torch.func.vjp(function, *primals)
+    _, push = torch.func.vjp(pull, tuple(torch.zeros_like(z) for z in outputs))
+    return push(tangents)[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +75,7 @@ class SupportEquation(Equation):
 
     def _items(self, tensors: Sequence[Tensor], dims: Sequence[int], batch: torch.Size) -> list[tuple[Tensor, ...]]:
         flat = [
-            x.expand(*batch, *x.shape[x.ndim - d :]).reshape(-1, *x.shape[x.ndim - d :])
+            x.expand((*batch, *x.shape[x.ndim - d :])).reshape((-1, *x.shape[x.ndim - d :]))
             for x, d in zip(tensors, dims, strict=True)
         ]
         return list(zip(*flat, strict=True)) if flat else [()]
@@ -95,7 +105,7 @@ class SupportEquation(Equation):
         ]
         coef = torch.stack([r.coef for r in results])
         intercept = torch.stack([r.intercept for r in results])
-        return coef.reshape(*batch, *coef.shape[1:]), intercept.reshape(*batch, *intercept.shape[1:])
+        return coef.reshape((*batch, *coef.shape[1:])), intercept.reshape((*batch, *intercept.shape[1:]))
 
     def _linearize(self, inputs: tuple[Tensor, ...], coef: Tensor, intercept: Tensor) -> _Point:
         problem = self.problem(inputs)
@@ -105,10 +115,10 @@ class SupportEquation(Equation):
         local = coef[support.features]
         eta = sub.predictions(local, intercept)
         hessian = self.datafit.hessian(eta, problem.y, problem.weights)
-        matrix = newton_matrix(
+        system = SupportSystem(
             sub.design, hessian, sub.term, local, support.entries, self.fit_intercept, self.datafit
         )
-        return _Point(sub.design, support.features, support.entries, local, eta, hessian, matrix)
+        return _Point(sub.design, support.features, support.entries, local, eta, hessian, system)
 
     def _expand(self, point: _Point, solution: Tensor, intercept: Tensor) -> tuple[Tensor, Tensor]:
         """A vector of the support's system as (entries of the features in use, intercept)."""
@@ -136,7 +146,7 @@ class SupportEquation(Equation):
         rhs = g_local.flatten()[point.entries]
         if self.fit_intercept:
             rhs = torch.cat([rhs, g_intercept.reshape(-1)])
-        u, shift = self._expand(point, solve_symmetric(point.matrix, rhs), intercept)
+        u, shift = self._expand(point, point.system.solve(rhs), intercept)
         q = point.design.matmul(u) + shift  # shape: that of eta
         curved = self.datafit.times_hessian(point.hessian, q)
         grads: list[Tensor | None] = [None] * len(inputs)
@@ -172,7 +182,7 @@ class SupportEquation(Equation):
         stacked: list[Tensor | None] = []
         for column in zip(*grads, strict=True):
             kept = [g for g in column if g is not None]
-            stacked.append(torch.stack(kept).reshape(*batch, *kept[0].shape) if kept else None)
+            stacked.append(torch.stack(kept).reshape((*batch, *kept[0].shape)) if kept else None)
         return tuple(stacked)
 
     def _push(self, inputs, outputs, tangents) -> tuple[Tensor, Tensor]:
@@ -181,8 +191,8 @@ class SupportEquation(Equation):
         *dX, dy, dweights = tangents[: len(inputs) - len(theta)]
         point = self._linearize(inputs, coef, intercept)
         parts = self._parts(point.features, point.coef, tuple(coef.shape))
-        _, (dslope, held) = torch.func.jvp(parts, theta, tuple(tangents[len(inputs) - len(theta) :]))
-        _, moved = torch.func.jvp(lambda t, w: self.datafit.gradient(point.eta, t, w), (y, weights), (dy, dweights))
+        dslope, held = _along(parts, theta, tuple(tangents[len(inputs) - len(theta) :]))
+        (moved,) = _along(lambda t, w: (self.datafit.gradient(point.eta, t, w),), (y, weights), (dy, dweights))
         deta = point.design.matmul(held)
         lift = torch.zeros_like(point.coef)
         if dX:
@@ -193,7 +203,7 @@ class SupportEquation(Equation):
         rhs = (point.design.rmatmul(moved) + lift + dslope).flatten()[point.entries]
         if self.fit_intercept:
             rhs = torch.cat([rhs, moved.sum(0).reshape(-1)])
-        u, shift = self._expand(point, solve_symmetric(point.matrix, -rhs), intercept)
+        u, shift = self._expand(point, point.system.solve(-rhs), intercept)
         return torch.zeros_like(coef).index_copy(0, point.features, u + held), shift
 
     def pushforward(self, inputs, outputs, tangents) -> tuple[Tensor | None, ...]:

@@ -122,7 +122,7 @@ class ProximalModel:
         equation = SupportEquation(
             self.datafit, self.penalty, self.solver, self.fit_intercept, design, target.ndim, start
         )
-        if isinstance(design, DenseDesign):
+        if isinstance(design, DenseDesign) and isinstance(X, Tensor):
             equation = replace(equation, design=None)
             inputs = [design.matrix, *inputs]
         coef, intercept = implicit(equation, *inputs)

@@ -18,10 +18,10 @@ from torch import Tensor
 
 from conelayers.errors import RegularityWarning
 from conelayers.lasso.datafits import Datafit, Multinomial
-from conelayers.lasso.design import Design
+from conelayers.lasso.design import Design, SparseDesign
 from conelayers.lasso.terms import Term
 
-__all__ = ["Support", "newton_matrix", "solve_symmetric"]
+__all__ = ["Support", "SupportSystem", "solve_symmetric"]
 
 
 @dataclass(frozen=True)
@@ -73,35 +73,59 @@ def _data_blocks(design: Design, hessian: Tensor, entries: Tensor, outputs: int 
     return block, sums[feature, output]
 
 
-def newton_matrix(
-    design: Design, hessian: Tensor, term: Term, coef: Tensor, entries: Tensor, fit_intercept: bool, datafit: Datafit
-) -> Tensor:
+@dataclass(frozen=True)
+class SupportSystem:
     """J on the support, differentiable in the Hessian, the coefficients and the numbers of the term.
 
-    Args:
+    Attributes:
         design: Columns of the support's features.
         hessian: `Datafit.hessian` at the solution, shape (n,) or (n, K, K).
         term: The term restricted to these features.
         coef: The coefficients of these features.
         entries: See `Support`.
         fit_intercept: Whether the intercept is an unknown; its rows come last.
-        datafit: Tells the number of outputs and whether predictions may shift freely.
-
-    Returns:
-        Shape (s + q, s + q), with q = 0 without an intercept.
+        datafit: Tells whether predictions may shift freely.
     """
-    outputs = coef.shape[1] if coef.ndim == 2 else None
-    block, border = _data_blocks(design, hessian, entries, outputs)
-    curvature = term.curvature(coef, entries)
-    block = block + (torch.diag(curvature) if curvature.ndim == 1 else curvature)
-    if not fit_intercept:
-        return block
-    total = hessian.sum(0)
-    corner = total.reshape(1, 1) if outputs is None else (torch.diag(total.expand(outputs)) if total.ndim == 0 else total)
-    if isinstance(datafit, Multinomial):
-        # softmax does not see a common shift of the intercepts; their sum is fixed at zero
-        corner = corner + torch.full_like(corner, float(total.detach().diagonal().mean()))
-    return torch.cat([torch.cat([block, border], 1), torch.cat([border.mT, corner], 1)])
+
+    design: Design
+    hessian: Tensor
+    term: Term
+    coef: Tensor
+    entries: Tensor
+    fit_intercept: bool
+    datafit: Datafit
+
+    def matrix(self) -> Tensor:
+        """J, shape (s + q, s + q), with q = 0 without an intercept."""
+        outputs = self.coef.shape[1] if self.coef.ndim == 2 else None
+        block, border = _data_blocks(self.design, self.hessian, self.entries, outputs)
+        curvature = self.term.curvature(self.coef, self.entries)
+        block = block + (torch.diag(curvature) if curvature.ndim == 1 else curvature)
+        if not self.fit_intercept:
+            return block
+        corner = self.hessian.sum(0)
+        if outputs is None:
+            corner = corner.reshape(1, 1)
+        elif corner.ndim == 0:
+            corner = torch.diag(corner.expand(outputs))
+        if isinstance(self.datafit, Multinomial):
+            # softmax does not see a common shift of the intercepts; their sum is fixed at zero
+            corner = corner + torch.full_like(corner, float(corner.detach().diagonal().mean()))
+        return torch.cat([torch.cat([block, border], 1), torch.cat([border.mT, corner], 1)])
+
+    def solve(self, rhs: Tensor, warn: bool = True) -> Tensor:
+        """Solve J u = rhs, rhs of shape (*batch, s + q)."""
+        recorded = torch.is_grad_enabled() and (self.hessian.requires_grad or rhs.requires_grad)
+        large = isinstance(self.design, SparseDesign) and self.entries.numel() > 150
+        whole = self.coef.ndim == 1 and self.entries.numel() == self.coef.numel()
+        if large and whole and not recorded and rhs.ndim == 1:
+            curvature = self.term.curvature(self.coef, self.entries)
+            if curvature.ndim == 1 and not (torch.is_grad_enabled() and curvature.requires_grad):
+                parts = (self.design, self.hessian, curvature, rhs, self.fit_intercept)
+                out = conjugate_gradient(*parts, rtol=1e-13, most=300)
+                if out is not None:
+                    return out
+        return solve_symmetric(self.matrix(), rhs, warn)
 
 
 def solve_symmetric(matrix: Tensor, rhs: Tensor, warn: bool = True) -> Tensor:
@@ -112,14 +136,9 @@ def solve_symmetric(matrix: Tensor, rhs: Tensor, warn: bool = True) -> Tensor:
     """
     if matrix.shape[0] == 0:
         return rhs
-    with torch.no_grad():
-        fixed = matrix.detach()
-        root = fixed.diagonal().abs().clamp_min(torch.finfo(fixed.dtype).tiny).rsqrt()
-        factor, info = torch.linalg.cholesky_ex(fixed * root[:, None] * root)
-        regular = int(info) == 0 and float(factor.diagonal().min()) > 1e-7
-        if not regular:  # indefinite (nonconvex penalties) or singular
-            sizes = torch.linalg.eigvalsh(fixed * root[:, None] * root).abs()
-            regular = bool(sizes.min() > 1e-13 * sizes.max())
+    factor, root, regular = _factorize(matrix.detach())
+    if regular and factor is not None and not (torch.is_grad_enabled() and matrix.requires_grad):
+        return root * torch.cholesky_solve((root * rhs)[..., None], factor)[..., 0]
     if regular:
         return torch.linalg.solve(matrix, rhs[..., None])[..., 0]
     if warn:
@@ -130,3 +149,54 @@ def solve_symmetric(matrix: Tensor, rhs: Tensor, warn: bool = True) -> Tensor:
             stacklevel=2,
         )
     return (torch.linalg.pinv(matrix, hermitian=True, rtol=1e-12) @ rhs[..., None])[..., 0]
+
+
+@torch.no_grad()
+def _factorize(matrix: Tensor) -> tuple[Tensor | None, Tensor, bool]:
+    """Cholesky factor scaled to unit diagonal (None if indefinite), the scaling, and whether J is regular."""
+    root = matrix.diagonal().abs().clamp_min(torch.finfo(matrix.dtype).tiny).rsqrt()
+    scaled = matrix * root[:, None] * root
+    factor, info = torch.linalg.cholesky_ex(scaled)
+    if int(info) == 0 and float(factor.diagonal().min()) > 1e-7:
+        return factor, root, True
+    sizes = torch.linalg.eigvalsh(scaled).abs()  # indefinite (nonconvex penalties) or singular
+    return None, root, bool(sizes.min() > 1e-13 * sizes.max())
+
+
+def conjugate_gradient(
+    design: Design, hessian: Tensor, curvature: Tensor, rhs: Tensor, fit_intercept: bool, rtol: float, most: int
+) -> Tensor | None:
+    """Solve J u = rhs without forming J, for a single output and a diagonal curvature; None if it does not converge.
+
+    Conjugate gradients with the diagonal as preconditioner; a product costs two products with the support's columns.
+    """
+    diagonal = design.squared_norms(hessian) + curvature
+    if fit_intercept:
+        diagonal = torch.cat([diagonal, hessian.sum().reshape(1)])
+    if not bool((diagonal > 0).all()):
+        return None
+    size = curvature.numel()
+
+    def product(v: Tensor) -> Tensor:
+        eta = design.matmul(v[:size])
+        eta = hessian * (eta + v[size]) if fit_intercept else hessian * eta
+        out = design.rmatmul(eta) + curvature * v[:size]
+        return torch.cat([out, eta.sum().reshape(1)]) if fit_intercept else out
+
+    u, r = torch.zeros_like(rhs), rhs
+    z = r / diagonal
+    direction, rz = z, float(r @ z)
+    goal = rtol * float(torch.linalg.vector_norm(rhs / diagonal.sqrt()))
+    for _ in range(most):
+        if rz <= goal * goal:
+            return u
+        moved = product(direction)
+        bend = float(direction @ moved)
+        if not bend > 0:
+            return None
+        u = u + (rz / bend) * direction
+        r = r - (rz / bend) * moved
+        z = r / diagonal
+        previous, rz = rz, float(r @ z)
+        direction = z + (rz / previous) * direction
+    return u if rz <= goal * goal else None

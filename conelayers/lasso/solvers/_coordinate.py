@@ -1,21 +1,41 @@
-"""Coordinate descent on a small quadratic with a separable term, compiled by numba and cached on disk."""
+"""Coordinate descent on a quadratic with a separable term, compiled by numba and cached on disk.
+
+The model is (Xw)'H(Xw)/2 over steps from a starting point, H = diag(h), plus linear, l1 and l2 parts and bounds. Two forms:
+on the Gram matrix of a dense design, and on the columns of a sparse one, where a step costs the entries of its column.
+"""
 
 from __future__ import annotations
 
 import numba
 import numpy as np
 
-__all__ = ["descend"]
+__all__ = ["descend_columns", "descend_gram"]
 
 
-@numba.njit(cache=True, fastmath=False)
-def descend(Q, gradient, w, linear, l1, l2, lower, upper, epochs, target):
-    """Minimise w'Qw/2 - q'w + sum_j linear_j w_j + l1_j |w_j| + l2_j w_j^2 / 2 over lower <= w <= upper, in place.
+@numba.njit(cache=True, inline="always")
+def _update(w, slope, own, linear, l1, l2, lower, upper):
+    # exact minimiser in one coordinate, from its slope and curvatures
+    curvature = own + l2
+    if curvature <= 0.0:
+        return w
+    z = own * w - slope - linear
+    if z > l1:
+        new = (z - l1) / curvature
+    elif z < -l1:
+        new = (z + l1) / curvature
+    else:
+        new = 0.0
+    return min(max(new, lower), upper)
+
+
+@numba.njit(cache=True)
+def descend_gram(Q, gradient, w, linear, l1, l2, lower, upper, epochs, target):
+    """Minimise with the Gram matrix in memory, in place.
 
     Args:
-        Q: Symmetric, shape (k, k), C-contiguous.
-        gradient: Q w - q at the starting point; updated.
-        w: Starting point; updated.
+        Q: X'HX, shape (k, k), C-contiguous.
+        gradient: Slope of the quadratic at the starting point, shape (k,); updated.
+        w: Starting point, shape (k,); updated.
         linear: Shape (k,); so are l1, l2, lower, upper.
         l1: Thresholds.
         l2: Curvatures.
@@ -31,30 +51,77 @@ def descend(Q, gradient, w, linear, l1, l2, lower, upper, epochs, target):
     for epoch in range(epochs):
         worst = 0.0
         for j in range(k):
-            curvature = Q[j, j] + l2[j]
-            if curvature <= 0.0:
-                continue
             old = w[j]
-            z = Q[j, j] * old - gradient[j] - linear[j]
-            if z > l1[j]:
-                new = (z - l1[j]) / curvature
-            elif z < -l1[j]:
-                new = (z + l1[j]) / curvature
-            else:
-                new = 0.0
-            new = min(max(new, lower[j]), upper[j])
+            new = _update(old, gradient[j], Q[j, j], linear[j], l1[j], l2[j], lower[j], upper[j])
             step = new - old
             if step != 0.0:
                 w[j] = new
                 for i in range(k):
                     gradient[i] += step * Q[j, i]
-                worst = max(worst, abs(step) * curvature)
+                worst = max(worst, abs(step) * (Q[j, j] + l2[j]))
         if worst <= target:
             return epoch + 1
     return epochs
 
 
-def warm_up() -> None:
-    """Compile, or load from the cache, before anything is timed."""
-    one = np.ones(1)
-    descend(np.ones((1, 1)), -one, 0 * one, 0 * one, 0 * one, 0 * one, -one, one, 1, 0.0)
+@numba.njit(cache=True)
+def descend_columns(
+    indptr, indices, data, h, r, fit_intercept, w, linear, l1, l2, lower, upper, epochs, target
+):
+    """Minimise with the slope in the predictions in memory, in place.
+
+    Args:
+        indptr: Columns of X, compressed.
+        indices: Rows of the entries.
+        data: The entries.
+        h: Curvature of the model in each prediction, shape (n,).
+        r: Slope of the model in each prediction, shape (n,); updated.
+        fit_intercept: Whether an intercept is minimised over as well.
+        w: Starting point, shape (k,); updated.
+        linear: Shape (k,); so are l1, l2, lower, upper.
+        l1: Thresholds.
+        l2: Curvatures.
+        lower: Lower bounds.
+        upper: Upper bounds.
+        epochs: Most full sweeps (each followed by sweeps over the nonzero coordinates).
+        target: Stop when no coordinate's step, times its curvature, exceeds this in a full sweep.
+
+    Returns:
+        Change of the intercept.
+    """
+    k, total, shift = w.shape[0], h.sum(), 0.0
+    own = np.zeros(k)
+    for j in range(k):
+        for a in range(indptr[j], indptr[j + 1]):
+            own[j] += h[indices[a]] * data[a] * data[a]
+    for _ in range(epochs):
+        first = 0.0
+        for sweep in range(10):
+            worst = 0.0
+            for j in range(k):
+                old = w[j]
+                if sweep > 0 and old == 0.0:
+                    continue
+                slope = 0.0
+                for a in range(indptr[j], indptr[j + 1]):
+                    slope += r[indices[a]] * data[a]
+                new = _update(old, slope, own[j], linear[j], l1[j], l2[j], lower[j], upper[j])
+                step = new - old
+                if step != 0.0:
+                    w[j] = new
+                    for a in range(indptr[j], indptr[j + 1]):
+                        r[indices[a]] += step * h[indices[a]] * data[a]
+                    worst = max(worst, abs(step) * (own[j] + l2[j]))
+            if fit_intercept and total > 0.0:
+                move = -r.sum() / total
+                shift += move
+                for i in range(r.shape[0]):
+                    r[i] += move * h[i]
+                worst = max(worst, abs(move) * total)
+            if sweep == 0:
+                first = worst
+            if worst <= max(0.1 * first, target):
+                break
+        if first <= target:
+            break
+    return shift

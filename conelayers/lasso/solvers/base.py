@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from conelayers.lasso.problem import FitResult, Problem
-from conelayers.lasso.support import Support, newton_matrix, solve_symmetric
+from conelayers.lasso.support import Support, SupportSystem
 
 __all__ = ["Solver", "newton_polish", "newton_step"]
 
@@ -38,14 +38,14 @@ def newton_step(problem: Problem, coef: Tensor, intercept: Tensor) -> tuple[Tens
     local = coef[support.features]
     eta = sub.predictions(local, intercept)
     hessian = problem.datafit.hessian(eta, problem.y, problem.weights)
-    matrix = newton_matrix(
+    system = SupportSystem(
         sub.design, hessian, sub.term, local, support.entries, problem.fit_intercept, problem.datafit
     )
     gradient, slope = sub.gradients(eta)
     residual = (gradient + sub.term.slope(local)).flatten()[support.entries]
     if problem.fit_intercept:
         residual = torch.cat([residual, slope.reshape(-1)])
-    step = solve_symmetric(matrix, residual, warn=False)
+    step = system.solve(residual, warn=False)
     moved = local.flatten().index_add(0, support.entries, -step[: support.entries.numel()])
     out = coef.index_copy(0, support.features, moved.reshape(local.shape))
     if problem.fit_intercept:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from conelayers.lasso.design import SparseDesign
 from conelayers.lasso.problem import FitResult, Problem
 from conelayers.lasso.solvers.base import Solver, newton_polish
 from conelayers.lasso.solvers.proximal_gradient import ProximalGradient
@@ -72,7 +74,7 @@ class WorkingSet(Solver):
 
     def _subproblem(self, sub: Problem, coef: Tensor, intercept: Tensor, target: float) -> _Point:
         simple = isinstance(sub.term, SeparableTerm) and coef.ndim == 1 and coef.device.type == "cpu"
-        if not (simple and _have_numba()):
+        if not simple or coordinate() is None:
             coef, intercept, _ = self.inner.descend(sub, coef, intercept, target)
             return coef, intercept
         for _ in range(50):
@@ -80,7 +82,8 @@ class WorkingSet(Solver):
             worst = _worst(sub, coef, eta)
             if worst <= target:
                 break
-            trial = _quadratic_model(sub, coef, intercept, eta, 0.1 * worst if not sub.datafit.quadratic else target)
+            # loose rounds: Newton's method finishes as soon as the support is right
+            trial = _quadratic_model(sub, coef, intercept, eta, max(target, 0.03 * worst))
             coef, intercept, improved = (*trial, True) if sub.datafit.quadratic else _line_search(
                 sub, coef, intercept, eta, trial
             )
@@ -91,39 +94,45 @@ class WorkingSet(Solver):
         return coef, intercept
 
 
-def _have_numba() -> bool:
+@functools.cache
+def coordinate():
+    """The compiled coordinate descent, or None without numba; compiling is put off to the first use."""
     try:
-        import numba  # noqa: F401
+        from conelayers.lasso.solvers import _coordinate
     except ImportError:
-        return False
-    return True
+        return None
+    return _coordinate
 
 
 def _quadratic_model(sub: Problem, coef: Tensor, intercept: Tensor, eta: Tensor, target: float) -> _Point:
-    """Minimise the second-order model of the datafit plus the term, the intercept eliminated."""
-    from conelayers.lasso.solvers._coordinate import descend
-
-    term = sub.term
+    """Minimise the second-order model of the datafit plus the term by coordinate descent."""
+    term, design = sub.term, sub.design
     assert isinstance(term, SeparableTerm)
     hessian = sub.datafit.hessian(eta, sub.y, sub.weights)
-    gradient, slope = sub.gradients(eta)
-    Q = sub.design.gram(hessian)
-    sums, total = None, hessian.sum()
-    if sub.fit_intercept and float(total) > 0:
-        # minimise over the intercept first: the Schur complement centres the columns
-        sums = sub.design.rmatmul(hessian)
-        Q = Q - sums[:, None] * sums[None, :] / total
-        gradient = gradient - sums * (slope / total)
     if not sub.datafit.quadratic:
         # flat pieces of a loss (Huber's tails) leave no curvature; a little keeps the model bounded
-        Q = Q + torch.diag(1e-10 * Q.diagonal().max().clamp_min(1e-300).expand(Q.shape[0]))
-    w = coef.clone().numpy()
+        hessian = hessian + 1e-10 * hessian.max().clamp_min(1e-300)
     parts = (term.linear, term.l1, term.l2, term.lower, term.upper)
     arrays = [np.ascontiguousarray(part.numpy()) for part in parts]
+    w = coef.clone().numpy()
+    if isinstance(design, SparseDesign):
+        slope = sub.datafit.gradient(eta, sub.y, sub.weights).clone().numpy()
+        X = design.matrix
+        move = coordinate().descend_columns(
+            X.indptr, X.indices, X.data, hessian.numpy(), slope, sub.fit_intercept, w, *arrays, 100, 0.3 * target
+        )
+        return torch.from_numpy(w), intercept + move
+    gradient, slope = sub.gradients(eta)
+    Q, sums, total = design.gram(hessian), None, hessian.sum()
+    if sub.fit_intercept and float(total) > 0:
+        # minimise over the intercept first: the Schur complement centres the columns
+        sums = design.rmatmul(hessian)
+        Q = Q - sums[:, None] * sums[None, :] / total
+        gradient = gradient - sums * (slope / total)
     residual = np.ascontiguousarray(gradient.numpy()).copy()
-    descend(np.ascontiguousarray(Q.numpy()), residual, w, *arrays, 2000, 0.3 * target)
+    coordinate().descend_gram(np.ascontiguousarray(Q.numpy()), residual, w, *arrays, 1000, 0.3 * target)
     new = torch.from_numpy(w)
-    if sub.fit_intercept and sums is not None:
+    if sums is not None:
         intercept = intercept - (slope + sums @ (new - coef)) / total
     return new, intercept
 

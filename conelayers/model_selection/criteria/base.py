@@ -1,0 +1,87 @@
+"""Selection criteria: what a search minimises over hyperparameters."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from conelayers.model_selection.space import LogSpace
+
+__all__ = ["Criterion", "Evaluation", "TorchCriterion", "squared_error"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A criterion at one point.
+
+    Attributes:
+        value: The criterion.
+        gradient: In the logarithms of the hyperparameters, shape (d,); None if not asked for.
+        state: What warm-starts the next evaluation.
+    """
+
+    value: float
+    gradient: np.ndarray | None
+    state: Any
+
+
+class Criterion(abc.ABC):
+    """A function of log hyperparameters with a gradient; holds data and model, but no state between calls."""
+
+    space: LogSpace
+
+    @abc.abstractmethod
+    def evaluate(
+        self, point: np.ndarray, *, tol: float | None = None, state: Any = None, gradient: bool = True
+    ) -> Evaluation:
+        """Value and gradient.
+
+        Args:
+            point: Logarithms of the hyperparameters, shape (d,).
+            tol: Accuracy of inner solutions; by default that of the model's solver.
+            state: State of a previous evaluation.
+            gradient: Whether the gradient is wanted.
+        """
+
+
+def evaluate_torch(function: Callable[[Tensor], tuple[Tensor, Any]], point: np.ndarray, gradient: bool) -> Evaluation:
+    """Evaluate a torch function of the point that returns (value, state)."""
+    x = torch.tensor(point, dtype=torch.float64, requires_grad=gradient)
+    with torch.set_grad_enabled(gradient):
+        value, state = function(x)
+    slope = None
+    if gradient:
+        (derivative,) = torch.autograd.grad(value, x)
+        slope = derivative.cpu().numpy()
+    return Evaluation(float(value.detach()), slope, state)
+
+
+@dataclass(frozen=True)
+class TorchCriterion(Criterion):
+    """Any scalar torch function of the hyperparameters.
+
+    Args:
+        function: Called with one tensor per hyperparameter; returns a scalar tensor.
+        space: Names, shapes and bounds.
+    """
+
+    function: Callable[..., Tensor]
+    space: LogSpace
+
+    def evaluate(
+        self, point: np.ndarray, *, tol: float | None = None, state: Any = None, gradient: bool = True
+    ) -> Evaluation:
+        """See `Criterion.evaluate`; the tolerance is the function's own business."""
+        return evaluate_torch(lambda x: (self.function(*self.space.unpack(x)), None), point, gradient)
+
+
+def squared_error(prediction: Tensor, y: Tensor) -> Tensor:
+    """Squared error by sample, summed over outputs."""
+    error = (prediction - y).square()
+    return error if error.ndim == 1 else error.sum(-1)

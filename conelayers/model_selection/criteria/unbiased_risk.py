@@ -1,0 +1,113 @@
+"""Criteria that need no held-out data: Stein's unbiased risk estimate and generalised cross-validation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from conelayers.lasso import ProximalModel, as_design
+from conelayers.model_selection.criteria.base import Criterion, Evaluation, evaluate_torch
+from conelayers.model_selection.space import LogSpace
+
+__all__ = ["GCV", "SURE"]
+
+
+@dataclass(frozen=True)
+class _RiskEstimate(Criterion):
+    model: ProximalModel
+    space: LogSpace
+    X: Any
+    y: Any
+    sigma: float
+    probes: int = 1
+    epsilon: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "X", as_design(self.X))
+        y = torch.as_tensor(self.y, dtype=torch.float64, device=self.X.device)
+        object.__setattr__(self, "y", y)
+
+    def _probe_step(self) -> float:
+        # 2 sigma / n^0.3: the step of Deledalle, Vaiter, Fadili & Peyre (2014)
+        return self.epsilon if self.epsilon is not None else 2 * self.sigma / self.y.shape[0] ** 0.3
+
+    def _fit(self, model: ProximalModel, theta: tuple[Tensor, ...], y: Tensor, start: Any) -> tuple[Tensor, Any]:
+        coef, intercept = model(self.X, y, *theta, start=start)
+        with torch.no_grad():
+            used = torch.nonzero(coef).flatten()
+        prediction = self.X.columns(used).matmul(coef[used]) + intercept
+        return prediction, (coef.detach(), intercept.detach())
+
+    def _residual_and_freedom(self, x: Tensor, tol: float | None, state: Any) -> tuple[Tensor, Tensor, list]:
+        """Squared residual norm and the finite-difference Monte Carlo estimate of the degrees of freedom."""
+        model = self.model if tol is None else self.model.with_tolerance(tol)
+        theta = tuple(t.to(self.X.device) for t in self.space.unpack(x))
+        states = [None] * (self.probes + 1) if state is None else state
+        prediction, first = self._fit(model, theta, self.y, states[0])
+        generator = torch.Generator().manual_seed(self.seed)
+        step, freedom, kept = self._probe_step(), prediction.new_zeros(()), [first]
+        for i in range(self.probes):
+            delta = torch.randn(self.y.shape, generator=generator, dtype=torch.float64).to(self.y)
+            start = states[i + 1] if state is not None else first
+            moved, last = self._fit(model, theta, self.y + step * delta, start)
+            freedom = freedom + delta @ (moved - prediction) / (step * self.probes)
+            kept.append(last)
+        return (self.y - prediction).square().sum(), freedom, kept
+
+
+@dataclass(frozen=True)
+class SURE(_RiskEstimate):
+    """Stein's unbiased estimate of the prediction risk E ||X b - mu||^2 / n for y = mu + sigma N(0, I).
+
+    ||y - X b||^2 / n - sigma^2 + 2 sigma^2 df / n, the degrees of freedom df estimated by finite differences along random
+    probes (Deledalle, Vaiter, Fadili & Peyre 2014), which keeps the criterion differentiable in the hyperparameters.
+
+    Args:
+        model: A least-squares model.
+        space: Names, shapes and bounds of its hyperparameters.
+        X: Design matrix.
+        y: Targets, shape (n,).
+        sigma: Standard deviation of the noise.
+        probes: Number of random probes.
+        epsilon: Step of the finite difference, by default 2 sigma / n^0.3.
+        seed: Seed of the probes, fixed for the whole search.
+    """
+
+    def evaluate(
+        self, point: np.ndarray, *, tol: float | None = None, state: Any = None, gradient: bool = True
+    ) -> Evaluation:
+        """See `Criterion.evaluate`; the state is the solutions for y and for its perturbations."""
+        n = self.y.shape[0]
+
+        def function(x: Tensor) -> tuple[Tensor, Any]:
+            residual, freedom, kept = self._residual_and_freedom(x, tol, state)
+            return residual / n - self.sigma**2 + 2 * self.sigma**2 * freedom / n, kept
+
+        return evaluate_torch(function, point, gradient)
+
+
+@dataclass(frozen=True)
+class GCV(_RiskEstimate):
+    """Generalised cross-validation (Golub, Heath & Wahba 1979): (||y - X b||^2 / n) / (1 - df / n)^2.
+
+    The degrees of freedom are estimated as in `SURE`, so the criterion is differentiable; `sigma` only sets the step.
+    """
+
+    def evaluate(
+        self, point: np.ndarray, *, tol: float | None = None, state: Any = None, gradient: bool = True
+    ) -> Evaluation:
+        """See `Criterion.evaluate`; the state is the solutions for y and for its perturbations."""
+        n = self.y.shape[0]
+
+        def function(x: Tensor) -> tuple[Tensor, Any]:
+            residual, freedom, kept = self._residual_and_freedom(x, tol, state)
+            # beyond n degrees of freedom the ratio turns around; it is kept large there
+            room = torch.clamp(1 - freedom / n, min=1e-3)
+            return residual / n / room.square(), kept
+
+        return evaluate_torch(function, point, gradient)

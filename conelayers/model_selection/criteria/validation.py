@@ -1,0 +1,169 @@
+"""Held-out loss and cross-validation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from conelayers.errors import InvalidArgument
+from conelayers.lasso import ProximalModel, as_design
+from conelayers.lasso.design import Design
+from conelayers.model_selection.criteria.base import Criterion, Evaluation, evaluate_torch, squared_error
+from conelayers.model_selection.space import LogSpace
+
+__all__ = ["CrossValidation", "HeldOut"]
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def _default_loss(model: ProximalModel) -> Loss:
+    return squared_error if model.datafit.quadratic else model.datafit.loss
+
+
+@dataclass(frozen=True)
+class HeldOut(Criterion):
+    """Mean loss on held-out samples of a model fitted to others.
+
+    Args:
+        model: The model.
+        space: Names, shapes and bounds of its hyperparameters, in the order of `model.penalty.names`.
+        X: Training design.
+        y: Training targets.
+        X_held: Held-out design.
+        y_held: Held-out targets.
+        loss: (predictions, targets) -> loss by sample, torch code; by default squared error for least squares and the
+            datafit's loss otherwise. Targets come in the form of the datafit (one-hot for several classes).
+        sample_weight: Weights of the training samples.
+        weight_held: Weights of the held-out samples.
+    """
+
+    model: ProximalModel
+    space: LogSpace
+    X: Any
+    y: Any
+    X_held: Any
+    y_held: Any
+    loss: Loss | None = None
+    sample_weight: Any = None
+    weight_held: Any = None
+
+    def __post_init__(self) -> None:
+        # conversions are made once, not at every evaluation
+        for name in ("X", "X_held"):
+            object.__setattr__(self, name, as_design(getattr(self, name)))
+        for name in ("y", "y_held"):
+            object.__setattr__(self, name, torch.as_tensor(getattr(self, name), device=self.X.device))
+
+    def evaluate(
+        self, point: np.ndarray, *, tol: float | None = None, state: Any = None, gradient: bool = True
+    ) -> Evaluation:
+        """See `Criterion.evaluate`; the state is the last solution."""
+        model = self.model if tol is None else self.model.with_tolerance(tol)
+
+        def function(x: Tensor) -> tuple[Tensor, Any]:
+            theta = [t.to(self.X.device) for t in self.space.unpack(x)]
+            coef, intercept = model(self.X, self.y, *theta, sample_weight=self.sample_weight, start=state)
+            losses = self._losses(coef, intercept)
+            if self.weight_held is None:
+                value = losses.mean()
+            else:
+                weight = torch.as_tensor(self.weight_held).to(losses)
+                value = (weight @ losses) / weight.sum()
+            return value, (coef.detach(), intercept.detach())
+
+        return evaluate_torch(function, point, gradient)
+
+    def _losses(self, coef: Tensor, intercept: Tensor) -> Tensor:
+        # only the features in use are read, so a held-out set costs no more than the support
+        with torch.no_grad():
+            used = torch.nonzero(coef != 0 if coef.ndim == 1 else (coef != 0).any(-1)).flatten()
+        prediction = self.X_held.columns(used).matmul(coef[used]) + intercept
+        loss = self.loss or _default_loss(self.model)
+        return loss(prediction, self.model.datafit.targets(self.y_held))
+
+
+class CrossValidation(Criterion):
+    """Mean of the held-out losses over folds.
+
+    Args:
+        model: The model.
+        space: Names, shapes and bounds of its hyperparameters.
+        X: Design matrix.
+        y: Targets.
+        cv: Number of folds, a scikit-learn splitter, or an iterable of (train, test) indices.
+        groups: Group labels for the splitter.
+        loss: See `HeldOut`.
+        sample_weight: Weights, for fitting, for the mean within a fold and for the mean over folds.
+        n_jobs: Folds evaluated in parallel by joblib, under whatever backend the caller has chosen
+            (`joblib.parallel_config`), such as threads, processes, Dask or Ray.
+    """
+
+    def __init__(
+        self,
+        model: ProximalModel,
+        space: LogSpace,
+        X: Any,
+        y: Any,
+        *,
+        cv: Any = 5,
+        groups: Any = None,
+        loss: Loss | None = None,
+        sample_weight: Any = None,
+        n_jobs: int | None = None,
+    ) -> None:
+        self.space, self.n_jobs = space, n_jobs
+        design, targets = as_design(X), torch.as_tensor(y)
+        weights = None if sample_weight is None else torch.as_tensor(sample_weight, dtype=torch.float64)
+        self.folds: list[HeldOut] = []
+        sizes = []
+        for train, test in _splits(cv, design, targets, groups):
+            train, test = (torch.as_tensor(np.asarray(part)).to(design.device) for part in (train, test))
+            held = None if weights is None else weights[test]
+            kept = None if weights is None else weights[train]
+            parts = (design.rows(train), targets[train], design.rows(test), targets[test])
+            self.folds.append(HeldOut(model, space, *parts, loss, kept, held))
+            sizes.append(1.0 if held is None else float(held.sum()))
+        if not self.folds:
+            raise InvalidArgument("cv yields no folds")
+        self.shares = np.asarray(sizes) / sum(sizes)
+
+    def evaluate(
+        self, point: np.ndarray, *, tol: float | None = None, state: Any = None, gradient: bool = True
+    ) -> Evaluation:
+        """See `Criterion.evaluate`; the state is the list of the folds' solutions."""
+        states = [None] * len(self.folds) if state is None else state
+        calls = [
+            (fold, point, tol, one, gradient) for fold, one in zip(self.folds, states, strict=True)
+        ]
+        results = _parallel(_evaluate_fold, calls, self.n_jobs)
+        value = float(self.shares @ [r.value for r in results])
+        slope = None
+        if gradient:
+            slope = np.sum([share * r.gradient for share, r in zip(self.shares, results, strict=True)], 0)
+        return Evaluation(value, slope, [r.state for r in results])
+
+
+def _evaluate_fold(fold: HeldOut, point: np.ndarray, tol: float | None, state: Any, gradient: bool) -> Evaluation:
+    return fold.evaluate(point, tol=tol, state=state, gradient=gradient)
+
+
+def _parallel(function: Callable, calls: list[tuple], n_jobs: int | None) -> list:
+    from joblib import Parallel, delayed, effective_n_jobs
+
+    if len(calls) == 1 or effective_n_jobs(n_jobs) == 1:
+        return [function(*call) for call in calls]
+    return Parallel(n_jobs=n_jobs)(delayed(function)(*call) for call in calls)  # type: ignore[return-value]
+
+
+def _splits(cv: Any, design: Design, y: Tensor, groups: Any) -> Iterable:
+    from sklearn.model_selection import check_cv
+
+    target = y.cpu().numpy()
+    classifier = target.ndim == 1 and target.dtype.kind in "iu"
+    splitter = check_cv(cv, target, classifier=classifier)
+    return splitter.split(np.empty((design.shape[0], 0)), target, groups)

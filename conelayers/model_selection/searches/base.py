@@ -1,0 +1,147 @@
+"""The interface of outer methods, and the objective that they see."""
+
+from __future__ import annotations
+
+import abc
+import math
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from conelayers.errors import InvalidArgument
+from conelayers.model_selection.criteria import Criterion
+from conelayers.model_selection.history import History, Trial
+
+__all__ = ["Objective", "Search", "SearchResult"]
+
+
+class _Spent(Exception):
+    """The budget of evaluations is spent; caught by `Search.run`."""
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """What a search found.
+
+    Attributes:
+        hyperparameters: The best values, by name.
+        point: Their logarithms, shape (d,).
+        value: The criterion there.
+        history: All evaluations.
+        state: Warm-start state of the best evaluation.
+        message: Why the search ended.
+    """
+
+    hyperparameters: dict[str, float | np.ndarray]
+    point: np.ndarray
+    value: float
+    history: History
+    state: Any
+    message: str
+
+
+class Objective:
+    """A criterion with a budget, a memory of its best point, warm starts and a record.
+
+    Args:
+        criterion: What is minimised.
+        max_evaluations: Budget.
+        callback: Called with every `Trial`.
+        verbose: Print a line per evaluation to standard error.
+    """
+
+    def __init__(
+        self,
+        criterion: Criterion,
+        max_evaluations: int,
+        callback: Callable[[Trial], None] | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.criterion, self.space = criterion, criterion.space
+        self.history = History(criterion.space)
+        self.best_value, self.best_point, self.best_state = math.inf, criterion.space.center(), None
+        self._state: Any = None
+        self._left, self._callback, self._verbose = max_evaluations, callback, verbose
+        self._began = time.perf_counter()
+
+    def __call__(
+        self, point: np.ndarray, tol: float | None = None, gradient: bool = True
+    ) -> tuple[float, np.ndarray]:
+        """Value and gradient at a point clipped to the bounds; an evaluation that fails counts as infinite."""
+        if self._left <= 0:
+            raise _Spent
+        self._left -= 1
+        point = self.space.clip(np.asarray(point, dtype=float))
+        result = self.criterion.evaluate(point, tol=tol, state=self._state, gradient=gradient)
+        value = result.value if math.isfinite(result.value) else math.inf
+        slope = result.gradient if result.gradient is not None else np.full(point.shape, np.nan)
+        if value < math.inf:
+            self._state = result.state
+        if value < self.best_value:
+            self.best_value, self.best_point, self.best_state = value, point, result.state
+        trial = Trial(
+            point, value, float(np.linalg.norm(slope)), math.nan if tol is None else tol, self.seconds
+        )
+        self.history.trials.append(trial)
+        if self._callback is not None:
+            self._callback(trial)
+        if self._verbose:
+            print(f"{len(self.history):4d}  {value:.6e}  |g| {trial.slope:.1e}  {trial.seconds:7.2f} s", file=sys.stderr)
+        return value, slope
+
+    @property
+    def seconds(self) -> float:
+        """Time since the search began."""
+        return time.perf_counter() - self._began
+
+    def projected(self, point: np.ndarray, slope: np.ndarray) -> np.ndarray:
+        """The gradient without components that push against an active bound."""
+        blocked = ((point <= self.space.lower) & (slope > 0)) | ((point >= self.space.upper) & (slope < 0))
+        return np.where(blocked, 0.0, slope)
+
+
+@dataclass(frozen=True)
+class Search(abc.ABC):
+    """Settings of an outer method.
+
+    Args:
+        max_evaluations: Most evaluations of the criterion.
+        rtol: Stop when an iteration promises a relative improvement below this.
+        verbose: Print a line per evaluation.
+    """
+
+    max_evaluations: int = 100
+    rtol: float = 1e-4
+    verbose: bool = False
+
+    @abc.abstractmethod
+    def minimize(self, objective: Objective, start: np.ndarray) -> str:
+        """Call the objective; its memory is the result. Returns why the search ended."""
+
+    def run(
+        self,
+        criterion: Criterion,
+        start: np.ndarray | None = None,
+        callback: Callable[[Trial], None] | None = None,
+    ) -> SearchResult:
+        """Search from a point in log space (by default the middle of the bounds).
+
+        Raises:
+            InvalidArgument: The start has the wrong size.
+        """
+        objective = Objective(criterion, self.max_evaluations, callback, self.verbose)
+        begin = criterion.space.center() if start is None else np.asarray(start, dtype=float).ravel()
+        if begin.shape != criterion.space.lower.shape:
+            raise InvalidArgument(f"start must have {criterion.space.size} entries; got {begin.size}")
+        try:
+            message = self.minimize(objective, criterion.space.clip(begin))
+        except _Spent:
+            message = "the budget of evaluations is spent"
+        values = criterion.space.values(objective.best_point)
+        return SearchResult(
+            values, objective.best_point, objective.best_value, objective.history, objective.best_state, message
+        )

@@ -1,0 +1,118 @@
+"""A coarse grid followed by a gradient search: never worse than the grid."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from conelayers.model_selection.searches.base import Objective, Search
+from conelayers.model_selection.searches.lbfgs import LBFGS
+
+__all__ = ["GridSearch", "Safeguarded"]
+
+
+def coarse_points(objective: Objective, size: int) -> np.ndarray:
+    """Points from the upper bounds down, on a grid for one or two hyperparameters, else on the diagonal."""
+    low, high = objective.space.lower, objective.space.upper
+    ladder = np.linspace(1.0, 0.0, size)[:, None]
+    if objective.space.size == 2:
+        first, second = np.meshgrid(ladder[:, 0], ladder[:, 0], indexing="ij")
+        ladder = np.column_stack([first.ravel(), second.ravel()])
+    return low + ladder * (high - low)
+
+
+@dataclass(frozen=True)
+class GridSearch(Search):
+    """A warm-started grid, for comparison: no gradients.
+
+    Args:
+        size: Points per axis (on the diagonal for more than two hyperparameters).
+        points: Explicit points in log space, shape (evaluations, d), in place of the grid.
+    """
+
+    size: int = 100
+    points: np.ndarray | None = None
+
+    def minimize(self, objective: Objective, start: np.ndarray) -> str:
+        """See `Search.minimize`."""
+        points = coarse_points(objective, self.size) if self.points is None else self.points
+        for point in points:
+            objective(point, gradient=False)
+        return "the grid is done"
+
+
+@dataclass(frozen=True)
+class Safeguarded(Search):
+    """Evaluate a coarse grid, then improve on its best point by gradients; the best point of all is returned.
+
+    The answer cannot be worse than that of the coarse grid, whatever the gradients do. With one hyperparameter the
+    grid's best interval is refined by cubic interpolation of values and slopes within a shrinking bracket; with more,
+    `local` runs from the best grid point.
+
+    Args:
+        size: Points of the coarse grid, see `GridSearch`.
+        points: Explicit coarse points.
+        local: Search used for two or more hyperparameters.
+        coarse_tol: Inner tolerance on the grid; None for the solver's own.
+        xtol: Smallest bracket, in the logarithm of the hyperparameter.
+    """
+
+    size: int = 8
+    points: np.ndarray | None = None
+    local: Search = field(default_factory=LBFGS)
+    coarse_tol: float | None = None
+    xtol: float = 1e-3
+
+    def minimize(self, objective: Objective, start: np.ndarray) -> str:
+        """See `Search.minimize`."""
+        points = coarse_points(objective, self.size) if self.points is None else self.points
+        seen = [(np.asarray(p), *objective(p, self.coarse_tol)) for p in points]
+        if not any(math.isfinite(value) for _, value, _ in seen):
+            return "no coarse point could be evaluated"
+        if objective.space.size > 1:
+            return self.local.minimize(objective, objective.best_point)
+        return self._refine(objective, sorted(seen, key=lambda item: float(item[0][0])))
+
+    def _refine(self, objective: Objective, seen: list[tuple[np.ndarray, float, np.ndarray]]) -> str:
+        best = int(np.argmin([value for _, value, _ in seen]))
+        triples = [(float(p[0]), value, float(slope[0])) for p, value, slope in seen]
+        # the minimiser lies on the side to which the criterion falls
+        other = best + 1 if triples[best][2] < 0 else best - 1
+        if not 0 <= other < len(triples):
+            return "the best point is at a bound"
+        a, b = triples[best], triples[other]
+        for _ in range(50):
+            width = abs(b[0] - a[0])
+            if abs(a[2]) * width <= self.rtol * abs(a[1]) or width <= self.xtol:
+                return "the bracket promises no more"
+            x = _cubic(a, b)
+            value, slope = objective(np.array([x]))
+            c = (x, value, float(slope[0]))
+            if c[1] < a[1]:
+                # the better point leads; keep the end towards which it still falls
+                a, b = (c, b) if c[2] * (b[0] - c[0]) < 0 else (c, a)
+            else:
+                b = c
+        return "the bracket is exhausted"
+
+
+def _cubic(a: tuple[float, float, float], b: tuple[float, float, float]) -> float:
+    """Minimiser of the cubic through two values and slopes, kept inside the bracket (Nocedal & Wright 2006, 3.59)."""
+    width = b[0] - a[0]
+    middle = a[0] + 0.5 * width
+    if not all(map(math.isfinite, (*a, *b))):
+        return middle
+    d1 = a[2] + b[2] - 3 * (a[1] - b[1]) / (a[0] - b[0])
+    square = d1 * d1 - a[2] * b[2]
+    if square < 0:
+        return middle
+    d2 = math.copysign(math.sqrt(square), width)
+    denominator = b[2] - a[2] + 2 * d2
+    if denominator == 0:
+        return middle
+    x = b[0] - width * (b[2] + d2 - d1) / denominator
+    inner = 0.05 * abs(width)
+    low, high = sorted((a[0], b[0]))
+    return min(max(x, low + inner), high - inner) if math.isfinite(x) else middle
