@@ -14,9 +14,10 @@ __all__ = ["BiCGSTAB"]
 
 @dataclasses.dataclass(frozen=True)
 class BiCGSTAB(KrylovSolver):
-    """Stabilised biconjugate gradients (van der Vorst 1992), right-preconditioned: short recurrences, any square operator.
+    """Stabilised biconjugate gradients (van der Vorst 1992), right-preconditioned, for any square operator.
 
-    The residual may rise on the way; a pass that ends above its start is not kept. GMRES is the safer choice where its memory fits.
+    The recurrences are short. The residual may rise on the way; a pass that ends above its start is not kept. GMRES is
+    the safer choice where its memory fits.
     """
 
     def run_pass(self, state: KrylovState, residual: Tensor, target: Tensor, limit: int) -> tuple[Tensor, Tensor]:

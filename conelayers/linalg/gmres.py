@@ -73,8 +73,8 @@ def _orthogonalise(basis: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
 class _Triangle:
     """The least-squares problem min ||beta e_1 - H y|| as H grows by columns.
 
-    The product G of all rotations is kept as one matrix, so that a new column costs one product and one rotation however many columns
-    there are.
+    The product G of all rotations is kept as one matrix, so that a new column costs one product and one rotation
+    however many columns there are.
     """
 
     def __init__(self, beta: Tensor, length: int) -> None:

@@ -31,7 +31,7 @@ def norm(a: Tensor) -> Tensor:
 
 
 def divide(a: Tensor, b: Tensor) -> Tensor:
-    """a / b, and zero where b is zero: a broken-down item stands still instead of turning into NaN."""
+    """A / b, and zero where b is zero: a broken-down item stands still instead of turning into NaN."""
     zero = b == 0
     return torch.where(zero, torch.zeros_like(a), a / torch.where(zero, torch.ones_like(b), b))
 
@@ -53,8 +53,8 @@ class KrylovSolver(LinearSolver[KrylovState]):
     """Base of the matrix-free methods for square systems.
 
     Subclasses supply one pass (`run_pass`) that starts from zero; passes are repeated on the measured residual
-    b - A x until it meets the tolerance, and a pass is kept only for the items whose residual it lowers. This undoes the drift
-    between recurred and true residuals.
+    b - A x until it meets the tolerance, and a pass is kept only for the items whose residual it lowers. This undoes
+    the drift between recurred and true residuals.
 
     Attributes:
         tolerance: Wanted ||b - A x|| / ||b||; None means 1e-10 in double and 1e-5 in single precision.

@@ -18,12 +18,12 @@ __all__ = ["LSMR"]
 class LSMR(LinearSolver[KrylovState]):
     """Least squares by Golub-Kahan bidiagonalisation (Fong & Saunders 2011): MINRES on A'A x = A'b, never formed.
 
-    Of all least-squares solutions it returns the one of smallest norm. The number of iterations grows with the condition
-    number of A, so where a factorization fits, it is the better choice.
+    Of all least-squares solutions it returns the one of smallest norm. The number of iterations grows with the
+    condition number of A, so where a factorization fits, it is the better choice.
 
     Attributes:
-        tolerance: An item stops when ||r|| <= tolerance ||b|| or ||A'r|| <= tolerance ||A|| ||r||; None means 1e-10 in double and
-            1e-5 in single precision.
+        tolerance: An item stops when ||r|| <= tolerance ||b|| or ||A'r|| <= tolerance ||A|| ||r||; None means 1e-10 in
+            double and 1e-5 in single precision.
         max_iterations: Limit on all passes together; None means 20 max(rows, columns) + 100.
         check_every: Iterations between two questions of the host to the device.
         passes: Restarts on the measured residual, which undo the loss of orthogonality.

@@ -30,9 +30,9 @@ class SparseLDLTState:
 class SparseLDLT(LinearSolver[SparseLDLTState]):
     """A = L D L' with an approximate-minimum-degree order and diagonal D of either sign.
 
-    For large sparse matrices in double precision on the CPU. Quasidefinite matrices, [[H, B'], [B, -G]] with H and G positive
-    definite, have this factorization in every order (Vanderbei 1995), so no pivoting disturbs the sparsity. Where a
-    pivot vanishes nevertheless, that item's solutions are NaN and its residual infinite or NaN.
+    For large sparse matrices in double precision on the CPU. Quasidefinite matrices, [[H, B'], [B, -G]] with H and G
+    positive definite, have this factorization in every order (Vanderbei 1995), so no pivoting disturbs the sparsity.
+    Where a pivot vanishes nevertheless, that item's solutions are NaN and its residual infinite or NaN.
     """
 
     symmetric = True
@@ -81,7 +81,7 @@ class SparseLDLT(LinearSolver[SparseLDLTState]):
 
 def _factor(upper: sp.csc_matrix) -> qdldl.Solver | None:
     """The factorization, or None where it breaks down."""
-    if upper.shape[0] == 0 or not np.isfinite(upper.data).all():
+    if upper.nnz == 0 or not np.isfinite(upper.data).all():
         return None
     try:
         return qdldl.Solver(upper, upper=True)

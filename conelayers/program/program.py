@@ -67,7 +67,7 @@ class ConeProgram:
         def flat(values: Tensor) -> Tensor:
             if values.shape[:-1].numel() == 1:
                 return values.reshape(1, values.shape[-1])
-            return values.expand(*batch_shape, values.shape[-1]).reshape(-1, values.shape[-1])
+            return values.expand(*batch_shape, values.shape[-1]).reshape(batch_shape.numel(), values.shape[-1])
 
         return ConeProgram(self.structure, flat(self.P), flat(self.q), flat(self.A), flat(self.b))
 

@@ -1,0 +1,197 @@
+"""Clarabel: an interior-point method on the homogeneous embedding with a native quadratic objective."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+import clarabel as _clarabel
+import numpy as np
+import scipy.sparse as sp
+
+from conelayers.backends.base import Backend
+from conelayers.backends.items import Item, Point, WorkerPool, solve_items
+from conelayers.backends.rows import (
+    RowMap,
+    dual_exponential_block,
+    dual_power_block,
+    per_structure,
+    upper_triangle_block,
+)
+from conelayers.cones import (
+    Cone,
+    DualExponential,
+    DualPower,
+    Exponential,
+    Nonnegative,
+    PositiveSemidefinite,
+    Power,
+    SecondOrder,
+    Zero,
+)
+from conelayers.errors import InvalidArgument
+from conelayers.program import ConeProgram, ConeSolution, ConeStructure, Status
+
+__all__ = ["Clarabel"]
+
+clarabel: Any = _clarabel  # its compiled classes come without type information
+_POOL = WorkerPool()
+
+# From this many unknowns and rows on, the supernodal multithreaded factorization pays off.
+_LARGE = 5_000
+
+_STATUS = {
+    "Solved": Status.SOLVED,
+    "AlmostSolved": Status.INACCURATE,
+    "PrimalInfeasible": Status.PRIMAL_INFEASIBLE,
+    "AlmostPrimalInfeasible": Status.PRIMAL_INFEASIBLE,
+    "DualInfeasible": Status.DUAL_INFEASIBLE,
+    "AlmostDualInfeasible": Status.DUAL_INFEASIBLE,
+    "MaxIterations": Status.ITERATION_LIMIT,
+    "MaxTime": Status.ITERATION_LIMIT,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Clarabel(Backend):
+    """Clarabel (Goulart & Chen 2024), one solver object per thread and structure, kept and updated with new data.
+
+    An updated solver keeps the equilibration of the first programme it saw; an item that it does not solve that way is
+    solved again by a new solver. Warm starts are ignored: an interior-point method has no use for them.
+
+    Attributes:
+        tol: Relative and absolute tolerance of residuals, gap and certificates.
+        max_iter: Limit on interior-point iterations.
+        threads: Programmes solved at a time; None for one per core.
+        verbose: Print Clarabel's log.
+        direct_solve_method: "qdldl", "faer" (supernodal, multithreaded), "auto" (by size), or another name that
+            Clarabel knows.
+    """
+
+    tol: float = 1e-8
+    max_iter: int = 200
+    threads: int | None = None
+    verbose: bool = False
+    direct_solve_method: str = "auto"
+
+    name: ClassVar[str] = "CLARABEL"
+    cones: ClassVar[frozenset[type[Cone]]] = frozenset(
+        {
+            Zero,
+            Nonnegative,
+            SecondOrder,
+            PositiveSemidefinite,
+            Exponential,
+            DualExponential,
+            Power,
+            DualPower,
+        }
+    )
+
+    def __post_init__(self) -> None:
+        if not self.tol > 0:
+            raise InvalidArgument(f"tol is {self.tol}; it must be positive.")
+        if self.max_iter < 1:
+            raise InvalidArgument(f"max_iter is {self.max_iter}; it must be at least 1.")
+
+    def solve(self, program: ConeProgram, warm_start: ConeSolution | None = None) -> ConeSolution:
+        """Solve every programme of a batch; see `Backend.solve`."""
+        structure = program.structure
+        self.check(structure)
+        rows = row_map(structure)
+        settings = self._settings(structure.n + structure.m)
+        return solve_items(program, self, _POOL, lambda: _Worker(structure, rows, settings), rows, self.threads)
+
+    def _settings(self, size: int) -> Any:
+        settings = clarabel.DefaultSettings()
+        settings.verbose, settings.max_iter = self.verbose, self.max_iter
+        # Without these two, Clarabel refuses data updates.
+        settings.presolve_enable = settings.chordal_decomposition_enable = False
+        settings.input_sparse_dropzeros = False
+        for name in ("tol_feas", "tol_gap_abs", "tol_gap_rel", "tol_infeas_abs", "tol_infeas_rel"):
+            setattr(settings, name, self.tol)
+        method = self.direct_solve_method
+        if method == "auto":
+            method = "faer" if size >= _LARGE else "qdldl"
+        settings.direct_solve_method = method
+        settings.max_threads = 1 if method == "qdldl" else self.threads or 0
+        return settings
+
+
+class _Worker:
+    """One Clarabel solver, made with the first programme and updated with the following ones."""
+
+    def __init__(self, structure: ConeStructure, rows: RowMap, settings: Any) -> None:
+        self.P_pattern = (structure.P_indices, structure.P_indptr)
+        self.shape = (structure.m, structure.n)
+        self.rows, self.settings = rows, settings
+        self.cones = _clarabel_cones(structure)
+        self.solver: Any = None  # clarabel.DefaultSolver once the first programme is there
+
+    def solve(self, item: Item) -> Point:
+        fresh = self.solver is None
+        if fresh:
+            self._build(item)
+        else:
+            self._update(item)
+        solution = self.solver.solve()
+        if str(solution.status) != "Solved" and not fresh:
+            self._build(item)
+            solution = self.solver.solve()
+        status = _STATUS.get(str(solution.status), Status.FAILED)
+        y, s = self.rows.from_solver(np.array(solution.z), np.array(solution.s))
+        return Point(status, solution.iterations, np.array(solution.x), y, s)
+
+    def _build(self, item: Item) -> None:
+        m, n = self.shape
+        P = sp.csc_matrix((item.P, *self.P_pattern), shape=(n, n))
+        A = sp.csc_matrix((item.A, self.rows.indices, self.rows.indptr), shape=(m, n))
+        self.solver = clarabel.DefaultSolver(P, item.q, A, item.b, self.cones, self.settings)
+
+    def _update(self, item: Item) -> None:
+        data = {"q": item.q, "b": item.b}
+        # Values that all items share are the same as in this call's first item.
+        if len(item.P) and (item.first or not item.shared_P):
+            data["P"] = item.P
+        if len(item.A) and (item.first or not item.shared_A):
+            data["A"] = item.A
+        self.solver.update(**{name: values for name, values in data.items() if len(values)})
+
+
+@per_structure
+def row_map(structure: ConeStructure) -> RowMap:
+    """Clarabel's rows: cones in their own order, upper triangles, dual cones by their primal ones."""
+    blocks = []
+    for cone in structure.cone.cones:
+        match cone:
+            case PositiveSemidefinite():
+                blocks.append(upper_triangle_block(cone.order) if cone.order > 1 else None)
+            case DualExponential():
+                blocks.append(dual_exponential_block())
+            case DualPower():
+                blocks.append(dual_power_block(cone.alpha))
+            case _:
+                blocks.append(None)
+    return RowMap(structure, range(len(blocks)), blocks)
+
+
+def _clarabel_cones(structure: ConeStructure) -> list:
+    cones = []
+    for cone in structure.cone.cones:
+        match cone:
+            case _ if cone.dim == 0:
+                continue
+            case Zero():
+                cones.append(clarabel.ZeroConeT(cone.dim))
+            case Nonnegative():
+                cones.append(clarabel.NonnegativeConeT(cone.dim))
+            case SecondOrder():
+                one = cone.dim == 1
+                cones.append(clarabel.NonnegativeConeT(1) if one else clarabel.SecondOrderConeT(cone.dim))
+            case PositiveSemidefinite():
+                cones.append(clarabel.PSDTriangleConeT(cone.order))
+            case Exponential() | DualExponential():
+                cones.append(clarabel.ExponentialConeT())
+            case Power() | DualPower():
+                cones.append(clarabel.PowerConeT(cone.alpha))
+    return cones
