@@ -11,13 +11,14 @@ in its own right, so derivatives of every order are linear solves with I - J and
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from conelayers.errors import UnsupportedError
+from conelayers.errors import InaccurateWarning, UnsupportedError
 from conelayers.implicit.equation import Equation
 from conelayers.implicit.function import implicit
 from conelayers.implicit.mode import Derivative
@@ -78,6 +79,7 @@ class FixedPointEquation(Equation):
         rows = _Rows(self.f, theta, z0.shape)
         fz0 = None if self.fz0 is None else self.fz0.detach().reshape(flat.shape)
         result = self.solver.run(rows, flat, fz0, trace=True)
+        _warn(result)
         value = result.value.reshape(z0.shape)
         if value.untyped_storage().data_ptr() == z0.untyped_storage().data_ptr():
             value = value.clone()  # an autograd function must not return its input as an output
@@ -238,10 +240,24 @@ class _Rows:
     def __init__(self, f: Function, theta: Sequence[Tensor], shape: torch.Size) -> None:
         bind = getattr(f, "bind", None)
         self.g = (lambda z: f(z, *theta)) if bind is None else bind(theta)
+        self.splitting = getattr(self.g, "splitting", None)
         self.shape = shape
 
     def __call__(self, z: Tensor) -> Tensor:
         return self.g(z.reshape(self.shape)).reshape(z.shape)
+
+
+def _warn(result: Any) -> None:
+    """Say so when an item has not converged."""
+    failed = result.status != 0
+    if bool(failed.any()):
+        warnings.warn(
+            f"{int(failed.sum())} of {failed.numel()} items did not reach a fixed point in {int(result.iterations.max())} "
+            f"steps (largest residual {float(result.residual.max()):.1e}); raise the solver's max_steps, loosen its atol "
+            "or rtol, or take another solver. return_info=True tells which items.",
+            InaccurateWarning,
+            stacklevel=2,
+        )
 
 
 def _mapped(f: Function, in_dims: Sequence[int | None]) -> Function:

@@ -53,7 +53,8 @@ class ClosedFunction:
         split = len(theta) - len(self.captured)
         own, values = tuple(theta[:split]), theta[split:]
         if all(_identical(value, original) for value, original in zip(values, self.captured, strict=True)):
-            return lambda z: self.f(z, *own)
+            bind = getattr(self.f, "bind", None)
+            return (lambda z: self.f(z, *own)) if bind is None else bind(own)
 
         def substituted(z: Tensor) -> Tensor:
             with _Substitution(self.captured, values):

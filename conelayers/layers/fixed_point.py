@@ -19,8 +19,7 @@ from conelayers.implicit.mode import Derivative
 from conelayers.implicit.products import transforming
 from conelayers.implicit.resolvent import AdjointInfo
 from conelayers.implicit.unrolled import Unrolled
-from conelayers.iterations import Anderson, FixedPointResult, FixedPointSolver
-from conelayers.iterations.base import FixedPointStatus
+from conelayers.iterations import Anderson, FixedPointResult, FixedPointSolver, FixedPointStatus, MonotoneSplitting
 from conelayers.layers._closure import ClosedFunction, capture
 
 __all__ = ["FixedPointLayer", "fixed_point"]
@@ -72,9 +71,7 @@ def fixed_point(
     arguments = _Arguments(params)
     flat0 = layout.flatten(z0)
 
-    def flat_map(z: Tensor, *theta: Tensor) -> Tensor:
-        return layout.flatten(f(layout.unflatten(z), *arguments.fill(theta)), of="f(z)")
-
+    flat_map = _FlatMap(f, layout, arguments)
     if isinstance(adjoint, Unrolled):
         z = adjoint.iterate(lambda z: flat_map(z, *arguments.tensors), flat0)
         result = _measure_unrolled(flat_map, arguments.tensors, z, adjoint.k, solver) if return_info else None
@@ -143,6 +140,13 @@ class _Layout:
     dtype: torch.dtype
     device: torch.device
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", self.batch + self.events[0])
+        object.__setattr__(self, "flat_shape", (*self.batch, sum(math.prod(e) for e in self.events)))
+
+    shape: torch.Size = dataclasses.field(init=False)  # of the first tensor
+    flat_shape: tuple[int, ...] = dataclasses.field(init=False)
+
     @classmethod
     def of(cls, z0: Any, batch_dims: int | None) -> _Layout:
         leaves, spec = tree_flatten(z0)
@@ -162,6 +166,8 @@ class _Layout:
         return cls(spec, batch, events, leaves[0].dtype, leaves[0].device)
 
     def flatten(self, z: Any, of: str = "z0") -> Tensor:
+        if self.spec.is_leaf() and isinstance(z, Tensor) and z.shape == self.shape and z.dtype == self.dtype:
+            return z.reshape(self.flat_shape)
         leaves, spec = tree_flatten(z)
         expected = tuple(self.batch + event for event in self.events)
         if spec != self.spec or tuple(getattr(x, "shape", None) for x in leaves) != expected:
@@ -177,6 +183,8 @@ class _Layout:
         return flat[0] if len(flat) == 1 else torch.cat(flat, dim=-1)
 
     def unflatten(self, flat: Tensor) -> Any:
+        if self.spec.is_leaf():
+            return flat.reshape(self.shape)
         parts = flat.split([math.prod(e) for e in self.events], dim=-1) if len(self.events) > 1 else (flat,)
         leaves = [p.reshape(self.batch + e) for p, e in zip(parts, self.events, strict=True)]
         return tree_unflatten(leaves, self.spec)
@@ -198,6 +206,55 @@ class _Arguments:
         for i, t in zip(self.places, theta, strict=True):
             leaves[i] = t
         return tree_unflatten(leaves, self.spec)
+
+
+class _FlatMap:
+    """f on flat tensors, its parameters given as the list of their tensors."""
+
+    def __init__(self, f: Callable[..., Any], layout: _Layout, arguments: _Arguments) -> None:
+        self.f, self.layout, self.arguments = f, layout, arguments
+
+    def __call__(self, z: Tensor, *theta: Tensor) -> Tensor:
+        value = self.f(self.layout.unflatten(z), *self.arguments.fill(theta))
+        return self.layout.flatten(value, of="f(z)")
+
+    def bind(self, theta: tuple[Tensor, ...]) -> _BoundMap:
+        return _BoundMap(self, self.arguments.fill(theta))
+
+
+class _BoundMap:
+    """A `_FlatMap` at fixed parameters, with its two parts where it is a splitting."""
+
+    def __init__(self, flat: _FlatMap, params: tuple[Any, ...]) -> None:
+        self.f, self.layout, self.params = flat.f, flat.layout, params
+        if isinstance(flat.f, MonotoneSplitting):
+            self.splitting = _FlatSplitting(flat.f, flat.layout, params)
+
+    def __call__(self, z: Tensor) -> Tensor:
+        return self.layout.flatten(self.f(self.layout.unflatten(z), *self.params), of="f(z)")
+
+
+class _FlatSplitting:
+    """A `MonotoneSplitting` at fixed parameters on matrices of shape (items, n)."""
+
+    def __init__(self, f: MonotoneSplitting, layout: _Layout, params: tuple[Any, ...]) -> None:
+        self.f, self.layout, self.params = f, layout, params
+
+    def operator(self, z: Tensor) -> Tensor:
+        return self._flat(self.f.operator(self._nest(z), *self.params), z)
+
+    def prox(self, v: Tensor, alpha: float) -> Tensor:
+        return self._flat(self.f.prox(self._nest(v), alpha), v)
+
+    def resolvent(self, alpha: float) -> Callable[[Tensor], Tensor]:
+        factor = self.f.factor(alpha, *self.params)
+        return lambda v: self._flat(self.f.resolve(self._nest(v), alpha, factor, *self.params), v)
+
+    def _nest(self, flat: Tensor) -> Any:
+        return self.layout.unflatten(flat.reshape(*self.layout.batch, -1))
+
+    def _flat(self, nest: Any, like: Tensor) -> Tensor:
+        return self.layout.flatten(nest, of="a part of f").reshape(like.shape)
 
 
 def _measure_unrolled(f, theta, z: Tensor, steps: int, solver: FixedPointSolver) -> FixedPointResult:
