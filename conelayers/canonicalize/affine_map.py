@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from functools import cached_property
 from typing import Any
 
@@ -131,7 +132,8 @@ def _shape(matrix: Any) -> tuple[int, int]:
 
 
 def _torch_csr(matrix: sp.csr_array, device: torch.device) -> Tensor:
-    with torch.sparse.check_sparse_tensor_invariants(enable=False):
+    with torch.sparse.check_sparse_tensor_invariants(enable=False), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta", category=UserWarning)
         return torch.sparse_csr_tensor(
             torch.as_tensor(matrix.indptr.astype(np.int64)),
             torch.as_tensor(matrix.indices.astype(np.int64)),

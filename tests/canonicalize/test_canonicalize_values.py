@@ -142,6 +142,78 @@ def test_symmetric_parameters_use_the_symmetric_part(attribute):
     assert torch.allclose(gradient, gradient.T, atol=1e-14)
 
 
+def test_flattening_works_inside_function_transforms():
+    S, a, z = cp.Parameter((2, 2), symmetric=True), cp.Parameter(2), cp.Parameter(2, complex=True)
+    x = cp.Variable(2)
+    objective = cp.sum_squares(S @ x - a) + cp.real(cp.sum(z)) * x[0] + cp.imag(z[1]) * x[1]
+    program = ParametricProgram.from_problem(cp.Problem(cp.Minimize(objective)), [S, a, z], [x])
+    blocks = tuple(dict.fromkeys((*program.A.blocks, *program.b.blocks, *program.q.blocks)))
+    assert {block.part for block in blocks} == {"value", "real", "imag"}
+
+    def flatten(S, a, re, im):
+        return program.layout.flatten([S, a, torch.complex(re, im)], blocks)
+
+    single = [torch.randn(2, 2).double(), torch.randn(2).double(), torch.randn(2).double(), torch.randn(2).double()]
+    batched = [torch.stack([value, 2 * value, -value]) for value in single]
+    assert torch.equal(torch.func.vmap(flatten)(*batched), flatten(*batched))
+    tangents = tuple(torch.randn_like(value) for value in single)
+    _, pushed = torch.func.jvp(flatten, tuple(single), tangents)
+    assert torch.equal(pushed, flatten(*tangents))  # flattening is linear
+    assert torch.func.jacrev(flatten)(*single).shape == (flatten(*single).numel(), 2, 2)
+    torch.autograd.gradcheck(flatten, [value.requires_grad_() for value in single])
+
+
+def test_gradients_of_broadcast_parameters_are_sums():
+    problem, parameters, x = least_squares()
+    program = ParametricProgram.from_problem(problem, parameters, [x])
+    A, b = torch.randn(4, 5, 3).double(), torch.randn(5).double().requires_grad_()
+    lam = torch.rand(1).double().requires_grad_()
+    data = program.values(A, b, lam, apply=Differentiable.apply)
+    weights = torch.randn(4, program.structure.m).double(), torch.randn(4, program.structure.n).double()
+    loss = (data.b * weights[0]).sum() + (data.q * weights[1]).sum()
+    shared = torch.autograd.grad(loss, (b, lam))
+    copies = b.detach().expand(4, 5).clone().requires_grad_(), lam.detach().expand(4).clone().requires_grad_()
+    data = program.values(A, *copies, apply=Differentiable.apply)
+    separate = torch.autograd.grad((data.b * weights[0]).sum() + (data.q * weights[1]).sum(), copies)
+    assert torch.allclose(shared[0], separate[0].sum(0)) and torch.allclose(shared[1], separate[1].sum(0, keepdim=True))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_random_mixtures_of_batch_axes_against_cvxpy(seed):
+    """Values at random parameters, some shared by the batch, item by item against CVXPY's solver interface."""
+    rng = np.random.default_rng(seed)
+    rows, columns = rng.integers(1, 5, size=2)
+    F, S, d = cp.Parameter((rows, columns)), cp.Parameter((columns, columns), PSD=True), cp.Parameter(nonneg=True)
+    g, x = cp.Parameter(rows), cp.Variable(columns)
+    objective = cp.quad_form(x, S) + cp.sum(S @ x) + d * cp.norm1(x)
+    problem = cp.Problem(cp.Minimize(objective), [F @ x <= g, cp.norm2(F @ x - 2 * g) <= d, cp.sum(x) == d])
+    parameters = [F, S, d, g]
+    program = ParametricProgram.from_problem(problem, parameters, [x], presolve=False)
+    batch = tuple(rng.integers(1, 4, size=rng.integers(0, 3)).tolist())
+    values = []
+    for parameter in parameters:
+        axes = [size if rng.random() < 0.7 else 1 for size in batch] if rng.random() < 0.8 else []
+        value = rng.normal(size=(*axes, *parameter.shape))
+        values.append(torch.tensor(value @ value.swapaxes(-1, -2) if parameter is S else np.abs(value)))
+    data = program.values(*values)
+    structure, common = data.structure, program.validate_params(values)
+    for item in np.ndindex(*common):
+        for parameter, value in zip(parameters, values, strict=True):
+            parameter.value = value.expand(*common, *parameter.shape)[item].numpy()
+        oracle = problem.get_problem_data(cp.CLARABEL)[0]
+
+        def at(name, item=item):
+            tensor = getattr(data, name)
+            return tensor.expand(*common, tensor.shape[-1])[item].numpy()
+
+        assert np.allclose(structure.A_matrix(at("A")).toarray(), oracle["A"].toarray(), rtol=1e-13, atol=1e-14)
+        assert np.allclose(
+            structure.P_matrix(at("P")).toarray(), sp.triu(oracle["P"]).toarray(), rtol=1e-13, atol=1e-13
+        )
+        assert np.allclose(at("q"), oracle["c"], rtol=1e-13, atol=1e-14)
+        assert np.allclose(at("b"), oracle["b"], rtol=1e-13, atol=1e-14)
+
+
 def attribute_problem():
     rng = np.random.default_rng(5)
     P, N = cp.Parameter((3, 3), PSD=True), cp.Parameter((3, 3), NSD=True)
