@@ -199,7 +199,7 @@ def test_random_mixtures_of_batch_axes_against_cvxpy(seed):
     structure, common = data.structure, program.validate_params(values)
     for item in np.ndindex(*common):
         for parameter, value in zip(parameters, values, strict=True):
-            parameter.value = value.expand(*common, *parameter.shape)[item].numpy()
+            parameter.value = value.expand((*common, *parameter.shape))[item].numpy()
         oracle = problem.get_problem_data(cp.CLARABEL)[0]
 
         def at(name, item=item):
