@@ -1,0 +1,64 @@
+"""A cheap test that clears ordinary solutions, so that rank tests are for the suspicious ones.
+
+Without a weakly active block J(D) is the only element of the Clarke Jacobian. One step of inverse iteration from random
+vectors r estimates its smallest singular value: |r| / |J^-1 r| is at most sigma_min sqrt(N) / |<u, r / |r|> sqrt(N)|, with u
+the left singular vector, so with two of them the estimate is rarely off by more than a factor of ten. This costs one
+factorization with two right-hand sides: one backward.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from conelayers.program import ConeProgram, ConeSolution, ConeStructure
+from conelayers.program.products import A_times, A_transpose_times, P_times
+from conelayers.residual.linearization import linearize
+from conelayers.residual.regularity.certificate import accuracy
+
+__all__ = ["suspicious"]
+
+_VECTORS = 2
+# J's entries vary with the user's units; far below this even badly scaled regular problems do not come.
+_SMALLEST = 1e-7
+_RESIDUAL = 1e-6
+
+
+def suspicious(program: ConeProgram, solution: ConeSolution) -> tuple[Tensor, Tensor]:
+    """Which items need rank tests, bool, and the kink margin of all, both (*batch,).
+
+    Items without a solution are not suspicious: nothing of theirs is differentiated.
+    """
+    batch, structure = program.batch_shape, program.structure
+    flat = program.detach().flatten()
+    point = solution.detach().to(torch.device("cpu")).reshape(torch.Size([batch.numel()]))
+    solved = point.has_solution
+    v = torch.where(solved[:, None], point.y - point.s, 1.0)
+    margins = structure.cone.margin(v)
+    margin = margins.amin(-1) if margins.shape[-1] else v.new_full(v.shape[:1], torch.inf)
+    weak = margin <= accuracy(point, v).possibly
+    doubtful = weak | _nearly_singular(flat.P.cpu(), flat.A.cpu(), v, structure)
+    return (doubtful & solved).reshape(batch), torch.where(solved, margin, torch.nan).reshape(batch)
+
+
+def _nearly_singular(P: Tensor, A: Tensor, v: Tensor, structure: ConeStructure) -> Tensor:
+    items, n = v.shape[0], structure.n
+    if items == 0:
+        return torch.zeros(0, dtype=torch.bool)
+    generator = torch.Generator().manual_seed(0)
+    rhs = torch.randn(1, _VECTORS, n + structure.m, dtype=v.dtype, generator=generator).expand(items, -1, -1)
+    linearization = linearize(structure, P, A, v)
+    dx, dv = linearization.solve((rhs[..., :n].contiguous(), rhs[..., n:].contiguous()))
+    w = linearization.project(dv)
+    residual = _product(P, A, dx, dv, w, structure) - rhs
+    length = torch.hypot(dx.norm(dim=-1), dv.norm(dim=-1))
+    bad = ~(rhs.norm(dim=-1) / length > _SMALLEST)
+    bad = bad | ~(residual.norm(dim=-1) <= _RESIDUAL * rhs.norm(dim=-1))
+    return bad.any(-1)
+
+
+def _product(P: Tensor, A: Tensor, dx: Tensor, dv: Tensor, w: Tensor, structure: ConeStructure) -> Tensor:
+    """J [dx; dv] with w = D dv, shape (B, k, n + m)."""
+    P, A = P.unsqueeze(-2), A.unsqueeze(-2)
+    first = P_times(structure, P, dx) + A_transpose_times(structure, A, w)
+    return torch.cat([first, A_times(structure, A, dx) + w - dv], -1)
