@@ -54,7 +54,8 @@ def _positions(order: int, device: torch.device) -> Tensor:
 @functools.lru_cache(maxsize=256)
 def _scales(order: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     rows, columns = _triangle(order, device)
-    return torch.where(rows == columns, 1.0, math.sqrt(2.0)).to(dtype)
+    scales = torch.full(rows.shape, math.sqrt(2.0), dtype=dtype, device=device)  # not where(), which rounds to float32
+    return scales.masked_fill(rows == columns, 1.0)
 
 
 def svec(matrix: Tensor) -> Tensor:
