@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import warnings
 from collections.abc import Sequence
 from typing import Literal
@@ -13,9 +14,11 @@ from conelayers.residual.solve import Backend, solve_and_polish
 from torch import Tensor
 
 from conelayers.errors import InaccurateWarning, SolveError
-from conelayers.implicit import Derivative, Equation, implicit
+from conelayers.implicit import Derivative, Equation, Exact, implicit
 from conelayers.program import ConeProgram, ConeSolution, ConeStructure, Status
 from conelayers.program.products import A_times, A_transpose_times, P_times, outer, symmetric_outer
+from conelayers.residual.compiled import compiled_differentiator
+from conelayers.residual.fused import FusedAdjoint
 from conelayers.residual.linearized import LinearizedConditions
 
 __all__ = ["ConicConditions", "OnFailure", "differentiable_solve"]
@@ -74,23 +77,17 @@ class ConicConditions(Equation):
         """The adjoint formula of the class docstring."""
         P, _, A, _ = inputs
         x, y, s, active = _solved(outputs)
-        gx, gy, gs = (torch.where(active[..., None] > 0, g, 0.0) for g in cotangents[:3])
-        lam, _, Du = implicit(
-            LinearizedConditions(self.structure, self.mode),
-            P,
-            A,
-            y - s,
-            gx - A_transpose_times(self.structure, A, gs),
-            gy,
-            active,
-        )
-        nu = Du + gs
-        return (
-            -symmetric_outer(self.structure, lam, x) if needed[0] else None,
-            -lam,
-            -(outer(self.structure, y, lam) + outer(self.structure, nu, x)) if needed[2] else None,
-            nu,
-        )
+        cotangents = (torch.where(active[..., None] > 0, g, 0.0) for g in cotangents[:3])
+        arguments = (P, A, x, y, s, *cotangents, active)
+        stated = functools.partial(adjoint_gradients, self.structure, self.mode)
+        if self._is_fused(P) and (needed[0] or needed[2]):
+            return implicit(FusedAdjoint(self.structure, stated), *arguments)
+        return stated(*arguments, matrices=(needed[0], needed[2]))
+
+    def _is_fused(self, like: Tensor) -> bool:
+        """Whether one compiled pass does the whole reverse mode."""
+        on_cpu = like.device.type == "cpu"
+        return on_cpu and self.mode == Exact() and compiled_differentiator(self.structure) is not None
 
     def pushforward(self, inputs, outputs, tangents) -> tuple[Tensor | None, ...]:
         """J [dx; dv] = -[dP x + dq + dA'y; dA x - db]; dy = D dv, ds = dy - dv."""
@@ -109,6 +106,42 @@ class ConicConditions(Equation):
             second = second + db
         dx, dv, dy = implicit(LinearizedConditions(self.structure, self.mode), P, A, y - s, first, second, active)
         return dx, dy, dy - dv, None, None, None, None, None
+
+
+def adjoint_gradients(
+    structure: ConeStructure,
+    mode: Derivative,
+    P: Tensor,
+    A: Tensor,
+    x: Tensor,
+    y: Tensor,
+    s: Tensor,
+    gx: Tensor,
+    gy: Tensor,
+    gs: Tensor,
+    active: Tensor,
+    matrices: tuple[bool, bool] = (True, True),
+) -> tuple[Tensor, ...]:
+    """The gradients of P, q, A and b by the formula of `ConicConditions`, in differentiable torch code.
+
+    Args:
+        structure: Patterns and cone.
+        mode: How the adjoint system is solved.
+        P, A: Values of the matrices.
+        x, y, s: The solution.
+        gx, gy, gs: Its cotangents.
+        active: 1 or 0 per item: whether it has a solution.
+        matrices: Whether the gradients of P and of A are wanted; zeros of one entry stand for what is not.
+    """
+    conditions = LinearizedConditions(structure, mode)
+    lam, _, Du = implicit(conditions, P, A, y - s, gx - A_transpose_times(structure, A, gs), gy, active)
+    nu = Du + gs
+    return (
+        -symmetric_outer(structure, lam, x) if matrices[0] else lam.new_zeros(1),
+        -lam,
+        -(outer(structure, y, lam) + outer(structure, nu, x)) if matrices[1] else lam.new_zeros(1),
+        nu,
+    )
 
 
 def differentiable_solve(conditions: ConicConditions, program: ConeProgram) -> ConeSolution:

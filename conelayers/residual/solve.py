@@ -7,7 +7,8 @@ from typing import Protocol
 
 import torch
 
-from conelayers.program import ConeProgram, ConeSolution
+from conelayers.program import ConeProgram, ConeSolution, Status, residuals
+from conelayers.residual.compiled import compiled_differentiator, rows, thread_count
 from conelayers.residual.polish import polish
 
 __all__ = ["Backend", "solve_and_polish"]
@@ -27,8 +28,6 @@ def solve_and_polish(
     """Solve on the CPU and polish, without autograd.
 
     A backend at tolerance 1e-8 leaves errors up to 1e-4 in derivatives; one or two semismooth Newton steps remove them.
-    Backends that polish by themselves say so by an attribute `polishes`.
-
     Args:
         program: Any batch axes, any device.
         backend: What solves it.
@@ -45,10 +44,34 @@ def solve_and_polish(
     if batch_shape.numel() == 0:
         return _empty(program)
     solution = backend.solve(flat, _flat_start(warm_start, batch_shape.numel()))
-    if not getattr(backend, "polishes", False):
-        solution = polish(flat, solution)
-    solution = solution.reshape(batch_shape)
+    solution = _polished(flat, solution, getattr(backend, "tol", 1e-8)).reshape(batch_shape)
     return solution.to(device) if device.type != "cpu" else solution
+
+
+def _polished(program: ConeProgram, solution: ConeSolution, tol: float) -> ConeSolution:
+    """Newton steps for the items that have a solution; an inaccurate one that reaches `tol` this way is solved."""
+    kernels = compiled_differentiator(program.structure)
+    if kernels is None:
+        return polish(program, solution)
+    data = (program.P, program.q, program.A, program.b, solution.x, solution.y, solution.s)
+    *point, _ = kernels.polish(*(rows(value) for value in data), threads=thread_count())
+    usable = solution.has_solution
+    x, y, s = (
+        torch.where(usable[:, None], torch.from_numpy(new), old)
+        for new, old in zip(point, (solution.x, solution.y, solution.s), strict=True)
+    )
+    measured = residuals(program, x, y, s)
+    reached = (solution.status_code == int(Status.INACCURATE)) & (measured.worst <= tol)
+    return ConeSolution(
+        x,
+        y,
+        s,
+        torch.where(reached, int(Status.SOLVED), solution.status_code).to(torch.int8),
+        solution.iterations,
+        torch.where(usable, measured.primal, solution.primal_residual),
+        torch.where(usable, measured.dual, solution.dual_residual),
+        torch.where(usable, measured.gap, solution.gap),
+    )
 
 
 def _flat_start(warm_start: ConeSolution | None, items: int) -> ConeSolution | None:

@@ -1,0 +1,77 @@
+"""The whole reverse mode of a cone programme in one compiled pass.
+
+The outputs are those of `conelayers.residual.conic.adjoint_gradients`, which states the formulas in differentiable torch
+code; here the same numbers come from one kernel that factors, solves and reads the gradients off the patterns. Derivatives
+of this pass (second derivatives of the layer) go through the torch statement.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from conelayers.implicit import Equation
+from conelayers.program import ConeStructure
+from conelayers.residual.compiled import compiled_differentiator, rows, thread_count
+from conelayers.residual.folding import Folding
+
+__all__ = ["FusedAdjoint"]
+
+Gradients = Callable[..., tuple[Tensor, ...]]
+
+
+class FusedAdjoint(Equation):
+    """(P, A, x, y, s, gx, gy, gs, active) to (dP, dq, dA, db), exact mode only.
+
+    Args:
+        structure: Patterns and cone, for which a compiled kernel exists.
+        stated: The same map in differentiable torch code.
+    """
+
+    def __init__(self, structure: ConeStructure, stated: Gradients) -> None:
+        self.structure, self.stated = structure, stated
+
+    @property
+    def event_dims(self) -> Sequence[int]:
+        """Eight vectors and a number."""
+        return (1,) * 8 + (0,)
+
+    def solve(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """One kernel for the batch; several cotangents of one solution share a factorization in the stated form."""
+        *vectors, active = inputs
+        fixed, cotangents = vectors[:5], vectors[5:]
+        folding = Folding.of(
+            [*(value.shape[:-1] for value in fixed), active.shape], [g.shape[:-1] for g in cotangents]
+        )
+        if torch.Size(folding.full[i] for i in folding.shared).numel() > 1:
+            return self.stated(*inputs)
+        P, A = (rows(folding.fold_fixed(value)) for value in fixed[:2])
+        x, y, s = (rows(folding.fold_fixed(value, always_batched=True)) for value in fixed[2:])
+        gx, gy, gs = (rows(folding.fold_rhs(g)[:, 0]) for g in cotangents)
+        kernels = compiled_differentiator(self.structure)
+        assert kernels is not None
+        found = kernels.pullback(P, A, x, y, s, gx, gy, gs, threads=thread_count())
+        keep = folding.fold_fixed(active[..., None], always_batched=True).bool()
+        return tuple(
+            folding.unfold(_masked(torch.from_numpy(found[name]), keep)[:, None])
+            for name in ("dP", "dq", "dA", "db")
+        )
+
+    def pullback(self, inputs, outputs, cotangents, needed) -> tuple[Tensor | None, ...]:
+        """By the stated form."""
+        _, pull = torch.func.vjp(self.stated, *inputs)
+        return pull(cotangents)
+
+    def pushforward(self, inputs, outputs, tangents) -> tuple[Tensor | None, ...]:
+        """By the stated form."""
+        filled = tuple(
+            torch.zeros_like(x) if t is None else t for x, t in zip(inputs, tangents, strict=True)
+        )
+        return torch.func.jvp(self.stated, inputs, filled)[1]
+
+
+def _masked(values: Tensor, keep: Tensor) -> Tensor:
+    """Zeros for items without a solution; without a copy where all have one."""
+    return values if bool(keep.all()) else torch.where(keep, values, 0.0)

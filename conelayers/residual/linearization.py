@@ -1,0 +1,111 @@
+"""The Jacobian J(D) of the reduced residual at a batch of solutions, as derivative modes see it."""
+
+from __future__ import annotations
+
+import abc
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from conelayers.linalg import DenseOperator, MinimumNorm
+from conelayers.program import ConeStructure
+from conelayers.residual.compiled import compiled_differentiator, rows, thread_count
+from conelayers.residual.kkt import KKTSystem
+
+if TYPE_CHECKING:
+    from conelayers.native import Differentiator
+
+__all__ = ["ConicLinearization", "linearize"]
+
+Tangent = tuple[Tensor, Tensor]
+
+
+class ConicLinearization(abc.ABC):
+    """J(D) = [[P, A'D], [A, D - I]] for a batch of B items, with k right-hand sides each.
+
+    Args:
+        structure: Patterns and cone.
+        P: Values, shape (1 or B, P_nnz).
+        A: Values, shape (1 or B, A_nnz).
+        v: y - s, shape (B, m).
+        mu: Barrier parameter of a smoothed D, or None for the Clarke element.
+    """
+
+    def __init__(self, structure: ConeStructure, P: Tensor, A: Tensor, v: Tensor, mu: float | None = None) -> None:
+        self.structure, self.P, self.A, self.v, self.mu = structure, P, A, v, mu
+
+    @abc.abstractmethod
+    def solve(self, rhs: Tangent) -> Tangent:
+        """Solve J [dx; dv] = rhs; shapes (B, k, n) and (B, k, m)."""
+
+    @abc.abstractmethod
+    def project(self, dv: Tensor) -> Tensor:
+        """D dv, shape (B, k, m)."""
+
+    def smooth(self, mu: float) -> ConicLinearization:
+        """The same with the smoothed element D_mu."""
+        return type(self)(self.structure, self.P, self.A, self.v, mu)
+
+    def solve_least_squares(self, rhs: Tangent, rtol: float) -> Tangent:
+        """The minimum-norm least-squares solution by a dense decomposition of J."""
+        solver = MinimumNorm(rtol=rtol)
+        state = solver.init(DenseOperator(self.matrix()))
+        solution, _ = solver.solve(state, torch.cat(rhs, -1).movedim(1, 0))
+        solution = solution.movedim(0, 1)
+        return solution[..., : self.structure.n], solution[..., self.structure.n :]
+
+    def matrix(self) -> Tensor:
+        """J as a dense matrix, shape (B, n + m, n + m)."""
+        s, batch = self.structure, self.v.shape[0]
+        D = s.cone.dual_derivative(self.v, mu=self.mu).matrix()
+        P, A = D.new_zeros(batch, s.n, s.n), D.new_zeros(batch, s.m, s.n)
+        P_rows, P_columns = torch.as_tensor(s.P_indices), torch.as_tensor(s.P_columns)
+        P[:, P_rows, P_columns] = self.P.expand(batch, -1)
+        P[:, P_columns, P_rows] = self.P.expand(batch, -1)
+        A[:, torch.as_tensor(s.A_indices), torch.as_tensor(s.A_columns)] = self.A.expand(batch, -1)
+        identity = torch.eye(s.m, dtype=D.dtype, device=D.device)
+        return torch.cat([torch.cat([P, A.mT @ D], -1), torch.cat([A, D - identity], -1)], -2)
+
+
+class _Compiled(ConicLinearization):
+    """Solved by the compiled engine, one item per SIMD lane."""
+
+    @property
+    def _kernels(self) -> Differentiator:
+        kernels = compiled_differentiator(self.structure)
+        assert kernels is not None
+        return kernels
+
+    def solve(self, rhs: Tangent) -> Tangent:
+        P, A, v, r1, r2 = (rows(value) for value in (self.P, self.A, self.v, *rhs))
+        dx, dv, _ = self._kernels.derivative(P, A, v, r1, r2, mu=self.mu or 0.0, threads=thread_count())
+        return torch.from_numpy(dx), torch.from_numpy(dv)
+
+    def project(self, dv: Tensor) -> Tensor:
+        return torch.from_numpy(
+            self._kernels.apply_D(rows(self.v), rows(dv), mu=self.mu or 0.0, threads=thread_count())
+        )
+
+
+class _Assembled(ConicLinearization):
+    """Solved in torch: dense for small problems on any device, sparse or matrix-free for large ones."""
+
+    def __init__(self, structure: ConeStructure, P: Tensor, A: Tensor, v: Tensor, mu: float | None = None) -> None:
+        super().__init__(structure, P, A, v, mu)
+        self.element = structure.cone.dual_derivative(v, mu=mu)
+
+    def solve(self, rhs: Tangent) -> Tangent:
+        system = KKTSystem(self.structure)
+        factor = system.factor(self.P, self.A, self.element)
+        dx, dv, _ = system.solve(factor, *(r.movedim(1, 0) for r in rhs))
+        return dx.movedim(0, 1), dv.movedim(0, 1)
+
+    def project(self, dv: Tensor) -> Tensor:
+        return self.element.apply(dv.movedim(1, 0)).movedim(0, 1)
+
+
+def linearize(structure: ConeStructure, P: Tensor, A: Tensor, v: Tensor) -> ConicLinearization:
+    """The linearization with the method that suits the problem and the device."""
+    suits = v.device.type == "cpu" and v.dtype == torch.float64 and compiled_differentiator(structure) is not None
+    return (_Compiled if suits else _Assembled)(structure, P, A, v)
