@@ -93,7 +93,7 @@ class DenseDesign(Design):
         return (self.matrix.square()).mT @ weights
 
 
-def _plain(vector: Tensor) -> np.ndarray | None:
+def plain_array(vector: Tensor) -> np.ndarray | None:
     """The tensor's memory, or None where a derivative is being recorded or a `torch.func` transform is at work."""
     if torch.is_grad_enabled() and vector.requires_grad:
         return None
@@ -168,6 +168,7 @@ class SparseDesign(Design):
         self.matrix: Any = matrix.tocsc()
         if self.matrix.dtype != np.float64:
             self.matrix = self.matrix.astype(np.float64)
+        self._transposed: Any = self.matrix.T
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -178,9 +179,9 @@ class SparseDesign(Design):
         return torch.device("cpu")
 
     def _product(self, vector: Tensor, transposed: bool) -> Tensor:
-        array = _plain(vector)
+        array = plain_array(vector)
         if array is not None:
-            return torch.from_numpy(np.asarray(self.matrix.T @ array if transposed else self.matrix @ array))
+            return torch.from_numpy(np.asarray(self._transposed @ array if transposed else self.matrix @ array))
         by_output = vector.mT if vector.ndim == 2 else vector
         (out,) = implicit(Linear(_Product(self.matrix), transposed), by_output)
         return out.mT if vector.ndim == 2 else out
@@ -198,7 +199,7 @@ class SparseDesign(Design):
         return SparseDesign(self.matrix.tocsr()[index.numpy()])
 
     def gram(self, weights: Tensor) -> Tensor:
-        array = _plain(weights)
+        array = plain_array(weights)
         if array is not None:
             return torch.from_numpy(_Gram(self.matrix).gram(array))
         (out,) = implicit(Linear(_Gram(self.matrix)), weights)

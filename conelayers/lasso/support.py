@@ -18,7 +18,8 @@ from torch import Tensor
 
 from conelayers.errors import RegularityWarning
 from conelayers.lasso.datafits import Datafit, Multinomial
-from conelayers.lasso.design import Design, SparseDesign
+from conelayers.lasso._compiled import compiled
+from conelayers.lasso.design import Design, SparseDesign, plain_array
 from conelayers.lasso.terms import Term
 
 __all__ = ["Support", "SupportSystem", "solve_symmetric"]
@@ -121,11 +122,22 @@ class SupportSystem:
         if large and whole and not recorded and rhs.ndim == 1:
             curvature = self.term.curvature(self.coef, self.entries)
             if curvature.ndim == 1 and not (torch.is_grad_enabled() and curvature.requires_grad):
-                parts = (self.design, self.hessian, curvature, rhs, self.fit_intercept)
-                out = conjugate_gradient(*parts, rtol=1e-13, most=300)
+                out = self._iterate(curvature, rhs)
                 if out is not None:
                     return out
         return solve_symmetric(self.matrix(), rhs, warn)
+
+
+    def _iterate(self, curvature: Tensor, rhs: Tensor) -> Tensor | None:
+        """Conjugate gradients on the sparse columns; None if they do not converge, or without numba."""
+        kernels = compiled()
+        arrays = [plain_array(t) for t in (self.hessian, curvature.contiguous(), rhs.contiguous())]
+        if kernels is None or any(a is None for a in arrays):
+            return None
+        X = self.design.matrix  # type: ignore[attr-defined]
+        parts = (X.indptr, X.indices, X.data, *arrays, self.fit_intercept)
+        out, converged = kernels.conjugate_gradient(*parts, 1e-12, 500)
+        return torch.from_numpy(out) if converged else None
 
 
 def solve_symmetric(matrix: Tensor, rhs: Tensor, warn: bool = True) -> Tensor:
@@ -161,42 +173,3 @@ def _factorize(matrix: Tensor) -> tuple[Tensor | None, Tensor, bool]:
         return factor, root, True
     sizes = torch.linalg.eigvalsh(scaled).abs()  # indefinite (nonconvex penalties) or singular
     return None, root, bool(sizes.min() > 1e-13 * sizes.max())
-
-
-def conjugate_gradient(
-    design: Design, hessian: Tensor, curvature: Tensor, rhs: Tensor, fit_intercept: bool, rtol: float, most: int
-) -> Tensor | None:
-    """Solve J u = rhs without forming J, for a single output and a diagonal curvature; None if it does not converge.
-
-    Conjugate gradients with the diagonal as preconditioner; a product costs two products with the support's columns.
-    """
-    diagonal = design.squared_norms(hessian) + curvature
-    if fit_intercept:
-        diagonal = torch.cat([diagonal, hessian.sum().reshape(1)])
-    if not bool((diagonal > 0).all()):
-        return None
-    size = curvature.numel()
-
-    def product(v: Tensor) -> Tensor:
-        eta = design.matmul(v[:size])
-        eta = hessian * (eta + v[size]) if fit_intercept else hessian * eta
-        out = design.rmatmul(eta) + curvature * v[:size]
-        return torch.cat([out, eta.sum().reshape(1)]) if fit_intercept else out
-
-    u, r = torch.zeros_like(rhs), rhs
-    z = r / diagonal
-    direction, rz = z, float(r @ z)
-    goal = rtol * float(torch.linalg.vector_norm(rhs / diagonal.sqrt()))
-    for _ in range(most):
-        if rz <= goal * goal:
-            return u
-        moved = product(direction)
-        bend = float(direction @ moved)
-        if not bend > 0:
-            return None
-        u = u + (rz / bend) * direction
-        r = r - (rz / bend) * moved
-        z = r / diagonal
-        previous, rz = rz, float(r @ z)
-        direction = z + (rz / previous) * direction
-    return u if rz <= goal * goal else None

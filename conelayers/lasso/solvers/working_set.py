@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from conelayers.lasso._compiled import compiled
 from conelayers.lasso.design import SparseDesign
 from conelayers.lasso.problem import FitResult, Problem
 from conelayers.lasso.solvers.base import Solver, newton_polish
@@ -74,7 +74,7 @@ class WorkingSet(Solver):
 
     def _subproblem(self, sub: Problem, coef: Tensor, intercept: Tensor, target: float) -> _Point:
         simple = isinstance(sub.term, SeparableTerm) and coef.ndim == 1 and coef.device.type == "cpu"
-        if not simple or coordinate() is None:
+        if not simple or compiled() is None:
             coef, intercept, _ = self.inner.descend(sub, coef, intercept, target)
             return coef, intercept
         for _ in range(50):
@@ -94,16 +94,6 @@ class WorkingSet(Solver):
         return coef, intercept
 
 
-@functools.cache
-def coordinate():
-    """The compiled coordinate descent, or None without numba; compiling is put off to the first use."""
-    try:
-        from conelayers.lasso.solvers import _coordinate
-    except ImportError:
-        return None
-    return _coordinate
-
-
 def _quadratic_model(sub: Problem, coef: Tensor, intercept: Tensor, eta: Tensor, target: float) -> _Point:
     """Minimise the second-order model of the datafit plus the term by coordinate descent."""
     term, design = sub.term, sub.design
@@ -115,10 +105,12 @@ def _quadratic_model(sub: Problem, coef: Tensor, intercept: Tensor, eta: Tensor,
     parts = (term.linear, term.l1, term.l2, term.lower, term.upper)
     arrays = [np.ascontiguousarray(part.numpy()) for part in parts]
     w = coef.clone().numpy()
+    kernels = compiled()
+    assert kernels is not None
     if isinstance(design, SparseDesign):
         slope = sub.datafit.gradient(eta, sub.y, sub.weights).clone().numpy()
         X = design.matrix
-        move = coordinate().descend_columns(
+        move = kernels.descend_columns(
             X.indptr, X.indices, X.data, hessian.numpy(), slope, sub.fit_intercept, w, *arrays, 100, 0.3 * target
         )
         return torch.from_numpy(w), intercept + move
@@ -130,7 +122,7 @@ def _quadratic_model(sub: Problem, coef: Tensor, intercept: Tensor, eta: Tensor,
         Q = Q - sums[:, None] * sums[None, :] / total
         gradient = gradient - sums * (slope / total)
     residual = np.ascontiguousarray(gradient.numpy()).copy()
-    coordinate().descend_gram(np.ascontiguousarray(Q.numpy()), residual, w, *arrays, 1000, 0.3 * target)
+    kernels.descend_gram(np.ascontiguousarray(Q.numpy()), residual, w, *arrays, 1000, 0.3 * target)
     new = torch.from_numpy(w)
     if sums is not None:
         intercept = intercept - (slope + sums @ (new - coef)) / total

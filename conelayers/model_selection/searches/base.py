@@ -93,6 +93,10 @@ class Objective:
             print(f"{len(self.history):4d}  {value:.6e}  |g| {trial.slope:.1e}  {trial.seconds:7.2f} s", file=sys.stderr)
         return value, slope
 
+    def restart(self) -> None:
+        """Forget the best value, found at a coarse accuracy, but warm-start from its solution."""
+        self.best_value, self._state = math.inf, self.best_state
+
     @property
     def seconds(self) -> float:
         """Time since the search began."""

@@ -47,42 +47,53 @@ class GridSearch(Search):
 class Safeguarded(Search):
     """Evaluate a coarse grid, then improve on its best point by gradients; the best point of all is returned.
 
-    The answer cannot be worse than that of the coarse grid, whatever the gradients do. With one hyperparameter the
-    grid's best interval is refined by cubic interpolation of values and slopes within a shrinking bracket; with more,
-    `local` runs from the best grid point.
+    The answer cannot be worse than the best point of the coarse grid, whatever the gradients do. With one
+    hyperparameter the interval beside it is refined by cubic interpolation of values and slopes within a shrinking
+    bracket; with more, `local` runs from the best grid point.
 
     Args:
         size: Points of the coarse grid, see `GridSearch`.
-        points: Explicit coarse points.
+        points: Explicit coarse points, largest hyperparameters first.
+        patience: With one hyperparameter, leave out the rest of the grid once this many points in a row were worse than
+            the best: small hyperparameters are the expensive ones. None visits all points.
+        coarse_tol: Inner tolerance on the grid; its best point is evaluated again at the solver's own.
         local: Search used for two or more hyperparameters.
-        coarse_tol: Inner tolerance on the grid; None for the solver's own.
         xtol: Smallest bracket, in the logarithm of the hyperparameter.
     """
 
     size: int = 8
     points: np.ndarray | None = None
+    patience: int | None = 2
+    coarse_tol: float | None = 1e-3
     local: Search = field(default_factory=LBFGS)
-    coarse_tol: float | None = None
     xtol: float = 1e-3
 
     def minimize(self, objective: Objective, start: np.ndarray) -> str:
         """See `Search.minimize`."""
-        points = coarse_points(objective, self.size) if self.points is None else self.points
-        seen = [(np.asarray(p), *objective(p, self.coarse_tol)) for p in points]
-        if not any(math.isfinite(value) for _, value, _ in seen):
+        points = coarse_points(objective, self.size) if self.points is None else np.atleast_2d(self.points)
+        values: list[float] = []
+        for point in points:
+            values.append(objective(point, self.coarse_tol, gradient=False)[0])
+            waited = len(values) - 1 - int(np.argmin(values))
+            if objective.space.size == 1 and self.patience is not None and waited >= self.patience:
+                break
+        best = int(np.argmin(values))
+        if not math.isfinite(values[best]):
             return "no coarse point could be evaluated"
+        objective.restart()
         if objective.space.size > 1:
-            return self.local.minimize(objective, objective.best_point)
-        return self._refine(objective, sorted(seen, key=lambda item: float(item[0][0])))
+            return self.local.minimize(objective, points[best])
+        neighbours = [float(points[i][0]) for i in (best - 1, best + 1) if 0 <= i < len(values)]
+        return self._refine(objective, float(points[best][0]), neighbours)
 
-    def _refine(self, objective: Objective, seen: list[tuple[np.ndarray, float, np.ndarray]]) -> str:
-        best = int(np.argmin([value for _, value, _ in seen]))
-        triples = [(float(p[0]), value, float(slope[0])) for p, value, slope in seen]
+    def _refine(self, objective: Objective, best: float, neighbours: list[float]) -> str:
+        value, slope = objective(np.array([best]))
+        a = (best, value, float(slope[0]))
         # the minimiser lies on the side to which the criterion falls
-        other = best + 1 if triples[best][2] < 0 else best - 1
-        if not 0 <= other < len(triples):
+        beyond = [x for x in neighbours if (x - best) * a[2] < 0]
+        if not beyond:
             return "the best point is at a bound"
-        a, b = triples[best], triples[other]
+        b = (beyond[0], math.nan, math.nan)
         for _ in range(50):
             width = abs(b[0] - a[0])
             if abs(a[2]) * width <= self.rtol * abs(a[1]) or width <= self.xtol:

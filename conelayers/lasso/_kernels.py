@@ -1,4 +1,4 @@
-"""Coordinate descent on a quadratic with a separable term, compiled by numba and cached on disk.
+"""Kernels on dense and sparse columns, compiled by numba and cached on disk.
 
 The model is (Xw)'H(Xw)/2 over steps from a starting point, H = diag(h), plus linear, l1 and l2 parts and bounds. Two forms:
 on the Gram matrix of a dense design, and on the columns of a sparse one, where a step costs the entries of its column.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-__all__ = ["descend_columns", "descend_gram"]
+__all__ = ["conjugate_gradient", "descend_columns", "descend_gram"]
 
 
 @numba.njit(cache=True, inline="always")
@@ -125,3 +125,64 @@ def descend_columns(
         if first <= target:
             break
     return shift
+
+
+@numba.njit(cache=True)
+def conjugate_gradient(indptr, indices, data, h, curvature, rhs, fit_intercept, rtol, most):
+    """Solve J u = rhs for J = [[X'HX + diag(curvature), X'h], [h'X, sum h]], the diagonal as preconditioner.
+
+    Args:
+        indptr: Columns of X, compressed.
+        indices: Rows of the entries.
+        data: The entries.
+        h: Diagonal of H, shape (n,).
+        curvature: Shape (k,).
+        rhs: Shape (k,), or (k + 1,) with an intercept.
+        fit_intercept: Whether the last row and column are present.
+        rtol: Relative residual in the norm of the preconditioner at which to stop.
+        most: Most iterations.
+
+    Returns:
+        u, and whether it reached the accuracy.
+    """
+    k, n = curvature.shape[0], h.shape[0]
+    diagonal = np.empty(rhs.shape[0])
+    for j in range(k):
+        own = curvature[j]
+        for a in range(indptr[j], indptr[j + 1]):
+            own += h[indices[a]] * data[a] * data[a]
+        diagonal[j] = own
+    if fit_intercept:
+        diagonal[k] = h.sum()
+    if diagonal.min() <= 0.0:
+        return rhs, False
+    u, r, eta, moved = np.zeros_like(rhs), rhs.copy(), np.empty(n), np.empty_like(rhs)
+    z = r / diagonal
+    direction, rz = z.copy(), r @ z
+    goal = rtol * rtol * rz
+    for _ in range(most):
+        if rz <= goal:
+            return u, True
+        eta[:] = direction[k] if fit_intercept else 0.0
+        for j in range(k):
+            for a in range(indptr[j], indptr[j + 1]):
+                eta[indices[a]] += data[a] * direction[j]
+        eta *= h
+        for j in range(k):
+            total = curvature[j] * direction[j]
+            for a in range(indptr[j], indptr[j + 1]):
+                total += data[a] * eta[indices[a]]
+            moved[j] = total
+        if fit_intercept:
+            moved[k] = eta.sum()
+        bend = direction @ moved
+        if bend <= 0.0:
+            return u, False
+        step = rz / bend
+        u += step * direction
+        r -= step * moved
+        z = r / diagonal
+        previous = rz
+        rz = r @ z
+        direction = z + (rz / previous) * direction
+    return u, rz <= goal
