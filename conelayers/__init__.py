@@ -14,4 +14,23 @@ Packages, in the order in which they build on each other:
     lasso, model_selection
 """
 
+from conelayers.errors import ConelayersError, SolveError
+from conelayers.implicit import Exact, LeastSquares, Smoothed
+from conelayers.layers import ConeLayer, CvxpyLayer, LayerSolution, solve_cone_program
+from conelayers.program import Status
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "ConeLayer",
+    "ConelayersError",
+    "CvxpyLayer",
+    "Exact",
+    "LayerSolution",
+    "LeastSquares",
+    "Smoothed",
+    "SolveError",
+    "Status",
+    "__version__",
+    "solve_cone_program",
+]

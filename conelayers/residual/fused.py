@@ -12,10 +12,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from conelayers.implicit import Equation
+from conelayers.implicit import Equation, Exact
 from conelayers.program import ConeStructure
+from conelayers.program.products import A_times, A_transpose_times, outer, symmetric_outer
 from conelayers.residual.compiled import compiled_differentiator, rows, thread_count
 from conelayers.residual.folding import Folding
+from conelayers.residual.linearized import LinearizedConditions
 
 __all__ = ["FusedAdjoint"]
 
@@ -65,11 +67,29 @@ class FusedAdjoint(Equation):
         return pull(cotangents)
 
     def pushforward(self, inputs, outputs, tangents) -> tuple[Tensor | None, ...]:
-        """By the stated form."""
-        filled = tuple(
-            torch.zeros_like(x) if t is None else t for x, t in zip(inputs, tangents, strict=True)
+        """The adjoint system moved: the tangents of lam and nu, then the product rule in the outer products."""
+        P, A, x, y, s, gx, gy, gs, active = inputs
+        lam, nu = -outputs[1], outputs[3]
+        u = A_times(self.structure, A, lam) + (nu - gs) - gy
+        filled = (torch.zeros_like(i) if t is None else t for i, t in zip(inputs, tangents, strict=True))
+        dP, dA, dx, dy, ds, dgx, dgy, dgs, _ = filled
+        first = gx - A_transpose_times(self.structure, A, gs)
+        first_moved = dgx - A_transpose_times(self.structure, dA, gs) - A_transpose_times(self.structure, A, dgs)
+        lam_moved, _, w_moved = LinearizedConditions(self.structure, Exact()).pushforward(
+            (P, A, y - s, first, gy, active), (lam, u, nu - gs), (dP, dA, dy - ds, first_moved, dgy, None)
         )
-        return torch.func.jvp(self.stated, inputs, filled)[1]
+        nu_moved = w_moved + dgs
+        return (
+            -(symmetric_outer(self.structure, lam_moved, x) + symmetric_outer(self.structure, lam, dx)),
+            -lam_moved,
+            -(
+                outer(self.structure, dy, lam)
+                + outer(self.structure, y, lam_moved)
+                + outer(self.structure, nu_moved, x)
+                + outer(self.structure, nu, dx)
+            ),
+            nu_moved,
+        )
 
 
 def _masked(values: Tensor, keep: Tensor) -> Tensor:

@@ -94,7 +94,7 @@ def test_duals_of_semidefinite_and_exponential_constraints_are_not_swapped():
     for tensor, dual in zip(ours, duals, strict=True):
         assert np.abs(dual.value).max() > 1e-3, "a zero reference dual would hide a swap"
         # CVXPY's value of a second-order dual is a column although the dual variable is a vector.
-        np.testing.assert_allclose(tensor.numpy(), dual.value.reshape(dual.shape), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(tensor.numpy(), np.reshape(dual.value, dual.shape), rtol=1e-5, atol=1e-6)
 
 
 def test_gradients_of_shared_parameters_are_sums_and_not_means():
