@@ -73,7 +73,7 @@ class HeldOut(Criterion):
                 value = losses.mean()
             else:
                 weight = torch.as_tensor(self.weight_held).to(losses)
-                value = (weight @ losses) / weight.sum()
+                value = (weight @ losses) / weight.sum().clamp_min(1e-300)
             return value, (coef.detach(), intercept.detach())
 
         return evaluate_torch(function, point, gradient)

@@ -1,0 +1,141 @@
+"""What the estimators share: validation, the search, the final fit."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils.extmath import safe_sparse_dot
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from conelayers.errors import InvalidArgument
+from conelayers.lasso import ProximalModel, WorkingSet, as_design
+from conelayers.model_selection.criteria import Criterion, CrossValidation
+from conelayers.model_selection.searches import Safeguarded, Search
+from conelayers.model_selection.space import LogSpace
+
+__all__ = ["ImplicitCV"]
+
+
+class ImplicitCV(BaseEstimator, abc.ABC):
+    """A linear model whose hyperparameters minimise a cross-validated loss, found by implicit differentiation.
+
+    Args:
+        cv: Folds, a scikit-learn splitter, or an iterable of (train, test) indices; five folds by default.
+        search: The outer method; by default a coarse grid refined by gradients.
+        eps: Smallest over largest hyperparameter; the largest is the one at which all coefficients vanish.
+        fit_intercept: Whether to fit an intercept.
+        tol: Inner tolerance, relative to the gradient at zero coefficients.
+        max_iter: Most outer iterations of the inner solver.
+        n_jobs: Folds evaluated in parallel by joblib.
+        verbose: Print a line per evaluation.
+    """
+
+    def __init__(
+        self,
+        *,
+        cv: Any = None,
+        search: Search | None = None,
+        eps: float = 1e-3,
+        fit_intercept: bool = True,
+        tol: float = 1e-6,
+        max_iter: int = 200,
+        n_jobs: int | None = None,
+        verbose: bool = False,
+    ) -> None:
+        self.cv = cv
+        self.search = search
+        self.eps = eps
+        self.fit_intercept = fit_intercept
+        self.tol = tol
+        self.max_iter = max_iter
+        self.n_jobs = n_jobs
+        self.verbose = verbose
+
+    @abc.abstractmethod
+    def _model(self) -> ProximalModel:
+        """The model for the targets that `_validate` has seen."""
+
+    @abc.abstractmethod
+    def _validate(self, X: Any, y: Any) -> tuple[Any, torch.Tensor]:
+        """Check the data, set what depends on the targets, and return X and the datafit's targets."""
+
+    @abc.abstractmethod
+    def _finish(self, coef: np.ndarray, intercept: np.ndarray) -> None:
+        """Store the coefficients in scikit-learn's shapes."""
+
+    def _bounds(self, largest: float, n_features: int) -> Mapping[str, tuple[object, object]]:
+        return {"alpha": (self.eps * largest, largest)}
+
+    def _default_search(self, largest: float) -> Search:
+        return Safeguarded(verbose=bool(self.verbose))
+
+    def _start(self, criterion: Criterion, space: LogSpace) -> np.ndarray | None:
+        return None
+
+    def _store(self, values: Mapping[str, float | np.ndarray]) -> None:
+        self.alpha_ = values["alpha"]
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
+        """Search for the hyperparameters and fit the model to all data.
+
+        Args:
+            X: Shape (n_samples, n_features), dense or scipy.sparse.
+            y: Targets.
+            sample_weight: Shape (n_samples,); weighs the fits, the held-out losses and the folds.
+        """
+        if not 0 < self.eps < 1:
+            raise InvalidArgument(f"eps must lie in (0, 1); got {self.eps}")
+        X, target = self._validate(X, y)
+        weight = None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=np.float64)
+        design, model = as_design(X), self._model()
+        largest = self._largest(model, design, target, weight)
+        space = LogSpace.between(self._bounds(largest, design.shape[1]))
+        criterion = CrossValidation(
+            model, space, design, target, cv=self.cv, sample_weight=weight, n_jobs=self.n_jobs
+        )
+        search = self.search if self.search is not None else self._default_search(largest)
+        result = search.run(criterion, self._start(criterion, space))
+        theta = space.unpack(torch.as_tensor(result.point))
+        fit = model.fit(design, target, *theta, sample_weight=weight)
+        self.search_result_, self.history_ = result, result.history
+        self.best_criterion_, self.n_iter_ = result.value, len(result.history)
+        self.dual_gap_, self.n_features_in_ = fit.gap, design.shape[1]
+        self._store(result.hyperparameters)
+        self._finish(fit.coef.numpy(), fit.intercept.numpy())
+        return self
+
+    def _solver(self) -> WorkingSet:
+        return WorkingSet(tol=self.tol, max_iter=self.max_iter)
+
+    @staticmethod
+    def _largest(model: ProximalModel, design: Any, target: torch.Tensor, weight: Any) -> float:
+        """Threshold above which all coefficients are zero, by the size of the gradient there."""
+        values = [torch.full((1,) * d, 1e300, dtype=torch.float64) for d in model.penalty.event_dims]
+        values = [v.expand(_event(model, i, design, target)) for i, v in enumerate(values)]
+        problem = model.problem(design, target, *values, sample_weight=weight)
+        fit = model.solver.solve(problem)
+        gradient, _ = problem.gradients(problem.predictions(fit.coef, fit.intercept))
+        largest = float(gradient.abs().max())
+        # constant targets: any positive number will do
+        return largest if largest > 1e-12 else 1e-6
+
+    def _linear(self, X: Any) -> np.ndarray:
+        check_is_fitted(self)
+        X = validate_data(self, X, accept_sparse=["csr", "csc"], dtype=np.float64, reset=False)
+        return np.asarray(safe_sparse_dot(X, self.coef_.T, dense_output=True)) + self.intercept_
+
+    def __sklearn_tags__(self) -> Any:
+        """Sparse input is welcome."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+
+def _event(model: ProximalModel, i: int, design: Any, target: torch.Tensor) -> tuple[int, ...]:
+    dims = model.penalty.event_dims[i]
+    return (design.shape[1],) + (1,) * (dims - 1) if dims else ()

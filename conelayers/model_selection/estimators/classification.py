@@ -1,0 +1,108 @@
+"""Classifiers that choose their penalties by cross-validation and implicit differentiation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import expit, softmax
+from sklearn.base import ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from conelayers.errors import InvalidArgument
+from conelayers.lasso import L1, Logistic, Multinomial, ProximalModel, WeightedL1
+from conelayers.model_selection.estimators.base import ImplicitCV
+from conelayers.model_selection.searches import Safeguarded, Search
+
+__all__ = ["LogisticImplicitCV"]
+
+
+class LogisticImplicitCV(ClassifierMixin, ImplicitCV):
+    """l1-penalised logistic regression, binary or multinomial, like `LogisticRegressionCV` with the saga solver.
+
+    Args:
+        per_class: One penalty per class instead of a single one (three classes or more).
+        cv: See `ImplicitCV`; folds are stratified by default.
+        search: See `ImplicitCV`.
+        eps: See `ImplicitCV`.
+        fit_intercept: See `ImplicitCV`.
+        tol: See `ImplicitCV`.
+        max_iter: See `ImplicitCV`.
+        n_jobs: See `ImplicitCV`.
+        verbose: See `ImplicitCV`.
+
+    Attributes:
+        alpha_: The penalty on the mean loss (scikit-learn's C is 1 / (alpha n_samples)), one per class if asked for.
+        classes_: Class labels.
+        coef_: Shape (1, n_features) or (n_classes, n_features).
+        intercept_: Shape (1,) or (n_classes,).
+        history_: All evaluations of the criterion, the mean held-out log-loss.
+    """
+
+    def __init__(
+        self, *, per_class: bool = False, cv: Any = None, search: Search | None = None, eps: float = 1e-2,
+        fit_intercept: bool = True, tol: float = 1e-6, max_iter: int = 200, n_jobs: int | None = None,
+        verbose: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__(
+            cv=cv, search=search, eps=eps, fit_intercept=fit_intercept, tol=tol, max_iter=max_iter, n_jobs=n_jobs,
+            verbose=verbose,
+        )  # fmt: skip
+        self.per_class = per_class
+
+    def _validate(self, X: Any, y: Any) -> tuple[Any, torch.Tensor]:
+        X, y = validate_data(self, X, y, accept_sparse="csc", dtype=np.float64, ensure_min_samples=2)
+        check_classification_targets(y)
+        self.classes_, codes = np.unique(y, return_inverse=True)
+        if self.classes_.size < 2:
+            raise InvalidArgument(f"y holds one class only ({self.classes_[0]!r}); at least two are needed")
+        codes = codes if self.classes_.size > 2 else 2 * codes - 1
+        return X, torch.as_tensor(codes.astype(np.int64))
+
+    def _model(self) -> ProximalModel:
+        if self.classes_.size == 2:
+            return ProximalModel(Logistic(), L1(), self.fit_intercept, self._solver())
+        penalty = WeightedL1(axes=2) if self.per_class else L1()
+        return ProximalModel(Multinomial(self.classes_.size), penalty, self.fit_intercept, self._solver())
+
+    def _many(self) -> bool:
+        return self.per_class and self.classes_.size > 2
+
+    def _bounds(self, largest: float, n_features: int) -> Mapping[str, tuple[object, object]]:
+        high = np.full((1, self.classes_.size), largest) if self._many() else largest
+        return {"alpha": (self.eps * np.asarray(high), high)}
+
+    def _default_search(self, largest: float) -> Search:
+        return Safeguarded(size=6, verbose=bool(self.verbose), patience=1)
+
+    def _store(self, values: Mapping[str, Any]) -> None:
+        self.alpha_ = values["alpha"].ravel() if self._many() else values["alpha"]
+
+    def _finish(self, coef: np.ndarray, intercept: np.ndarray) -> None:
+        self.coef_, self.intercept_ = np.atleast_2d(coef.T), np.atleast_1d(intercept)
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Scores, shape (n_samples,) for two classes, else (n_samples, n_classes)."""
+        scores = self._linear(X)
+        return scores.ravel() if self.classes_.size == 2 else scores
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Class probabilities, shape (n_samples, n_classes)."""
+        check_is_fitted(self)
+        scores = self.decision_function(X)
+        if scores.ndim == 1:
+            return np.column_stack([expit(-scores), expit(scores)])
+        return softmax(scores, axis=1)
+
+    def predict_log_proba(self, X: Any) -> np.ndarray:
+        """Logarithms of the class probabilities."""
+        return np.log(self.predict_proba(X))
+
+    def predict(self, X: Any) -> np.ndarray:
+        """The most probable classes."""
+        scores = self.decision_function(X)
+        codes = (scores > 0).astype(int) if scores.ndim == 1 else scores.argmax(1)
+        return self.classes_[codes]
