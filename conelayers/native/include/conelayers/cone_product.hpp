@@ -31,7 +31,7 @@ CL_HD inline void update(const EngineView& view, Arr<Real> s, Arr<Real> z, const
         else if (c.kind == kSemidefinite)
             semidefinite::update<Real>(c.order, sb, zb, data, hb, work);
         else
-            nonsymmetric::update<Real>(c, sb, zb, mu, dual_only, hb);
+            nonsymmetric::update<Real>(c, sb, zb, mu, dual_only, data, hb);
     }
 }
 
@@ -51,32 +51,46 @@ CL_HD inline void identity(const EngineView& view, Arr<Real> h) {
     }
 }
 
-// out (+)= factor H u, for one block.
+// out += factor B u for a packed symmetric block B.
 template <class Real>
-CL_HD inline void multiply(const ConeBlock& c, Arr<Real> h, const Real& factor, Arr<Real> u, Arr<Real> out) {
-    Arr<Real> hb = h + c.h, ub = u + c.row, ob = out + c.row;
-    if (c.kind == kZero) return;
-    if (c.kind == kNonnegative) {
-        for (int i = 0; i < c.dim; ++i) ob[i] += factor * hb[i] * ub[i];
-        return;
-    }
+CL_HD inline void multiply_packed(int d, Arr<Real> B, const Real& factor, Arr<Real> u, Arr<Real> out) {
     long long e = 0;
-    for (int j = 0; j < c.dim; ++j) {
-        const Real uj = factor * ub[j];
+    for (int j = 0; j < d; ++j) {
+        const Real uj = factor * u[j];
         Real acc(0.0);
         for (int i = 0; i < j; ++i, ++e) {
-            const Real a = hb[e];
-            ob[i] += a * uj;
-            acc += a * ub[i];
+            const Real a = B[e];
+            out[i] += a * uj;
+            acc += a * u[i];
         }
-        ob[j] += hb[e++] * uj + factor * acc;
+        out[j] += B[e++] * uj + factor * acc;
     }
 }
 
-// out += factor H u.
+// out += factor H u. Scaled blocks are applied as W (W u) and R (R'U R) R': near the boundary H has eigenvalues of
+// very different size, and the entries of H itself no longer hold the small ones.
 template <class Real>
-CL_HD inline void multiply(const EngineView& view, Arr<Real> h, const Real& factor, Arr<Real> u, Arr<Real> out) {
-    for (int b = 0; b < view.cones; ++b) multiply<Real>(view.cone[b], h, factor, u, out);
+CL_HD inline void multiply(const EngineView& view, Arr<Real> h, Arr<Real> scaling, bool identity, const Real& factor,
+                           Arr<Real> u, Arr<Real> out, Arr<Real> work) {
+    for (int b = 0; b < view.cones; ++b) {
+        const ConeBlock& c = view.cone[b];
+        Arr<Real> hb = h + c.h, ub = u + c.row, ob = out + c.row, data = scaling + c.scaling;
+        if (c.kind == kZero) continue;
+        if (c.kind == kNonnegative) {
+            for (int i = 0; i < c.dim; ++i) ob[i] += factor * hb[i] * ub[i];
+        } else if (identity) {
+            multiply_packed<Real>(c.dim, hb, factor, ub, ob);
+        } else if (c.kind == kSecondOrder) {
+            const Real eta = data[2 * c.dim];
+            second_order::scale<Real, false>(c.dim, data, eta, ub, work);
+            second_order::scale<Real, false>(c.dim, data, eta, work, work + c.dim);
+            for (int i = 0; i < c.dim; ++i) ob[i] += factor * work[c.dim + i];
+        } else if (c.kind >= kExponential) {
+            nonsymmetric::apply<Real>(data, factor, ub, ob);
+        } else {
+            semidefinite::apply<Real>(c.order, data, factor, ub, ob, work);
+        }
+    }
 }
 
 // shift += the second-order (symmetric cones) or third-order correction and the centring term sigma_mu.

@@ -29,7 +29,8 @@ CL_HD inline Mask<Real> accept_trial(const DerivativeView& view, const Derivativ
     return gained;
 }
 
-// w.solution = J^-1 w.rhs after derivative_factor; returns the residual relative to the right-hand side, per lane.
+// w.solution = J^-1 w.rhs after derivative_factor; returns the residual relative to the right-hand side, per lane. Lanes
+// whose data are not finite come out as NaN.
 template <class Real>
 CL_HD inline Real derivative_solve(const DerivativeView& view, const DerivativeWork<Real>& w) {
     const int size = view.n + view.m;
@@ -44,16 +45,18 @@ CL_HD inline Real derivative_solve(const DerivativeView& view, const DerivativeW
         for (int k = 0; k < size; ++k) w.trial[k] = w.solution[k] + w.direct[k];
         jacobian_residual(view, w, w.rhs, w.trial, w.trial_residual);
         const auto gained = accept_trial(view, w, norm);
-        floor = Real(4e-16) * (start + solution_norm(view, w, w.solution));
+        floor = Real(2e-15) * (start + solution_norm(view, w, w.solution));
         if (!any_lane(mask_and(gained, norm > floor))) break;
     }
     for (int cycle = 0; cycle < 3; ++cycle) {
-        if (!any_lane(norm > max(Real(1e-10) * start, Real(8.0) * floor))) break;
+        if (!any_lane(norm > max(Real(1e-10) * start, Real(2.0) * floor))) break;
         krylov_correction(view, w);
         jacobian_residual(view, w, w.rhs, w.trial, w.trial_residual);
         if (!any_lane(accept_trial(view, w, norm))) break;
     }
-    return norm / select(start > Real(0.0), start, Real(1.0));
+    const Real poison = norm - norm;  // not zero where an input was not finite
+    for (int k = 0; k < size; ++k) w.solution[k] = w.solution[k] + poison;
+    return norm / select(start == Real(0.0), Real(1.0), start);
 }
 
 // Reverse mode. w.rhs: cotangents of x and of y (n + m); s_cotangent: that of s; w.y is y. Returns the relative residual;

@@ -53,6 +53,7 @@ struct EngineSettings {
     int max_iter = 100;
     int equilibrate = 8;         // rounds of Ruiz scaling; 0: none
     double regularisation = 1e-8;
+    double relative_regularisation = 1e-15;  // times the diagonal, in dense blocks of H
     int refinements = 4;         // at most, per solve
     double step_fraction = 0.99;
 };

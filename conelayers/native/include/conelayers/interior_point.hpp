@@ -63,6 +63,7 @@ class InteriorPoint {
         Px = arena.take(n), Ax = arena.take(m), Atz = arena.take(n);
         rhs = arena.take(2 * N), step = arena.take(2 * N), ds = arena.take(m), shift = arena.take(m);
         cone_work = arena.take(2 * m + 4 * (long long)view.max_order * view.max_order + N);
+        kkt.h = h, kkt.scaling = scaling, kkt.cone_work = cone_work, kkt.identity = true;
         kkt.factor = arena.take(view.kkt.factor_size), kkt.inverse = arena.take(N);
         kkt.work = arena.take(view.kkt.work);
         kkt.residual = arena.take(2 * N), kkt.correction = arena.take(2 * N), kkt.scratch = arena.take(2 * N);
@@ -111,16 +112,16 @@ class InteriorPoint {
             return;
         }
         cone_product::identity<Real>(view, h);
-        kkt_factor<Real>(view, settings, p, h, kkt);
+        kkt_factor<Real>(view, settings, p, kkt);
         if (view.P_nnz > 0) {
             for (int i = 0; i < n; ++i) rhs[i] = -p.q[i];
             for (int i = 0; i < m; ++i) rhs[n + i] = p.b[i];
-            kkt_solve<Real, 1>(view, settings, p, h, kkt, rhs, x, active);
+            kkt_solve<Real, 1>(view, settings, p, kkt, rhs, x, active);
             for (int i = 0; i < m; ++i) s[i] = -z[i];
         } else {  // no quadratic term: the two halves of the same least-squares problem
             for (int i = 0; i < N; ++i) rhs[i] = i < n ? Real(0.0) : p.b[i - n];
             for (int i = 0; i < N; ++i) rhs[N + i] = i < n ? -p.q[i] : Real(0.0);
-            kkt_solve<Real, 2>(view, settings, p, h, kkt, rhs, step, active);
+            kkt_solve<Real, 2>(view, settings, p, kkt, rhs, step, active);
             for (int i = 0; i < n; ++i) x[i] = step[i];
             for (int i = 0; i < m; ++i) s[i] = -step[n + i], z[i] = step[N + n + i];
         }
@@ -208,23 +209,24 @@ class InteriorPoint {
     // One predictor-corrector step.
     CL_HD void advance() {
         const int n = view.n, m = view.m, N = n + m;
+        kkt.identity = false;
         cone_product::update<Real>(view, s, z, mu, dual_only, h, scaling, cone_work);
-        kkt_factor<Real>(view, settings, p, h, kkt);
+        kkt_factor<Real>(view, settings, p, kkt);
         for (int i = 0; i < n; ++i) rhs[i] = -p.q[i], rhs[N + i] = residual_x(i);
         for (int i = 0; i < m; ++i) rhs[n + i] = p.b[i], rhs[N + n + i] = s[i] - residual_z(i);
         for (int i = 0; i < m; ++i) shift[i] = s[i];
-        kkt_solve<Real, 2>(view, settings, p, h, kkt, rhs, step, active);
+        kkt_solve<Real, 2>(view, settings, p, kkt, rhs, step, active);
         constant_part();
         Real dtau, dkappa;
-        complete(tau * kappa, Real(1.0), dtau, dkappa);
+        complete(tau * kappa, Real(1.0), dtau, dkappa, false);
         Real alpha = length(dtau, dkappa, Real(1.0));
         const Real keep = Real(1.0) - alpha;
         const Real sigma = keep * keep * keep, f = Real(1.0) - sigma;
         cone_product::correct<Real>(view, z, ds, step + (N + n), sigma * mu, scaling, shift, cone_work);
         for (int i = 0; i < n; ++i) rhs[N + i] = f * residual_x(i);
         for (int i = 0; i < m; ++i) rhs[N + n + i] = shift[i] - f * residual_z(i);
-        kkt_solve<Real, 1>(view, settings, p, h, kkt, rhs + N, step + N, active);
-        complete(tau * kappa + dtau * dkappa - sigma * mu, f, dtau, dkappa);
+        kkt_solve<Real, 1>(view, settings, p, kkt, rhs + N, step + N, active);
+        complete(tau * kappa + dtau * dkappa - sigma * mu, f, dtau, dkappa, true);
         alpha = length(dtau, dkappa, Real(settings.step_fraction));
         move(alpha, dtau, dkappa);
     }
@@ -241,8 +243,8 @@ class InteriorPoint {
         denominator = max(denominator, kappa * it);  // positive in exact arithmetic, at least kappa / tau
     }
 
-    // From u1 (second half of `step`) to the whole direction; d_s is `shift`.
-    CL_HD void complete(const Real& dk, const Real& f, Real& dtau, Real& dkappa) {
+    // From u1 (second half of `step`) to the whole direction; d_s is `shift`. accurate: see primal_step.
+    CL_HD void complete(const Real& dk, const Real& f, Real& dtau, Real& dkappa, bool accurate) {
         const int n = view.n, m = view.m, N = n + m;
         const Real it = Real(1.0) / tau;
         const Real rt = kappa + xPx * it + qx + bz;
@@ -251,14 +253,29 @@ class InteriorPoint {
         dtau = (f * rt - dk * it + along) / denominator;
         dkappa = -(dk + kappa * dtau) * it;
         for (int i = 0; i < N; ++i) u1[i] += dtau * step[i];
+        if (accurate) return primal_step(dtau, f);
         for (int i = 0; i < m; ++i) ds[i] = -shift[i];
-        cone_product::multiply<Real>(view, h, Real(-1.0), u1 + n, ds);
+        cone_product::multiply<Real>(view, h, scaling, false, Real(-1.0), u1 + n, ds, cone_work);
+    }
+
+    // ds from the primal equation: -d_s - H dz would bring the rounding of H's largest eigenvalues into s.
+    CL_HD void primal_step(const Real& dtau, const Real& f) {
+        const int N = view.n + view.m;
+        Arr<Real> dx = step + N, Adx = kkt.residual;
+        for (int i = 0; i < view.m; ++i) Adx[i] = Real(0.0);
+        for (int j = 0; j < view.n; ++j)
+            for (int e = view.A_column[j]; e < view.A_column[j + 1]; ++e) Adx[view.A_row[e]] += p.A[e] * dx[j];
+        for (int b = 0; b < view.cones; ++b) {
+            const ConeBlock& c = view.cone[b];
+            for (int i = c.row; i < c.row + c.dim; ++i)
+                ds[i] = c.kind == kZero ? Real(0.0) : dtau * p.b[i] - Adx[i] - f * residual_z(i);
+        }
     }
 
     CL_HD Real length(const Real& dtau, const Real& dkappa, const Real& fraction) {
         const int n = view.n, N = view.n + view.m;
         const Real worst = max(-dtau / tau, -dkappa / kappa);
-        Real alpha = min(Real(1.0), fraction / max(worst, 1e-300));
+        Real alpha = min(view.symmetric ? Real(1.0) : fraction, fraction / max(worst, 1e-300));
         alpha = cone_product::max_step<Real>(view, s, ds, z, step + (N + n), scaling, alpha, fraction, active, cone_work);
         return select(is_finite(alpha), alpha, Real(0.0));
     }
@@ -268,7 +285,7 @@ class InteriorPoint {
         alpha = select(active, alpha, Real(0.0));
         const Mask<Real> short_step = alpha < Real(1e-4);
         stalls = select(short_step, stalls + Real(1.0), Real(0.0));
-        if (!view.symmetric) dual_only = mask_or(dual_only, alpha < Real(0.05));
+        if (!view.symmetric) dual_only = mask_and(active, short_step);  // try the other scaling once
         Arr<Real> u1 = step + N;
         for (int i = 0; i < N; ++i) x[i] = select(active, x[i] + alpha * u1[i], x[i]);
         for (int i = 0; i < view.m; ++i) s[i] = select(active, s[i] + alpha * ds[i], s[i]);

@@ -63,7 +63,7 @@ CL_HD inline void equilibrate(const DerivativeView& view, const DerivativeWork<R
     Arr<Real> column_max = w.rhs, row_max = w.rhs + view.n;
     for (int j = 0; j < view.n; ++j) w.column[j] = Real(1.0);
     for (int i = 0; i < view.m; ++i) w.row[i] = Real(1.0);
-    for (int pass = 0; pass < 3; ++pass) {
+    for (int pass = 0; pass < 2; ++pass) {
         for (int k = 0; k < view.n + view.m; ++k) column_max[k] = Real(0.0);
         for (int j = 0; j < view.n; ++j) {
             Real largest = Real(0.0);
@@ -201,13 +201,19 @@ CL_HD inline void regularised_solve(const DerivativeView& view, const Derivative
     }
 }
 
-// Largest entry of a residual in equilibrated rows and columns.
+// Largest entry of a residual in equilibrated rows and columns; NaN if an entry is not finite.
 template <class Real>
 CL_HD inline Real residual_norm(const DerivativeView& view, const DerivativeWork<Real>& w, Arr<Real> r) {
-    Real norm = Real(0.0);
-    for (int j = 0; j < view.n; ++j) norm = max(abs(w.column[j] * r[j]), norm);
-    for (int i = 0; i < view.m; ++i) norm = max(abs(w.row[i] * r[view.n + i]), norm);
-    return norm;
+    Real norm = Real(0.0), poison = Real(0.0);
+    for (int j = 0; j < view.n; ++j) {
+        norm = max(norm, abs(w.column[j] * r[j]));
+        poison = poison + r[j] * Real(0.0);
+    }
+    for (int i = 0; i < view.m; ++i) {
+        norm = max(norm, abs(w.row[i] * r[view.n + i]));
+        poison = poison + r[view.n + i] * Real(0.0);
+    }
+    return norm + poison;
 }
 
 }  // namespace CONELAYERS_ARCH

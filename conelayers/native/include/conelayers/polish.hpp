@@ -1,8 +1,9 @@
 // Newton polish: semismooth Newton steps on the optimality conditions, from the point an interior-point method left.
 //
 //   F1 = P x + q + A' y,   F2 = A x + y - v - b,   y = Pi_{K*}(v),   J (dx, dv) = -(F1, F2)
-// (Qi & Sun, A nonsmooth version of Newton's method, 1993). A step is kept only where it lowers the residual, lane by lane.
-// At a solver's accuracy of 1e-8 one step reaches 1e-13 unless the solution is (nearly) on a kink.
+// (Qi & Sun, A nonsmooth version of Newton's method, 1993). Steps may pass over a worse point (a wrong guess of the
+// active set is often right one step later); the best point is what remains, lane by lane. From a solver's accuracy of
+// 1e-8 one step reaches 1e-13 unless the solution lies on a kink.
 #pragma once
 
 #include "derivative.hpp"
@@ -13,7 +14,8 @@ inline namespace CONELAYERS_ARCH {
 // The arrays of the polish besides those of DerivativeWork.
 template <class Real>
 struct PolishWork {
-    Arr<Real> q, b, x, v, f, y_trial, element_trial, image;
+    Arr<Real> q, b, x, v, s, f, image;
+    Arr<Real> best_x, best_v, best_y;
     Real dual_size, primal_size;  // what F1 and F2 are measured by
     long long size;
 
@@ -24,19 +26,21 @@ struct PolishWork {
             size += count;
             return counting ? base : base + offset;
         };
-        q = take(n), b = take(m), x = take(n), v = take(m), f = take(n + m);
-        y_trial = take(m), element_trial = take(view.cone.element_size), image = take(n + m);
+        q = take(n), b = take(m), x = take(n), v = take(m), s = take(m);
+        f = take(n + m), image = take(n + m);
+        best_x = take(n), best_v = take(m), best_y = take(m);
         dual_size = primal_size = Real(1.0);
     }
 };
 
 namespace polish_detail {
 
-// f = (F1, F2) at (x, v) with y = Pi(v); image = (P x, A x).
+// t.f = (F1, F2) at (t.x, t.v), with y = Pi(v) and D on the way; t.image = (P x, A x). t.s: near y - v.
 template <class Real>
-CL_HD inline void conditions(const DerivativeView& view, const DerivativeWork<Real>& w, const PolishWork<Real>& t,
-                             Arr<Real> x, Arr<Real> v, Arr<Real> y, Arr<Real> f) {
+CL_HD inline void conditions(const DerivativeView& view, const DerivativeWork<Real>& w, const PolishWork<Real>& t) {
     const int n = view.n, m = view.m;
+    Arr<Real> x = t.x, v = t.v, y = w.y, f = t.f;
+    projection::project_dual<Real>(view.cone, v, t.s, 0.0, y, w.element, w.scratch);
     for (int k = 0; k < n + m; ++k) t.image[k] = Real(0.0);
     for (int j = 0; j < n; ++j) {
         Real dual = Real(0.0), quadratic = Real(0.0);
@@ -59,10 +63,16 @@ CL_HD inline void conditions(const DerivativeView& view, const DerivativeWork<Re
 
 template <class Real>
 CL_HD inline Real merit(const DerivativeView& view, const PolishWork<Real>& t, Arr<Real> f) {
-    Real dual = Real(0.0), primal = Real(0.0);
-    for (int j = 0; j < view.n; ++j) dual = max(abs(f[j]), dual);
-    for (int i = 0; i < view.m; ++i) primal = max(abs(f[view.n + i]), primal);
-    return max(dual / t.dual_size, primal / t.primal_size);
+    Real dual = Real(0.0), primal = Real(0.0), poison = Real(0.0);
+    for (int j = 0; j < view.n; ++j) {
+        dual = max(dual, abs(f[j]));
+        poison = poison + f[j] * Real(0.0);
+    }
+    for (int i = 0; i < view.m; ++i) {
+        primal = max(primal, abs(f[view.n + i]));
+        poison = poison + f[view.n + i] * Real(0.0);
+    }
+    return max(dual / t.dual_size, primal / t.primal_size) + poison;
 }
 
 // Sizes of the terms of F1 and F2 at the start, so that the residual is relative.
@@ -81,19 +91,34 @@ CL_HD inline void measure(const DerivativeView& view, const DerivativeWork<Real>
     t.primal_size = select(primal > Real(0.0), primal, Real(1.0));
 }
 
+// The present point becomes the best one where `better` holds.
+template <class Real>
+CL_HD inline void keep_best(const DerivativeView& view, const DerivativeWork<Real>& w, const PolishWork<Real>& t,
+                            const Mask<Real>& better) {
+    for (int j = 0; j < view.n; ++j) t.best_x[j] = select(better, t.x[j], t.best_x[j]);
+    for (int i = 0; i < view.m; ++i) {
+        t.best_v[i] = select(better, t.v[i], t.best_v[i]);
+        t.best_y[i] = select(better, w.y[i], t.best_y[i]);
+    }
+}
+
 }  // namespace polish_detail
 
-// Improve t.x and t.v; needs w.p, w.a, t.q, t.b. On return w.y = Pi(t.v) and w.element is D there; s = y - v.
-// Returns the relative residual of the conditions per lane. Lanes below `target` are left as they are.
+// Improve (t.x, t.v), given w.p, w.a, t.q, t.b and t.s near y - v. The result is (t.best_x, t.best_v) and t.best_y =
+// Pi(t.best_v); s = y - v. Returns its relative residual per lane. Lanes at or below `target` stop.
 template <class Real>
 CL_HD inline Real polish(const DerivativeView& view, const DerivativeWork<Real>& w, PolishWork<Real>& t, int steps,
                          double target) {
     using namespace polish_detail;
     const int n = view.n, m = view.m;
-    projection::project_dual<Real>(view.cone, t.v, 0.0, w.y, w.element, w.scratch);
-    conditions(view, w, t, t.x, t.v, w.y, t.f);
+    for (int j = 0; j < n; ++j) t.best_x[j] = t.x[j];
+    conditions(view, w, t);
+    for (int i = 0; i < m; ++i) {
+        t.best_v[i] = t.v[i];
+        t.best_y[i] = w.y[i];
+    }
     measure(view, w, t);
-    Real norm = merit(view, t, t.f);
+    Real norm = merit(view, t, t.f), best = norm;
     if (steps > 0) derivative_scale(view, w);
     for (int step = 0; step < steps; ++step) {
         const auto open = norm > Real(target);
@@ -101,25 +126,18 @@ CL_HD inline Real polish(const DerivativeView& view, const DerivativeWork<Real>&
         derivative_factor(view, w);
         for (int k = 0; k < n + m; ++k) w.rhs[k] = -t.f[k];
         derivative_solve(view, w);
-        Arr<Real> x = w.trial, v = w.trial + n, f = w.trial_residual;
-        for (int j = 0; j < n; ++j) x[j] = t.x[j] + w.solution[j];
-        for (int i = 0; i < m; ++i) v[i] = t.v[i] + w.solution[n + i];
-        projection::project_dual<Real>(view.cone, v, 0.0, t.y_trial, t.element_trial, w.scratch);
-        conditions(view, w, t, x, v, t.y_trial, f);
-        const Real trial_norm = merit(view, t, f);
-        const auto better = mask_and(open, trial_norm < norm);
-        if (!any_lane(better)) break;
-        for (int j = 0; j < n; ++j) t.x[j] = select(better, x[j], t.x[j]);
+        for (int j = 0; j < n; ++j) t.x[j] = select(open, t.x[j] + w.solution[j], t.x[j]);
         for (int i = 0; i < m; ++i) {
-            t.v[i] = select(better, v[i], t.v[i]);
-            w.y[i] = select(better, t.y_trial[i], w.y[i]);
+            t.s[i] = w.y[i] - t.v[i];
+            t.v[i] = select(open, t.v[i] + w.solution[n + i], t.v[i]);
         }
-        for (int k = 0; k < n + m; ++k) t.f[k] = select(better, f[k], t.f[k]);
-        for (int k = 0; k < view.cone.element_size; ++k)
-            w.element[k] = select(better, t.element_trial[k], w.element[k]);
-        norm = select(better, trial_norm, norm);
+        conditions(view, w, t);
+        norm = merit(view, t, t.f);
+        const auto better = norm < best;
+        keep_best(view, w, t, better);
+        best = select(better, norm, best);
     }
-    return norm;
+    return best;
 }
 
 }  // namespace CONELAYERS_ARCH

@@ -159,6 +159,21 @@ CL_HD inline void congruence(int k, Arr<Real> B, Arr<Real> X, Arr<Real> out, Arr
         }
 }
 
+// out += factor R (R' U R) R'. work: 4 k^2 packs.
+template <class Real>
+CL_HD inline void apply(int k, Arr<Real> data, const Real& factor, Arr<Real> u, Arr<Real> out, Arr<Real> work) {
+    const int kk = k * k;
+    Arr<Real> a = work, b = work + kk, c = work + 2 * kk;
+    unpack<Real>(k, u, a);
+    congruence<Real, true>(k, data, a, b, c);
+    congruence<Real, false>(k, data, b, a, c);
+    int e = 0;
+    for (int j = 0; j < k; ++j) {
+        out[e++] += factor * a[j * k + j];
+        for (int i = j + 1; i < k; ++i) out[e++] += factor * Real(kSqrt2) * a[j * k + i];
+    }
+}
+
 // shift += R (lambda \ ((R^-1 dS R^-T) o (R' dZ R) - sigma_mu I)) R'. work: 4 k^2 packs.
 template <class Real>
 CL_HD inline void correct(int k, Arr<Real> data, Arr<Real> ds, Arr<Real> dz, Real sigma_mu, Arr<Real> shift,

@@ -83,6 +83,7 @@ class Structure {
         c.h = h_size_, c.scaling = scaling_size_;
         h_size_ += c.kind <= kNonnegative ? d : d * (d + 1) / 2;
         if (c.kind == kSecondOrder) scaling_size_ += 2 * d + 1;
+        if (c.kind >= kExponential) scaling_size_ += 9;
         if (c.kind == kSemidefinite) {
             scaling_size_ += 2LL * c.order * c.order + c.order;
             max_order_ = std::max(max_order_, c.order);

@@ -19,20 +19,21 @@ struct Exponential {
     static constexpr double largest_root = 700.0;  // beyond it the rays are the faces, to machine precision
 
     // y = Pi_K(v), element of its Clarke Jacobian: I in K, 0 in the polar cone, diag(1, 0, z > 0) on the face x <= 0,
-    // y <= 0; at the apex I or 0 as `identity_at_apex` says.
+    // y <= 0. On the boundaries of K and of its polar, and at the apex, the largest element or the smallest.
+    // guess: a point near Pi_K(v), from which the root is sought; zero where nothing is known.
     template <class Real>
-    CL_HD static void project(const Real* v, bool identity_at_apex, Real* y, Real* element) {
+    CL_HD static void project(const Real* v, const Real* guess, bool largest_element, Real* y, Real* element) {
         const Real zero = Real(0.0), one = Real(1.0);
         const Real largest = max(abs(v[0]), max(abs(v[1]), abs(v[2])));
         const Real inverse = one / select(largest > Real(1e-290), largest, one);
         const Real x[3] = {v[0] * inverse, v[1] * inverse, v[2] * inverse};
         const auto apex = largest <= zero;
-        const auto in_cone = contains(x[0], x[1], x[2]);
-        const auto inside = identity_at_apex ? mask_or(in_cone, apex) : mask_and(in_cone, mask_not(apex));
-        const auto polar = contains_polar(x[0], x[1], x[2]);
+        const auto inside = largest_element ? mask_or(contains(x[0], x[1], x[2], true), apex)
+                                            : contains(x[0], x[1], x[2], false);
+        const auto polar = contains_polar(x[0], x[1], x[2], !largest_element);
         const auto face = mask_and(x[0] <= zero, x[1] <= zero);
         const auto smooth = mask_not(mask_or(inside, mask_or(polar, face)));
-        const Real r = root(smooth, x[0], x[1], x[2]);
+        const Real r = root(smooth, x[0], x[1], x[2], guess);
 
         const Real e = exp(-abs(r));
         const auto right = r >= zero;
@@ -58,35 +59,41 @@ struct Exponential {
     }
 
 private:
-    // y exp(x / y) <= z, or the face x <= 0, y = 0, z >= 0.
+    // y exp(x / y) <= z, or the face x <= 0, y = 0, z >= 0; not closed: the interior.
     template <class Real>
-    CL_HD static auto contains(Real x, Real y, Real z) {
+    CL_HD static Mask<Real> contains(const Real& x, const Real& y, const Real& z, bool closed) {
         const Real zero = Real(0.0);
         const auto open = mask_and(y > zero, z > zero);
         const Real margin = y * log(select(open, z / select(open, y, Real(1.0)), Real(1.0))) - x;
+        if (!closed) return mask_and(open, margin > zero);
         return mask_or(mask_and(open, margin >= zero), mask_and(y == zero, mask_and(x <= zero, z >= zero)));
     }
 
     // -v in the dual cone: x > 0, z < 0, x (1 + log(-z / x)) >= y, or the face x = 0, y <= 0, z <= 0.
     template <class Real>
-    CL_HD static auto contains_polar(Real x, Real y, Real z) {
+    CL_HD static Mask<Real> contains_polar(const Real& x, const Real& y, const Real& z, bool closed) {
         const Real zero = Real(0.0), one = Real(1.0);
         const auto open = mask_and(x > zero, z < zero);
         const Real margin = x * (one + log(select(open, -z / select(open, x, one), one))) - y;
+        if (!closed) return mask_and(open, margin > zero);
         return mask_or(mask_and(open, margin >= zero), mask_and(x == zero, mask_and(y <= zero, z <= zero)));
     }
 
     // The root r where `smooth` holds (outside K, outside its polar, off the face); anything finite elsewhere.
     template <class Real>
-    CL_HD static Real root(Mask<Real> smooth, Real x, Real y, Real z) {
+    CL_HD static Real root(const Mask<Real>& smooth, const Real& x, const Real& y, const Real& z, const Real* guess) {
         const Real zero = Real(0.0), one = Real(1.0), cap = Real(largest_root);
         const Real left_end = one - y / select(x > zero, x, one), right_end = x / select(y > zero, y, one);
         Real high = select(y > zero, right_end, max(cap, left_end));
         Real low = select(x > zero, left_end, min(-cap, high));
         high = select(low < cap, min(high, cap), high);
         low = select(high > -cap, max(low, -cap), low);
+        const Real left = low, right = high;
         const Real inset = min(one, Real(0.5) * (high - low));
-        Real r = min(max(zero, low + inset), high - inset);
+        const auto guessed = guess[1] > zero;
+        const Real hint = guess[0] / select(guessed, guess[1], one);
+        const auto usable = mask_and(guessed, mask_and(hint > low, hint < high));
+        Real r = select(usable, hint, min(max(zero, low + inset), high - inset));
         const auto upper = z >= zero;
         const Real sign = select(upper, one, -one);
         for (int iteration = 0; iteration < 100; ++iteration) {
@@ -111,7 +118,10 @@ private:
             const Real next = select(mask_and(newton >= low, newton <= high), newton, middle);
             const Real step = abs(next - r);
             r = next;
-            if (!any_lane(mask_and(smooth, step > Real(1e-14) * (one + abs(r))))) break;
+            // Newton squares the error, relative to the distance from the ends, where the logarithms are singular.
+            const Real room = min(one, min(r - left, right - r));
+            const auto settled = step <= max(Real(1e-8) * room, Real(4e-16) * abs(r));
+            if (!any_lane(mask_and(smooth, mask_not(settled)))) break;
         }
         return r;
     }

@@ -15,24 +15,25 @@ inline namespace CONELAYERS_ARCH {
 namespace projection {
 
 struct Power {
-    // y = Pi_K(v), element of its Clarke Jacobian: I in K, 0 in the polar cone, at the apex I or 0 as `identity_at_apex`
-    // says; on the plane z = 0 with x < 0 < y, diag(0, 1, limit of the difference quotient in z), and likewise with x
-    // and y exchanged.
+    // y = Pi_K(v), element of its Clarke Jacobian: I in K, 0 in the polar cone; on the plane z = 0 with x < 0 < y,
+    // diag(0, 1, limit of the difference quotient in z), and likewise with x and y exchanged. On the boundaries of K and
+    // of its polar, and at the apex, the largest element or the smallest. guess: a point near Pi_K(v), or zero.
     template <class Real>
-    CL_HD static void project(double a, const Real* v, bool identity_at_apex, Real* y, Real* element) {
+    CL_HD static void project(double a, const Real* v, const Real* guess, bool largest_element, Real* y,
+                              Real* element) {
         const Real zero = Real(0.0), one = Real(1.0);
         const double b = 1.0 - a;
         const Real largest = max(abs(v[0]), max(abs(v[1]), abs(v[2])));
         const Real inverse = one / select(largest > Real(1e-290), largest, one);
         const Real x0 = v[0] * inverse, y0 = v[1] * inverse, height = abs(v[2]) * inverse;
         const auto apex = largest <= zero;
-        const auto in_cone = contains(a, x0, y0, height);
-        const auto inside = identity_at_apex ? mask_or(in_cone, apex) : mask_and(in_cone, mask_not(apex));
-        const auto polar = contains(a, -x0 * Real(1.0 / a), -y0 * Real(1.0 / b), height);
+        const auto inside = largest_element ? mask_or(contains(a, x0, y0, height, true), apex)
+                                            : contains(a, x0, y0, height, false);
+        const auto polar = contains(a, -x0 * Real(1.0 / a), -y0 * Real(1.0 / b), height, !largest_element);
         const auto level = height <= Real(1e-290);
         const auto smooth = mask_not(mask_or(inside, mask_or(polar, level)));
         Real root[4];
-        solve(smooth, a, x0, y0, height, root);
+        solve(smooth, a, x0, y0, height, abs(guess[2]) * inverse, root);
         const Real big_x = root[0], big_y = root[1], r = root[2], rest = root[3];
         const auto flat = mask_or(level, r <= Real(1e-150));  // the root may underflow: r / |z| is 0 then
 
@@ -61,12 +62,13 @@ struct Power {
     }
 
 private:
-    // x^a y^b >= height, x, y >= 0.
+    // x^a y^b >= height, x, y >= 0; not closed: the interior.
     template <class Real>
-    CL_HD static Mask<Real> contains(double a, const Real& x, const Real& y, const Real& height) {
+    CL_HD static Mask<Real> contains(double a, const Real& x, const Real& y, const Real& height, bool closed) {
         const Real zero = Real(0.0), one = Real(1.0);
         const auto open = mask_and(x > zero, y > zero);
         const Real left = Real(a) * log(select(open, x, one)) + Real(1.0 - a) * log(select(open, y, one));
+        if (!closed) return mask_and(open, left > log(height));
         const auto above = mask_and(open, left >= log(height));
         return mask_or(above, mask_and(height <= zero, mask_and(x >= zero, y >= zero)));
     }
@@ -91,21 +93,18 @@ private:
     // root = (X, Y, r, |z| - r) where `smooth` holds; anything finite elsewhere.
     template <class Real>
     CL_HD static void solve(const Mask<Real>& smooth, double a, const Real& x, const Real& y, const Real& height,
-                            Real* root) {
+                            const Real& guess, Real* root) {
         const Real one = Real(1.0), half = Real(0.5), zero = Real(0.0);
         const double b = 1.0 - a;
-        Real low = Real(-700.0), high = Real(700.0), t = zero;
+        const auto usable = mask_and(guess > zero, guess < height);
+        const Real odds_guess = guess / select(usable, height - guess, one);
+        Real low = Real(-700.0), high = Real(700.0);
+        Real t = select(usable, log(select(usable, odds_guess, one)), zero);
+        Real share, rest;
         for (int iteration = 0; iteration < 100; ++iteration) {
-            const Real e = exp(-abs(t));
-            const Real larger = one / (one + e), smaller = e * larger;
-            const Real share = select(t > zero, larger, smaller), rest = select(t > zero, smaller, larger);
-            root[2] = height * share;
-            root[3] = height * rest;
-            const Real product = root[2] * root[3];
-            const Real bend_x = lift(x, a, product, root[0]), bend_y = lift(y, b, product, root[1]);
+            const Real bend = evaluate(a, x, y, height, t, share, rest, root);  // in [0, 1]
             const Real value = Real(a) * log(root[0]) + Real(b) * log(root[1]) - log(max(root[2], Real(1e-300)));
-            const Real bend = Real(a) * bend_x + Real(b) * bend_y;  // in [0, 1]
-            const Real slope = (rest - share) * bend - rest;        // d value / dt, negative
+            const Real slope = (rest - share) * bend - rest;  // d value / dt, negative
             const auto too_low = value > zero;
             low = select(too_low, t, low);
             high = select(too_low, high, t);
@@ -119,8 +118,26 @@ private:
             const Real next = select(mask_and(newton >= low, newton <= high), newton, half * (low + high));
             const Real step = abs(next - t);
             t = next;
-            if (!any_lane(mask_and(smooth, step > Real(1e-14) * (one + abs(t))))) break;
+            // Newton squares the error: the last step was below the square root of the precision by far.
+            if (!any_lane(mask_and(smooth, step > Real(1e-10)))) break;
         }
+        evaluate(a, x, y, height, t, share, rest, root);
+    }
+
+    // root = (X, Y, r, |z| - r) at t; returns a times the bend of X plus b times that of Y, see `lift`.
+    template <class Real>
+    CL_HD static Real evaluate(double a, const Real& x, const Real& y, const Real& height, const Real& t, Real& share,
+                               Real& rest, Real* root) {
+        const Real one = Real(1.0), e = exp(-abs(t));
+        const Real larger = one / (one + e), smaller = e * larger;
+        const auto right = t > Real(0.0);
+        share = select(right, larger, smaller);
+        rest = select(right, smaller, larger);
+        root[2] = height * share;
+        root[3] = height * rest;
+        const Real product = root[2] * root[3];
+        const Real bend_x = lift(x, a, product, root[0]);
+        return Real(a) * bend_x + Real(1.0 - a) * lift(y, 1.0 - a, product, root[1]);
     }
 
     // big = (x + S) / 2 with S = sqrt(x^2 + 4 c w), without cancellation; returns c w / (S big), in [0, 1].

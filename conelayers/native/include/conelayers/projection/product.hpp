@@ -12,23 +12,28 @@ namespace conelayers {
 inline namespace CONELAYERS_ARCH {
 namespace projection {
 
-// Three-dimensional cones: y = Pi_{K*}(v) with K the block's cone.
+// Three-dimensional cones: y = Pi_{K*}(v) with K the block's cone; guess: near y - v, or zero.
 template <class Real>
-CL_HD inline void project_three(const ProjectionBlock& block, const Real* v, double mu, Real* y, Real* element) {
+CL_HD inline void project_three(const ProjectionBlock& block, const Real* v, const Real* guess, double mu, Real* y,
+                                Real* element) {
     if (mu > 0.0) return Smoothed::project(block, v, mu, y, element);
     const bool exponential = block.kind == kExponentialBlock || block.kind == kDualExponentialBlock;
     const bool dual = block.kind == kDualExponentialBlock || block.kind == kDualPowerBlock;
-    Real point[3];
-    for (int i = 0; i < 3; ++i) point[i] = dual ? v[i] : -v[i];
-    if (exponential) Exponential::project(point, !dual, y, element);
-    else Power::project(block.parameter, point, !dual, y, element);
+    Real point[3], near[3];
+    for (int i = 0; i < 3; ++i) {
+        point[i] = dual ? v[i] : -v[i];
+        near[i] = dual ? v[i] + guess[i] : guess[i];
+    }
+    if (exponential) Exponential::project(point, near, !dual, y, element);
+    else Power::project(block.parameter, point, near, !dual, y, element);
     if (!dual) ThreeDimensional::dualize(v, y, element);
 }
 
-// y = Pi_{K*}(v), elements of all blocks; mu > 0: the smoothed projection y + mu grad F*(y) = v.
+// y = Pi_{K*}(v), elements of all blocks; mu > 0: the smoothed projection y + mu grad F*(y) = v. guess: an array near
+// y - v (which saves iterations), or zeros; it may be y or v.
 template <class Real>
-CL_HD inline void project_dual(const ProjectionView& cone, Arr<Real> v, double mu, Arr<Real> y, Arr<Real> element,
-                               Arr<Real> scratch) {
+CL_HD inline void project_dual(const ProjectionView& cone, Arr<Real> v, Arr<Real> guess, double mu, Arr<Real> y,
+                               Arr<Real> element, Arr<Real> scratch) {
     for (int b = 0; b < cone.blocks; ++b) {
         const ProjectionBlock& block = cone.block[b];
         Arr<Real> in = v + block.first, out = y + block.first, e = element + block.element;
@@ -47,9 +52,9 @@ CL_HD inline void project_dual(const ProjectionView& cone, Arr<Real> v, double m
         } else if (block.kind == kSemidefiniteBlock) {
             Semidefinite::project<Real>(block.order, in, mu, out, e, scratch);
         } else {
-            Real point[3], image[3], local[ThreeDimensional::element_size];
-            for (int i = 0; i < 3; ++i) point[i] = in[i];
-            project_three(block, point, mu, image, local);
+            Real point[3], near[3], image[3], local[ThreeDimensional::element_size];
+            for (int i = 0; i < 3; ++i) point[i] = in[i], near[i] = guess[block.first + i];
+            project_three(block, point, near, mu, image, local);
             for (int i = 0; i < 3; ++i) out[i] = image[i];
             for (int i = 0; i < ThreeDimensional::element_size; ++i) e[i] = local[i];
         }

@@ -73,9 +73,10 @@ private:
     CL_HD static void start(const ProjectionBlock& block, const Real* target, Real* u) {
         const bool dual = block.kind == kDualExponentialBlock || block.kind == kDualPowerBlock;
         Real point[3], element[ThreeDimensional::element_size];
+        const Real guess[3] = {Real(0.0), Real(0.0), Real(0.0)};
         for (int i = 0; i < 3; ++i) point[i] = dual ? target[i] : -target[i];
-        if (exponential(block)) Exponential::project(point, true, u, element);
-        else Power::project(block.parameter, point, true, u, element);
+        if (exponential(block)) Exponential::project(point, guess, true, u, element);
+        else Power::project(block.parameter, point, guess, true, u, element);
         const double middle[2][3] = {{-1.05, 0.56, 1.26}, {1.0, 1.0, 0.0}};
         const double* inside = middle[exponential(block) ? 0 : 1];
         int source[3];
