@@ -89,6 +89,7 @@ def test_a_parametric_bound_is_substituted_and_a_parametric_coefficient_is_not()
     x, p = cp.Variable(3), cp.Parameter(nonneg=True)
     assert size([cp.norm2(x) <= 2 * p + x[0]], x, [p]).n == 3
     assert size([p * cp.norm2(x) <= 2], x, [p]).n == 4
+    assert size([(1 + p) * cp.norm2(x) <= 2], x, [p]).n == 4
 
 
 def test_sums_of_epigraphs_and_costs_stay():
