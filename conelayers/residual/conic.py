@@ -19,7 +19,7 @@ from conelayers.program import ConeProgram, ConeSolution, ConeStructure, Status
 from conelayers.program.products import A_times, A_transpose_times, P_times, outer, symmetric_outer
 from conelayers.residual.compiled import compiled_differentiator
 from conelayers.residual.fused import FusedAdjoint
-from conelayers.residual.linearized import LinearizedConditions
+from conelayers.residual.linearized import LinearizedConditions, solve_adjoint
 
 __all__ = ["ConicConditions", "OnFailure", "differentiable_solve"]
 
@@ -133,9 +133,7 @@ def adjoint_gradients(
         active: 1 or 0 per item: whether it has a solution.
         matrices: Whether the gradients of P and of A are wanted; zeros of one entry stand for what is not.
     """
-    conditions = LinearizedConditions(structure, mode)
-    lam, _, Du = implicit(conditions, P, A, y - s, gx - A_transpose_times(structure, A, gs), gy, active)
-    nu = Du + gs
+    lam, nu, _ = solve_adjoint(structure, mode, P, A, y - s, gx, -gs, gy + gs, active)
     return (
         -symmetric_outer(structure, lam, x) if matrices[0] else lam.new_zeros(1),
         -lam,

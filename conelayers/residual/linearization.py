@@ -47,10 +47,11 @@ class ConicLinearization(abc.ABC):
         """The same with the smoothed element D_mu."""
         return type(self)(self.structure, self.P, self.A, self.v, mu)
 
-    def solve_least_squares(self, rhs: Tangent, rtol: float) -> Tangent:
-        """The minimum-norm least-squares solution by a dense decomposition of J."""
-        solver = MinimumNorm(rtol=rtol)
+    def solve_least_squares(self, rhs: Tangent, rtol: float, transposed: bool = False) -> Tangent:
+        """The minimum-norm least-squares solution by a dense decomposition of J; with J' if `transposed`."""
+        solver = MinimumNorm(rank_tolerance=rtol)
         state = solver.init(DenseOperator(self.matrix()))
+        state = solver.transpose(state) if transposed else state
         solution, _ = solver.solve(state, torch.cat(rhs, -1).movedim(1, 0))
         solution = solution.movedim(0, 1)
         return solution[..., : self.structure.n], solution[..., self.structure.n :]

@@ -21,7 +21,7 @@ from conelayers.residual.linearization import linearize
 from torch import Tensor
 
 from conelayers.errors import UnsupportedError
-from conelayers.implicit import Derivative, Equation, implicit
+from conelayers.implicit import Derivative, Equation, LeastSquares, implicit
 from conelayers.program import ConeStructure
 from conelayers.program.products import A_times, A_transpose_times, P_times, outer, symmetric_outer
 from conelayers.residual.folding import Folding
@@ -68,8 +68,7 @@ class LinearizedConditions(Equation):
         P, A, v, r1, r2, active = inputs
         dx, dv, w = outputs
         a, c, e = (torch.where(active[..., None] > 0, g, 0.0) for g in cotangents)
-        alpha, u, Du = implicit(self, P, A, v, a + A_transpose_times(self.structure, A, c), c + e, active)
-        beta = Du - c
+        alpha, beta, u = solve_adjoint(self.structure, self.mode, P, A, v, a, c, e, active)
         return (
             -symmetric_outer(self.structure, alpha, dx) if needed[0] else None,
             -(outer(self.structure, w, alpha) + outer(self.structure, beta, dx)) if needed[1] else None,
@@ -98,6 +97,61 @@ class LinearizedConditions(Equation):
             second = second - w_moved
         x_dot, dv_dot, w_dot = implicit(self, P, A, v, first, second, active)
         return x_dot, dv_dot, torch.where(active[..., None] > 0, w_dot + w_moved, 0.0)
+
+
+def solve_adjoint(
+    structure: ConeStructure, mode: Derivative, P, A, v: Tensor, a: Tensor, c: Tensor, e: Tensor, active: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The cotangents (alpha, beta) of the right-hand sides for cotangents (a, c, e) of (dx, dv, D dv).
+
+    J'[alpha; beta] = [a; c + D e], and u = A alpha + beta - e, by the reduction of the module's docstring. A least-squares
+    mode, for which the reduction
+    does not hold where J is singular, solves the transposed system itself.
+    """
+    if isinstance(mode, LeastSquares):
+        alpha, beta = implicit(LeastSquaresAdjoint(structure, mode), P, A, v, a, c, e, active)
+        return alpha, beta, A_times(structure, A, alpha) + beta - e
+    alpha, u, Du = implicit(
+        LinearizedConditions(structure, mode), P, A, v, a + A_transpose_times(structure, A, c), c + e, active
+    )
+    return alpha, Du - c, u
+
+
+class LeastSquaresAdjoint(Equation):
+    """The adjoint of the minimum-norm least-squares solution of J [dx; dv] = [r1; r2]: pinv(J)' [a; c + D e].
+
+    Inputs: P values, A values, v, a, c, e, and `active`; outputs alpha and beta.
+    """
+
+    def __init__(self, structure: ConeStructure, mode: LeastSquares) -> None:
+        self.structure, self.mode = structure, mode
+
+    @property
+    def event_dims(self) -> Sequence[int]:
+        """Six vectors and a number."""
+        return (1,) * 6 + (0,)
+
+    def solve(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """One decomposition per item."""
+        P, A, v, *cotangents, active = inputs
+        folding = Folding.of(
+            [P.shape[:-1], A.shape[:-1], v.shape[:-1], active.shape], [g.shape[:-1] for g in cotangents]
+        )
+        linearization = linearize(
+            self.structure, folding.fold_fixed(P), folding.fold_fixed(A), folding.fold_fixed(v, always_batched=True)
+        )
+        a, c, e = (folding.fold_rhs(g) for g in cotangents)
+        found = linearization.solve_least_squares((a, c + linearization.project(e)), self.mode.rtol, transposed=True)
+        keep = folding.fold_fixed(active[..., None], always_batched=True).bool()[:, None]
+        return tuple(folding.unfold(torch.where(keep, out, 0.0)) for out in found)
+
+    def pullback(self, inputs, outputs, cotangents, needed) -> tuple[Tensor | None, ...]:
+        """Not provided: where J is singular a pseudo-inverse is not differentiable in general."""
+        raise UnsupportedError("Second derivatives are not provided with LeastSquares(); use Exact() or Smoothed(mu).")
+
+    def pushforward(self, inputs, outputs, tangents) -> tuple[Tensor | None, ...]:
+        """Not provided, as `pullback`."""
+        raise UnsupportedError("Second derivatives are not provided with LeastSquares(); use Exact() or Smoothed(mu).")
 
 
 class _Curvature(Equation):
