@@ -1,0 +1,71 @@
+"""Hyperparameters chosen by gradients: criteria, outer methods, scikit-learn estimators.
+
+    search.run(criterion) -> SearchResult;  LassoImplicitCV().fit(X, y);  tune(layer, loss, bounds)
+
+`criteria/` says what is minimised, `searches/` how, `estimators/` wrap both in scikit-learn's conventions; `tune` does it
+for any layer, and `bilevel_descent` for any bilevel problem.
+"""
+
+from conelayers.model_selection.bilevel_descent import BilevelDescent, BilevelResult
+from conelayers.model_selection.criteria import (
+    GCV,
+    SURE,
+    Criterion,
+    CrossValidation,
+    Evaluation,
+    HeldOut,
+    TorchCriterion,
+    squared_error,
+)
+from conelayers.model_selection.estimators import (
+    ElasticNetImplicitCV,
+    GroupLassoImplicitCV,
+    ImplicitCV,
+    LassoImplicitCV,
+    LogisticImplicitCV,
+    MultiTaskLassoImplicitCV,
+    WeightedLassoImplicitCV,
+)
+from conelayers.model_selection.history import History, Trial
+from conelayers.model_selection.searches import (
+    LBFGS,
+    Adam,
+    GradientDescent,
+    GridSearch,
+    Safeguarded,
+    Search,
+    SearchResult,
+)
+from conelayers.model_selection.space import LogSpace
+from conelayers.model_selection.tune import tune
+
+__all__ = [
+    "GCV",
+    "LBFGS",
+    "SURE",
+    "Adam",
+    "BilevelDescent",
+    "BilevelResult",
+    "Criterion",
+    "CrossValidation",
+    "ElasticNetImplicitCV",
+    "Evaluation",
+    "GradientDescent",
+    "GridSearch",
+    "GroupLassoImplicitCV",
+    "HeldOut",
+    "History",
+    "ImplicitCV",
+    "LassoImplicitCV",
+    "LogSpace",
+    "LogisticImplicitCV",
+    "MultiTaskLassoImplicitCV",
+    "Safeguarded",
+    "Search",
+    "SearchResult",
+    "TorchCriterion",
+    "Trial",
+    "WeightedLassoImplicitCV",
+    "squared_error",
+    "tune",
+]

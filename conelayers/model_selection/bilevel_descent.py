@@ -1,0 +1,85 @@
+"""An accelerated outer loop for bilevel problems, with warm starts of the inner point and of the adjoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from conelayers.implicit.bilevel import (
+    BilevelProblem,
+    ConjugateGradient,
+    HessianSolver,
+    Hypergradient,
+    implicit_hypergradient,
+)
+from conelayers.implicit.bilevel_iterative import inner_descent
+
+__all__ = ["BilevelDescent", "BilevelResult"]
+
+Tensors = tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class BilevelResult:
+    """The last outer point and its record.
+
+    Attributes:
+        theta: Outer variables.
+        w: Inner variables.
+        values: Outer values by iteration.
+    """
+
+    theta: Tensors
+    w: Tensors
+    values: list[float]
+
+
+@dataclass(frozen=True)
+class BilevelDescent:
+    """Outer gradient steps with Nesterov's momentum (Yang, Ji & Liang 2021), inner gradient steps from the last point.
+
+    Args:
+        outer_steps: Number of outer steps.
+        outer_step: Their length.
+        inner_steps: Gradient steps on the inner function per outer step.
+        inner_step: Their length.
+        momentum: 0 for plain descent.
+        solver: How the adjoint is found; it starts from the previous one.
+        project: Applied to theta after each step, such as a clamp.
+    """
+
+    outer_steps: int = 100
+    outer_step: float = 0.1
+    inner_steps: int = 10
+    inner_step: float = 0.1
+    momentum: float = 0.9
+    solver: HessianSolver = field(default_factory=lambda: ConjugateGradient(steps=10, rtol=1e-6))
+    project: Callable[[Tensors], Tensors] | None = None
+
+    def run(
+        self,
+        problem: BilevelProblem,
+        w: Tensors,
+        theta: Tensors,
+        callback: Callable[[int, Hypergradient], None] | None = None,
+    ) -> BilevelResult:
+        """Descend from (w, theta)."""
+        previous, ahead, adjoint, values = theta, theta, None, []
+        for iteration in range(self.outer_steps):
+            w = inner_descent(problem, w, ahead, self.inner_steps, self.inner_step)
+            result = implicit_hypergradient(problem, w, ahead, self.solver, adjoint)
+            adjoint = result.adjoint
+            values.append(float(result.value))
+            if callback is not None:
+                callback(iteration, result)
+            current = tuple((t - self.outer_step * g).detach() for t, g in zip(ahead, result.gradient, strict=True))
+            if self.project is not None:
+                current = self.project(current)
+            ahead = tuple(c + self.momentum * (c - p) for c, p in zip(current, previous, strict=True))
+            if self.project is not None:
+                ahead = self.project(ahead)
+            previous = current
+        w = inner_descent(problem, w, previous, self.inner_steps, self.inner_step)
+        return BilevelResult(previous, w, values)

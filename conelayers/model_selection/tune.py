@@ -1,0 +1,69 @@
+"""Hyperparameters of any differentiable layer, such as a model declared in CVXPY."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from conelayers.errors import InvalidArgument
+from conelayers.model_selection.criteria import TorchCriterion
+from conelayers.model_selection.history import Trial
+from conelayers.model_selection.searches import Safeguarded, Search, SearchResult
+from conelayers.model_selection.space import LogSpace
+
+__all__ = ["tune"]
+
+
+def tune(
+    layer: Callable[..., tuple[Tensor, ...]],
+    loss: Callable[..., Tensor],
+    bounds: Mapping[str, tuple[object, object]],
+    *,
+    arguments: Callable[..., Sequence[Tensor]] | None = None,
+    search: Search | None = None,
+    start: Mapping[str, object] | None = None,
+    callback: Callable[[Trial], None] | None = None,
+) -> SearchResult:
+    """Minimise a loss of a layer's solution over positive hyperparameters among its parameters.
+
+    Args:
+        layer: layer(*params) -> tuple of tensors, such as a `CvxpyLayer`.
+        loss: Scalar torch function of the layer's outputs.
+        bounds: {name: (smallest, largest)} for each hyperparameter, numbers or arrays of its shape.
+        arguments: Maps the hyperparameters (one tensor each, in the order of `bounds`) to the layer's parameters; by
+            default they are its parameters. Data, square roots that DPP asks for, and stacking of folds go here.
+        search: Outer method, by default a coarse grid refined by gradients.
+        start: {name: value} to start from, for searches that have a start; by default the middle of the bounds.
+        callback: Called with every evaluation.
+
+    Returns:
+        The best hyperparameters by name, the loss there, and the history.
+
+    Example:
+        >>> beta, alpha = cp.Variable(p), cp.Parameter(nonneg=True)
+        >>> problem = cp.Problem(cp.Minimize(cp.sum_squares(X @ beta - y) / (2 * n) + alpha * cp.norm1(beta)))
+        >>> layer = CvxpyLayer(problem, [alpha], [beta])
+        >>> result = tune(layer, lambda b: (X_held @ b - y_held).square().mean(), {"alpha": (1e-3, 1.0)})
+
+    Raises:
+        InvalidArgument: The loss is not a scalar, or bounds or start are wrong.
+    """
+    space = LogSpace.between(bounds)
+
+    def function(*theta: Tensor) -> Tensor:
+        values = theta if arguments is None else arguments(*theta)
+        out = loss(*layer(*values))
+        if out.ndim:
+            raise InvalidArgument(f"loss must return a scalar tensor; got shape {tuple(out.shape)}")
+        return out.to(torch.float64)
+
+    begin: Any = None
+    if start is not None:
+        if set(start) != set(bounds):
+            raise InvalidArgument(f"start must name {', '.join(bounds)}")
+        begin = space.pack([start[name] for name in bounds])
+    method = search if search is not None else Safeguarded()
+    return method.run(TorchCriterion(function, space), begin, callback)
