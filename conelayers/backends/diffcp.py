@@ -112,14 +112,15 @@ class Diffcp(Backend):
         return {"eps_abs": self.tol, "eps_rel": self.tol, "max_iters": self.max_iter, "verbose": self.verbose}
 
     def _adjoint_item(self, structure: ConeStructure, rows: RowMap, cones: dict, q, A, b, x, y, s, gx, gy, gs):
-        matrix = sp.csc_matrix(rows.T @ structure.A_matrix(A))
+        # Not rows.T @ A: a product would drop the explicit zeros of A, which have gradients too.
+        shape = (structure.m, structure.n)
+        matrix = sp.csc_matrix((rows.A(A[None])[0].copy(), rows.indices.copy(), rows.indptr.copy()), shape=shape)
         y, s = rows.to_solver(y, s)
         gy, gs = rows.to_solver(gy, gs)  # T is a permutation here, so cotangents move as points do
         _, _, _, _, transpose = diffcp.solve_and_derivative(
             matrix, rows.T @ b, q.copy(), cones, warm_start=(x.copy(), y, s), mode=self.mode, **self.options()
         )
         dA, db, dq = transpose(gx, gy, gs)
-        # diffcp drops explicit zeros of A, so its gradient is read at the pattern's positions.
         dense = sp.csr_array(rows.T_inverse @ dA)
         dA = np.asarray(dense[structure.A_indices, structure.A_columns]).ravel()
         return dq, dA, rows.T_inverse @ db

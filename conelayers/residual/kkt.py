@@ -233,7 +233,7 @@ def _least_squares(factor: KKTFactor, rhs: Tensor, z: Tensor, residual: Tensor) 
         candidate, _ = direct.solve(direct.init(DenseOperator(dense)), rhs)
         candidate = torch.where(usable.unsqueeze(-1), candidate, torch.nan)
     else:
-        iterative = LSMR(tolerance=1e-10, max_iterations=5_000)
+        iterative = LSMR(tolerance=1e-8, max_iterations=300)
         candidate, _ = iterative.solve(iterative.init(operator), rhs)
     replace = ~(residual <= _INCONSISTENT)
     measured = _residual(factor, candidate, rhs)

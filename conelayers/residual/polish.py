@@ -41,6 +41,7 @@ def polish(program: ConeProgram, solution: ConeSolution, steps: int = 3) -> Cone
     best_points = (start.x, start.y, start.s)
     best = Residuals(start.primal_residual, start.dual_residual, start.gap)
     x, v = (torch.where(keep[:, None], value, 0.0) for value in (start.x, start.y - start.s))
+    previous = torch.full_like(best.gap, torch.inf)
     for step in range(steps + 1):
         y = structure.cone.project_dual(v)
         s = y - v
@@ -50,8 +51,10 @@ def polish(program: ConeProgram, solution: ConeSolution, steps: int = 3) -> Cone
             torch.where(better[:, None], new, old) for new, old in zip((x, y, s), best_points, strict=True)
         )
         best = _choose(better, measured, best)
-        # An item goes on as long as the last step improved it and there is something left to gain.
-        moving = keep & (measured.worst > _ROUNDOFF) & (better | (step == 0))
+        # An item goes on as long as steps lower the residual of its iterates and there is something left to gain. The
+        # first iterate may be worse than what the backend returned: projecting v magnifies the gap of an inner point.
+        moving = keep & (measured.worst > _ROUNDOFF) & (measured.worst < previous)
+        previous = measured.worst
         if step == steps or not bool(moving.any()):
             break
         dx, dv = _newton_step(flat, x, y, s, v)
