@@ -100,6 +100,8 @@ class InteriorPoint {
         norm_q = norm_inf<Real>(p.q, view.n);
         norm_b = norm_inf<Real>(p.b, view.m);
         equilibrate<Real>(view, p, settings.equilibrate, step);
+        scaled_P = norm_inf<Real>(p.P, view.P_nnz), scaled_q = norm_inf<Real>(p.q, view.n);
+        scaled_b = norm_inf<Real>(p.b, view.m);
     }
 
     // Symmetric cones: the least-squares point of [P, A'; A, -I], shifted inside. Others: the central point.
@@ -135,30 +137,39 @@ class InteriorPoint {
         products<Real, 1>(view, p, x, z, 0, Px, Ax, Atz);
         xPx = dot<Real>(n, x, Px), qx = dot<Real>(n, p.q, x), bz = dot<Real>(m, p.b, z);
         mu = (dot<Real>(m, s, z) + tau * kappa) / Real(view.degree + 1.0);
-        const Real it = Real(1.0) / tau, ic = Real(1.0) / p.c;
-        Real rx(0.0), rz(0.0), nPx(0.0), nAtz(0.0), nAx(0.0), ns(0.0), ray(0.0);
+        const Real it = Real(1.0) / tau, ic = Real(1.0) / p.c, unit = p.r * it;
+        Real rx(0.0), rz(0.0), nPx(0.0), nAtz(0.0), nAx(0.0), ns(0.0);
+        Real ray_P(0.0), ray_A(0.0), ray_z(0.0);  // in scaled units
         for (int i = 0; i < n; ++i) {
             const Real d = Real(1.0) / p.D[i];
             rx = max(rx, abs((Px[i] + Atz[i] + p.q[i] * tau) * d));
             nPx = max(nPx, abs(Px[i] * d)), nAtz = max(nAtz, abs(Atz[i] * d));
+            ray_P = max(ray_P, abs(Px[i])), ray_z = max(ray_z, abs(Atz[i]));
         }
         for (int i = 0; i < m; ++i) {
             const Real e = Real(1.0) / p.E[i];
             rz = max(rz, abs((s[i] + Ax[i] - p.b[i] * tau) * e));
             nAx = max(nAx, abs(Ax[i] * e)), ns = max(ns, abs(s[i] * e));
-            ray = max(ray, abs((s[i] + Ax[i]) * e));
+            ray_A = max(ray_A, abs(s[i] + Ax[i]));
         }
-        last.primal = rz * it / max(max(Real(1.0), norm_b), max(nAx, ns) * it);
-        last.dual = rx * it * ic / max(max(Real(1.0), norm_q), max(nPx, nAtz) * it * ic);
-        const Real half = Real(0.5) * xPx * it;
-        const Real primal = (half + qx) * it * ic, dual = -(half + bz) * it * ic;
-        last.gap_absolute = abs(xPx * it + qx + bz) * it * ic;
+        last.primal = rz * unit / max(max(Real(1.0), norm_b), max(nAx, ns) * unit);
+        last.dual = rx * unit * ic / max(max(Real(1.0), norm_q), max(nPx, nAtz) * unit * ic);
+        const Real half = Real(0.5) * xPx * it, objective = unit * p.r * ic;
+        const Real primal = (half + qx) * objective, dual = -(half + bz) * objective;
+        last.gap_absolute = abs(xPx * it + qx + bz) * objective;
         last.gap = last.gap_absolute / max(Real(1.0), min(abs(primal), abs(dual)));
         last.worst = max(last.primal, max(last.dual, last.gap));
-        const Real huge(1e300);
-        last.infeasible_primal = select(bz < Real(0.0), nAtz / select(bz < Real(0.0), -bz, Real(1.0)), huge);
-        last.infeasible_dual =
-            select(qx < Real(0.0), max(nPx * ic, ray) * p.c / select(qx < Real(0.0), -qx, Real(1.0)), huge);
+        certificates(ray_P, ray_A, ray_z);
+    }
+
+    // Infeasibility: A'z = 0 with b'z < 0; unboundedness: Px = 0, Ax + s = 0 with q'x < 0. Measured against the size
+    // of the data, so that neither depends on the units of b and q.
+    CL_HD void certificates(const Real& ray_P, const Real& ray_A, const Real& ray_z) {
+        const Real huge(1e300), zero(0.0), one(1.0);
+        last.infeasible_primal = select(bz < zero, ray_z * scaled_b / select(bz < zero, -bz, one), huge);
+        const Real curvature = select(scaled_P > zero, ray_P / select(scaled_P > zero, scaled_P, one), zero);
+        const Real along = scaled_q / select(qx < zero, -qx, one);
+        last.infeasible_dual = select(qx < zero, max(curvature, ray_A) * along, huge);
     }
 
     CL_HD void conclude(const Mask<Real>& lanes_done, int code) {
@@ -298,9 +309,10 @@ class InteriorPoint {
     CL_HD void finish() {
         const Mask<Real> primal = status == Real(double(kPrimalInfeasible));
         const Mask<Real> dual = status == Real(double(kDualInfeasible));
-        const Real by = dot<Real>(view.m, p.b, z) / p.c, qx_now = dot<Real>(view.n, p.q, x) / p.c;
+        const Real ray = p.r * p.r / p.c;
+        const Real by = dot<Real>(view.m, p.b, z) * ray, qx_now = dot<Real>(view.n, p.q, x) * ray;
         const Real t = select(primal, -by, select(dual, -qx_now, tau));
-        const Real it = Real(1.0) / t, ic = it / p.c;
+        const Real it = p.r / t, ic = it / p.c;
         for (int i = 0; i < view.n; ++i) x[i] = x[i] * p.D[i] * it;
         for (int i = 0; i < view.m; ++i) z[i] = z[i] * p.E[i] * ic, s[i] = s[i] / p.E[i] * it;
     }
@@ -310,6 +322,7 @@ class InteriorPoint {
     Kkt<Real> kkt;
     Arr<Real> best_x, best_z, best_s, h, scaling, Px, Ax, Atz, rhs, step, ds, shift, cone_work;
     Real tau, kappa, mu, xPx, qx, bz, denominator, norm_q, norm_b, stalls, best, best_tau;
+    Real scaled_P, scaled_q, scaled_b;
     Mask<Real> active, dual_only;
 };
 

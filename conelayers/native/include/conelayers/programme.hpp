@@ -1,7 +1,7 @@
 // Scaled problem data of one pack: products with P and A, and Ruiz equilibration.
 //
-// The solver works on P^ = c D P D, A^ = E A D, q^ = c D q, b^ = E b; blocks of non-separable cones share one entry
-// of E. Then x = D x^, s = E^-1 s^, z = E z^ / c.  Ruiz, "A scaling algorithm to equilibrate both rows and columns
+// The solver works on P^ = c D P D, A^ = E A D, q^ = c D q / r, b^ = E b / r; blocks of non-separable cones share one
+// entry of E. Then x = r D x^, s = r E^-1 s^, z = r E z^ / c.  Ruiz, "A scaling algorithm to equilibrate both rows and columns
 // norms in matrices", RAL-TR-2001-034.
 #pragma once
 
@@ -15,7 +15,7 @@ template <class Real>
 struct Programme {
     Arr<Real> P, q, A, b;  // scaled values
     Arr<Real> D, E;        // scaling
-    Real c;
+    Real c, r;             // of the objective, and of the unknowns
 };
 
 // Px = P x, Ax = A x, Atz = A' z in one pass, for N vectors (x, z) stored `stride` packs apart.
@@ -125,16 +125,19 @@ template <class Real>
 CL_HD inline void equilibrate(const EngineView& view, Programme<Real>& p, int rounds, Arr<Real> work) {
     for (int j = 0; j < view.n; ++j) p.D[j] = Real(1.0);
     for (int i = 0; i < view.m; ++i) p.E[i] = Real(1.0);
-    p.c = Real(1.0);
+    p.c = p.r = Real(1.0);
     if (rounds == 0) return;
     for (int round = 0; round < rounds; ++round) {
         equilibration::factors<Real>(view, p, work, work + view.n);
         equilibration::apply<Real>(view, p, work, work + view.n);
     }
-    const Real largest = max(norm_inf<Real>(p.P, view.P_nnz), norm_inf<Real>(p.q, view.n));
-    p.c = select(largest > Real(0.0), Real(1.0) / min(max(largest, 1e-4), 1e4), Real(1.0));
+    p.r = max(norm_inf<Real>(p.b, view.m), 1.0);  // large b: large unknowns
+    const Real ir = Real(1.0) / p.r;
+    const Real largest = max(norm_inf<Real>(p.P, view.P_nnz), norm_inf<Real>(p.q, view.n) * ir);
+    p.c = select(largest > Real(0.0), Real(1.0) / max(largest, 1e-10), Real(1.0));
     for (int e = 0; e < view.P_nnz; ++e) p.P[e] *= p.c;
-    for (int j = 0; j < view.n; ++j) p.q[j] *= p.c;
+    for (int j = 0; j < view.n; ++j) p.q[j] *= p.c * ir;
+    for (int i = 0; i < view.m; ++i) p.b[i] *= ir;
 }
 
 }  // namespace CONELAYERS_ARCH
