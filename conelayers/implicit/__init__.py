@@ -6,6 +6,8 @@ from conelayers.implicit.exact import Exact
 from conelayers.implicit.function import implicit
 from conelayers.implicit.least_squares import LeastSquares
 from conelayers.implicit.mode import Derivative, Linearization
+from conelayers.implicit.perturbed import LagrangianProximal
+from conelayers.implicit.residual_equation import ResidualEquation
 from conelayers.implicit.smoothed import Smoothed
 
 __all__ = [
@@ -14,9 +16,11 @@ __all__ = [
     "Derivative",
     "Equation",
     "Exact",
+    "LagrangianProximal",
     "LeastSquares",
     "Linear",
     "Linearization",
+    "ResidualEquation",
     "Smoothed",
     "implicit",
 ]

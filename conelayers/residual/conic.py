@@ -14,12 +14,13 @@ from conelayers.residual.solve import Backend, solve_and_polish
 from torch import Tensor
 
 from conelayers.errors import InaccurateWarning, SolveError
-from conelayers.implicit import Derivative, Equation, Exact, implicit
+from conelayers.implicit import Derivative, Equation, Exact, LagrangianProximal, implicit
 from conelayers.program import ConeProgram, ConeSolution, ConeStructure, Status
 from conelayers.program.products import A_times, A_transpose_times, P_times, outer, symmetric_outer
 from conelayers.residual.compiled import compiled_differentiator
 from conelayers.residual.fused import FusedAdjoint
 from conelayers.residual.linearized import LinearizedConditions, solve_adjoint
+from conelayers.residual.proximal import proximal_pullback
 
 __all__ = ["ConicConditions", "OnFailure", "differentiable_solve"]
 
@@ -77,7 +78,9 @@ class ConicConditions(Equation):
         """The adjoint formula of the class docstring."""
         P, _, A, _ = inputs
         x, y, s, active = _solved(outputs)
-        cotangents = (torch.where(active[..., None] > 0, g, 0.0) for g in cotangents[:3])
+        cotangents = tuple(torch.where(active[..., None] > 0, g, 0.0) for g in cotangents[:3])
+        if isinstance(self.mode, LagrangianProximal):
+            return proximal_pullback(self, inputs, (x, y), cotangents, needed)
         arguments = (P, A, x, y, s, *cotangents, active)
         stated = functools.partial(adjoint_gradients, self.structure, self.mode)
         if self._is_fused(P) and (needed[0] or needed[2]):

@@ -104,9 +104,8 @@ def solve_adjoint(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The cotangents (alpha, beta) of the right-hand sides for cotangents (a, c, e) of (dx, dv, D dv).
 
-    J'[alpha; beta] = [a; c + D e], and u = A alpha + beta - e, by the reduction of the module's docstring. A least-squares
-    mode, for which the reduction
-    does not hold where J is singular, solves the transposed system itself.
+    J'[alpha; beta] = [a; c + D e], and u = A alpha + beta - e, by the reduction of the module's docstring. It does not
+    hold for least-squares solutions where J is singular; so that mode solves the transposed system itself.
     """
     if isinstance(mode, LeastSquares):
         alpha, beta = implicit(LeastSquaresAdjoint(structure, mode), P, A, v, a, c, e, active)
