@@ -1,0 +1,304 @@
+"""Implicit models x = phi(A x + B u), y = C x + D u (El Ghaoui, Gu, Travacca, Askari & Tsai 2021).
+
+Feed-forward networks are those with A strictly upper triangular (blockwise); compositions of implicit models are implicit
+models again. phi acts entrywise with slope in [0, 1].
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from conelayers.errors import InvalidArgument
+from conelayers.implicit.implicit_adjoint import ImplicitAdjoint
+from conelayers.implicit.mode import Derivative
+from conelayers.iterations import Anderson, FixedPointSolver
+from conelayers.layers.fixed_point import fixed_point
+from conelayers.residual.fixed_point import ActivationCertificate, certify_activation, perron_vector
+
+__all__ = ["ImplicitModel", "InfinityNorm", "PerronFrobenius", "WellPosedness", "project_rows"]
+
+Activation = Callable[[Tensor], Tensor]
+
+
+def _check_kappa(kappa: float) -> None:
+    if not 0 < kappa < 1:
+        raise InvalidArgument(f"kappa must lie in (0, 1), got {kappa}.")
+
+
+class WellPosedness(abc.ABC):
+    """A set of matrices A for which x = phi(A x + b) has exactly one solution for every b, and how to get into it."""
+
+    @abc.abstractmethod
+    def project(self, A: Tensor) -> Tensor:
+        """A matrix of the set, shape (n, n), close to A."""
+
+
+@dataclasses.dataclass(frozen=True)
+class InfinityNorm(WellPosedness):
+    """||A||_inf <= kappa < 1: every absolute row sum at most kappa.
+
+    Attributes:
+        kappa: The bound, in (0, 1).
+    """
+
+    kappa: float = 0.95
+
+    def __post_init__(self) -> None:
+        _check_kappa(self.kappa)
+
+    def project(self, A: Tensor) -> Tensor:
+        """The Frobenius-nearest matrix of the set: each row projected onto the l1 ball of radius kappa."""
+        return project_rows(A, torch.full_like(A[:, 0], self.kappa), torch.ones_like(A[0]))
+
+
+@dataclasses.dataclass(frozen=True)
+class PerronFrobenius(WellPosedness):
+    """The spectral radius of |A| is at most kappa < 1: weaker than the norm condition, invariant under diagonal scaling.
+
+    The set is not convex; `project` takes the nearest matrix of the convex subset {|A| s <= kappa s}, s the Perron vector of
+    |A|, and leaves A alone where it is in the set.
+
+    Attributes:
+        kappa: The bound, in (0, 1).
+    """
+
+    kappa: float = 0.95
+
+    def __post_init__(self) -> None:
+        _check_kappa(self.kappa)
+
+    def project(self, A: Tensor) -> Tensor:
+        """Each row projected onto its weighted l1 ball sum_j s_j |a_ij| <= kappa s_i."""
+        vector, radius = perron_vector(A)
+        if radius <= self.kappa:
+            return A.clone()
+        return project_rows(A, self.kappa * vector, vector)
+
+
+def project_rows(A: Tensor, radius: Tensor, weights: Tensor) -> Tensor:
+    """Euclidean projection of each row onto {a: sum_j w_j |a_j| <= r}, exact by sorting.
+
+    The solution is sign(a) max(|a| - t w, 0) with the smallest t >= 0 that meets the constraint; over the k largest
+    |a_j| / w_j, t = (sum w_j |a_j| - r) / sum w_j^2 (Duchi et al. 2008, with weights).
+
+    Args:
+        A: Shape (rows, n).
+        radius: r >= 0 of each row, shape (rows,).
+        weights: w > 0, shape (n,).
+    """
+    size = A.abs()
+    inside = (size * weights).sum(1) <= radius
+    breaks, order = (size / weights).sort(dim=1, descending=True)
+    w = weights.expand_as(A).gather(1, order)
+    excess = (w * size.gather(1, order)).cumsum(1) - radius[:, None]
+    thresholds = excess / w.square().cumsum(1)
+    # The active set is the longest prefix whose breakpoints exceed its threshold.
+    count = (breaks > thresholds).sum(1, keepdim=True).clamp(min=1)
+    t = thresholds.gather(1, count - 1).clamp(min=0)
+    projected = A.sign() * (size - t * weights).clamp(min=0)
+    return torch.where(inside[:, None], A, projected)
+
+
+class ImplicitModel(nn.Module):
+    """y = C x + D u with the state x = phi(A x + B u).
+
+    Args:
+        inputs: Size p of u.
+        states: Size n of x.
+        outputs: Size q of y.
+        activation: phi, entrywise with slope in [0, 1].
+        wellposed: The set A is kept in by `project_` (call it after every optimizer step).
+        solver: How to iterate.
+        adjoint: How to differentiate.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        states: int,
+        outputs: int,
+        activation: Activation = torch.relu,
+        wellposed: WellPosedness = InfinityNorm(),  # noqa: B008 (an immutable value)
+        solver: FixedPointSolver = Anderson(atol=1e-6, rtol=1e-6),  # noqa: B008 (an immutable value)
+        adjoint: Derivative = ImplicitAdjoint(),  # noqa: B008 (an immutable value)
+    ) -> None:
+        super().__init__()
+        self.activation, self.wellposed, self.solver, self.adjoint = activation, wellposed, solver, adjoint
+        self.A = nn.Parameter(torch.randn(states, states) / max(states, 1))
+        self.B = nn.Parameter(torch.randn(states, inputs) / max(inputs, 1) ** 0.5)
+        self.C = nn.Parameter(torch.randn(outputs, states) / max(states, 1) ** 0.5)
+        self.D = nn.Parameter(torch.randn(outputs, inputs) / max(inputs, 1) ** 0.5)
+        self.project_()
+
+    @classmethod
+    def from_matrices(cls, A: Tensor, B: Tensor, C: Tensor, D: Tensor, **options) -> ImplicitModel:
+        """A model with the given matrices, as they are (they are not projected)."""
+        n, p, q = A.shape[0], B.shape[1], C.shape[0]
+        if A.shape != (n, n) or B.shape != (n, p) or C.shape != (q, n) or D.shape != (q, p):
+            shapes = [tuple(M.shape) for M in (A, B, C, D)]
+            raise InvalidArgument(f"A, B, C, D must have shapes (n, n), (n, p), (q, n), (q, p); got {shapes}.")
+        model = cls(p, n, q, **options)
+        for name, M in zip("ABCD", (A, B, C, D), strict=True):
+            setattr(model, name, nn.Parameter(M.detach().clone()))
+        return model
+
+    @classmethod
+    def from_feedforward(cls, network: nn.Sequential, **options) -> ImplicitModel:
+        """The implicit form of Linear layers with ReLU between them; the constant 1 is appended to the input for biases.
+
+        The state stacks the hidden layers from the last to the first, which makes A strictly upper triangular; the model
+        is evaluated on `u` with a column of ones appended.
+
+        Raises:
+            InvalidArgument: If the network is not Linear, ReLU, Linear, ..., Linear.
+        """
+        linear = list(network)[::2]
+        if not linear or not all(isinstance(m, nn.Linear) for m in linear):
+            raise InvalidArgument("network must alternate nn.Linear and nn.ReLU, beginning and ending with nn.Linear.")
+        if len(network) % 2 == 0 or not all(isinstance(m, nn.ReLU) for m in list(network)[1::2]):
+            raise InvalidArgument("network must alternate nn.Linear and nn.ReLU, beginning and ending with nn.Linear.")
+        hidden = [m.out_features for m in linear[:-1]]
+        offsets = [sum(hidden[i + 1 :]) for i in range(len(hidden))]  # layer i starts here: later layers come first
+        n, p, q = sum(hidden), linear[0].in_features, linear[-1].out_features
+        new = linear[0].weight.new_zeros
+        A, B, C, D = new(n, n), new(n, p + 1), new(q, n), new(q, p + 1)
+        for i, layer in enumerate(linear):
+            rows = slice(offsets[i], offsets[i] + hidden[i]) if i < len(hidden) else slice(None)
+            into, direct = (A, B) if i < len(hidden) else (C, D)
+            if i == 0:
+                direct[rows, :p] = layer.weight.detach()
+            else:
+                into[rows, offsets[i - 1] : offsets[i - 1] + hidden[i - 1]] = layer.weight.detach()
+            if layer.bias is not None:
+                direct[rows, p] = layer.bias.detach()
+        return cls.from_matrices(A, B, C, D, **options)
+
+    def forward(self, u: Tensor, *, return_info: bool = False) -> Tensor | tuple[Tensor, object]:
+        """y for inputs of shape (batch, p); with `return_info` also the state's `FixedPointResult`."""
+        x, info = self.state(u, return_info=True)
+        y = F.linear(x, self.C) + F.linear(u, self.D)
+        return (y, info) if return_info else y
+
+    def state(self, u: Tensor, *, return_info: bool = False):
+        """x for inputs of shape (batch, p), shape (batch, n)."""
+        drive = F.linear(u, self.B)
+        return fixed_point(
+            lambda x, b, A: self.activation(F.linear(x, A) + b),
+            torch.zeros_like(drive),
+            drive,
+            self.A,
+            solver=self.solver,
+            adjoint=self.adjoint,
+            return_info=return_info,
+            batch_dims=1,
+        )
+
+    @torch.no_grad()
+    def project_(self) -> ImplicitModel:
+        """Project A into the well-posed set, in place."""
+        if self.A.numel():
+            self.A.copy_(self.wellposed.project(self.A))
+        return self
+
+    def certificate(self) -> ActivationCertificate:
+        """Lower bound of sigma_min(I - D A) over all Clarke elements D of the activation."""
+        return certify_activation(self.A.detach())
+
+    def state_bound(self, sigma: Tensor) -> Tensor:
+        """A bound of |x - x0| entrywise for all |u - u0| <= sigma: (I - |A|)^-1 |B| sigma, shape (*batch, n).
+
+        Raises:
+            InvalidArgument: If the spectral radius of |A| is not below 1.
+        """
+        return F.linear(sigma, self._magnitude_inverse() @ self.B.abs())
+
+    def output_bound(self, sigma: Tensor) -> Tensor:
+        """A bound of |y - y0| entrywise for all |u - u0| <= sigma, shape (*batch, q); differentiable, for robust training."""
+        return F.linear(sigma, self.sensitivity())
+
+    def sensitivity(self) -> Tensor:
+        """The sensitivity matrix |C| (I - |A|)^-1 |B| + |D|, shape (q, p): |y - y0| <= S |u - u0|."""
+        return self.C.abs() @ self._magnitude_inverse() @ self.B.abs() + self.D.abs()
+
+    def _magnitude_inverse(self) -> Tensor:
+        _, radius = perron_vector(self.A)
+        if not radius < 1:
+            raise InvalidArgument(f"the spectral radius of |A| is {radius:.3g}; bounds need it below 1 (see project_).")
+        eye = torch.eye(self.A.shape[0], dtype=self.A.dtype, device=self.A.device)
+        return torch.linalg.inv(eye - self.A.abs())
+
+    def sparsified(self, threshold: float) -> ImplicitModel:
+        """A copy whose entries of magnitude at most `threshold` are zero. It stays well-posed: |A| only shrinks."""
+        kept = [torch.where(M.abs() > threshold, M, torch.zeros_like(M)) for M in (self.A, self.B, self.C, self.D)]
+        return self._like(*kept)
+
+    def reduced(self) -> ImplicitModel:
+        """The model without states that cannot matter: those no output and no other state hears (zero columns of A, C)."""
+        keep = torch.ones(self.A.shape[0], dtype=torch.bool, device=self.A.device)
+        while True:
+            heard = (self.A[keep] != 0).any(0) | (self.C != 0).any(0)
+            if bool((heard | ~keep).all()):
+                break
+            keep = keep & heard
+        return self._like(self.A[keep][:, keep], self.B[keep], self.C[:, keep], self.D)
+
+    def cascade(self, after: ImplicitModel) -> ImplicitModel:
+        """The model u -> after(self(u))."""
+        A = _blocks([[after.A, after.B @ self.C], [None, self.A]])
+        B = _blocks([[after.B @ self.D], [self.B]])
+        C = _blocks([[after.C, after.D @ self.C]])
+        return self._like(A, B, C, after.D @ self.D)
+
+    def parallel(self, other: ImplicitModel) -> ImplicitModel:
+        """The model (u1, u2) -> (self(u1), other(u2)), inputs and outputs concatenated."""
+        pairs = [(self.A, other.A), (self.B, other.B), (self.C, other.C), (self.D, other.D)]
+        return self._like(*(torch.block_diag(M, N) for M, N in pairs))
+
+    def sum(self, other: ImplicitModel) -> ImplicitModel:
+        """The model u -> self(u) + other(u)."""
+        A = torch.block_diag(self.A, other.A)
+        return self._like(A, torch.cat([self.B, other.B]), torch.cat([self.C, other.C], 1), self.D + other.D)
+
+    def feedback(self, other: ImplicitModel) -> ImplicitModel:
+        """The closed loop y = self(u + other(y)).
+
+        Raises:
+            InvalidArgument: If the direct terms alone already close a singular loop (I - D1 D2 not invertible).
+        """
+        eye = torch.eye(self.D.shape[0], dtype=self.D.dtype, device=self.D.device)
+        loop = eye - self.D @ other.D
+        if float(torch.linalg.cond(loop)) > 1 / torch.finfo(loop.dtype).eps:
+            raise InvalidArgument("I - D1 D2 is singular: the direct terms of the two models close an algebraic loop.")
+        # y = E (C1 x1 + D1 C2 x2 + D1 u), and the inner input is u + C2 x2 + D2 y.
+        E = torch.linalg.inv(loop)
+        y = [E @ self.C, E @ self.D @ other.C, E @ self.D]
+        inner = [other.D @ y[0], other.C + other.D @ y[1]]
+        direct = other.D @ y[2]
+        direct = direct + torch.eye(direct.shape[0], dtype=direct.dtype, device=direct.device)
+        A = _blocks(
+            [[self.A + self.B @ inner[0], self.B @ inner[1]], [other.B @ y[0], other.A + other.B @ y[1]]]
+        )
+        return self._like(A, _blocks([[self.B @ direct], [other.B @ y[2]]]), _blocks([y[:2]]), y[2])
+
+    def _like(self, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> ImplicitModel:
+        return ImplicitModel.from_matrices(
+            A, B, C, D, activation=self.activation, wellposed=self.wellposed, solver=self.solver, adjoint=self.adjoint
+        )
+
+
+def _blocks(rows: list[list[Tensor | None]]) -> Tensor:
+    """A matrix from blocks; None is a zero block."""
+    heights = [next(b.shape[0] for b in row if b is not None) for row in rows]
+    widths = [next(row[j].shape[1] for row in rows if row[j] is not None) for j in range(len(rows[0]))]
+    like = next(b for row in rows for b in row if b is not None)
+    full = [
+        torch.cat([like.new_zeros(h, w) if b is None else b for b, w in zip(row, widths, strict=True)], 1)
+        for row, h in zip(rows, heights, strict=True)
+    ]
+    return torch.cat(full)
