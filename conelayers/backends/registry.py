@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 
 from conelayers.backends.base import Backend
+from conelayers.backends.batched import Batched
 from conelayers.backends.clarabel import Clarabel
 from conelayers.backends.diffcp import Diffcp
 from conelayers.backends.scs import SCS
+from conelayers.cones import PositiveSemidefinite
 from conelayers.errors import InvalidArgument
 from conelayers.program import ConeStructure
 
 __all__ = ["BACKENDS", "default_backend", "get_backend"]
 
-BACKENDS: dict[str, Callable[[], Backend]] = {backend.name: backend for backend in (Clarabel, SCS, Diffcp)}
+BACKENDS: dict[str, Callable[[], Backend]] = {
+    **{backend.name: backend for backend in (Batched, Clarabel, SCS, Diffcp)},
+    # Code written for cvxpylayers names its compiled batched solver; ours takes its place.
+    "MOREAU": Batched,
+}
 """What makes a backend with default settings, by its name in upper case. Add to it to give one's own a name."""
+
+# Where the compiled engine hands over to Clarabel: unknowns plus rows, and the order of the largest semidefinite block.
+_LARGEST_SIZE = 2_000
+_LARGEST_ORDER = 24
 
 
 def get_backend(solver: str | Backend) -> Backend:
@@ -36,5 +47,10 @@ def get_backend(solver: str | Backend) -> Backend:
 
 
 def default_backend(structure: ConeStructure) -> Backend:
-    """The backend for programmes of this structure when the user names none."""
-    return Clarabel()
+    """The backend for programmes of this structure when the user names none.
+
+    The compiled engine for small and medium programmes, Clarabel for large ones and where the engine is not compiled.
+    """
+    orders = [cone.order for cone in structure.cone.cones if isinstance(cone, PositiveSemidefinite)]
+    suits = structure.n + structure.m <= _LARGEST_SIZE and max(orders, default=0) <= _LARGEST_ORDER
+    return Batched() if suits and find_spec("conelayers.native._engine") is not None else Clarabel()

@@ -14,6 +14,7 @@ from conelayers.backends import Backend, default_backend, get_backend
 from conelayers.cones import Cone, ProductCone
 from conelayers.errors import InvalidArgument
 from conelayers.implicit import Derivative, Exact
+from conelayers.layers._compile import outside_graphs
 from conelayers.layers.solver_args import configure
 from conelayers.program import ConeProgram, ConeSolution, ConeStructure
 from conelayers.residual import ConicConditions, OnFailure, differentiable_solve
@@ -98,6 +99,7 @@ class ConeLayer(nn.Module):
         rows, columns = (torch.as_tensor(i, device=A.device) for i in (structure.A_indices, structure.A_columns))
         return self.solve_values(P_values, q, A[..., rows, columns], b, warm_start=warm_start)
 
+    @outside_graphs
     def solve_values(
         self, P: Tensor, q: Tensor, A: Tensor, b: Tensor, *, warm_start: ConeSolution | None = None
     ) -> ConeSolution:

@@ -13,6 +13,7 @@ from conelayers.backends import Backend, default_backend, get_backend
 from conelayers.canonicalize import ParametricProgram
 from conelayers.errors import InvalidArgument
 from conelayers.implicit import Affine, AffineOperator, Derivative, Exact, implicit
+from conelayers.layers._compile import outside_graphs
 from conelayers.layers.solution import LayerSolution
 from conelayers.layers.solver_args import configure
 from conelayers.program import ConeSolution
@@ -114,6 +115,7 @@ class CvxpyLayer(nn.Module):
         """
         return self.solve(*params, solver_args=solver_args, warm_start=warm_start).variables
 
+    @outside_graphs
     def solve(
         self,
         *params: Tensor,

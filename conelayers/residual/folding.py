@@ -57,7 +57,7 @@ class Folding:
             return values.reshape(1, size)
         padded = values.reshape(*(1,) * (len(self.full) - values.dim() + 1), *values.shape)
         squeezed = padded.reshape((*(padded.shape[i] for i in self.own), size))
-        return squeezed.expand(*self._own_shape, size).reshape(-1, size)
+        return squeezed.expand(*self._own_shape, size).reshape(torch.Size(self._own_shape).numel(), size)
 
     def fold_rhs(self, values: Tensor) -> Tensor:
         """(*batch, size) to (B, k, size)."""

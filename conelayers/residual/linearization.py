@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["ConicLinearization", "linearize"]
 
 Tangent = tuple[Tensor, Tensor]
+
+_ACCEPTED = 1e-9
+"""Relative residual up to which the compiled solve is taken as it is."""
 
 
 class ConicLinearization(abc.ABC):
@@ -80,8 +84,19 @@ class _Compiled(ConicLinearization):
 
     def solve(self, rhs: Tangent) -> Tangent:
         P, A, v, r1, r2 = (rows(value) for value in (self.P, self.A, self.v, *rhs))
-        dx, dv, _ = self._kernels.derivative(P, A, v, r1, r2, mu=self.mu or 0.0, threads=thread_count())
-        return torch.from_numpy(dx), torch.from_numpy(dv)
+        dx, dv, residual = self._kernels.derivative(P, A, v, r1, r2, mu=self.mu or 0.0, threads=thread_count())
+        solution = torch.from_numpy(dx), torch.from_numpy(dv)
+        missed = torch.from_numpy(~(np.asarray(residual) <= _ACCEPTED).all(axis=-1)).nonzero().squeeze(-1)
+        if len(missed):
+            self._solve_again(missed, rhs, solution)
+        return solution
+
+    def _solve_again(self, items: Tensor, rhs: Tangent, solution: Tangent) -> None:
+        """Items whose residual the fixed number of refinements left too large, by the method that adapts to them."""
+        P, A = (value if value.shape[0] == 1 else value[items] for value in (self.P, self.A))
+        again = _Assembled(self.structure, P, A, self.v[items], self.mu)
+        for target, value in zip(solution, again.solve((rhs[0][items], rhs[1][items])), strict=True):
+            target[items] = value
 
     def project(self, dv: Tensor) -> Tensor:
         return torch.from_numpy(

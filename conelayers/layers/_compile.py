@@ -1,0 +1,35 @@
+"""Layers inside `torch.compile`: one graph break each, so that no compiler traces through a solver."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import torch
+
+__all__ = ["outside_graphs"]
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def outside_graphs(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Decorator: inside a compiled network, run the function eagerly.
+
+    `torch.compiler.disable` as a decorator would import the compiler, which takes seconds, at import time of this package;
+    here it is asked for only while something is being compiled.
+    """
+
+    @functools.wraps(function)
+    def wrapper(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        if torch.compiler.is_compiling():
+            return _eagerly(function, args, kwargs)
+        return function(*args, **kwargs)
+
+    return wrapper
+
+
+def _eagerly(function, args, kwargs):
+    torch._dynamo.graph_break()
+    return torch.compiler.disable(function)(*args, **kwargs)

@@ -1,0 +1,130 @@
+"""Derivatives of a layer at a kink: all extreme Jacobians, and the one-sided derivative in a direction."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from conelayers.errors import InvalidArgument
+from conelayers.implicit import Affine, AffineOperator, implicit
+from conelayers.program import ConeProgram, ConeSolution
+from conelayers.residual.elements import FixedElement, extreme_points, is_invertible, one_sided, weak_rows
+from conelayers.residual.regularity import accuracy
+
+if TYPE_CHECKING:
+    from conelayers.layers.cvxpy_layer import CvxpyLayer
+
+__all__ = ["ExtremeJacobians", "extreme_jacobians", "one_sided_derivative"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ExtremeJacobians:
+    """The extreme elements of the conservative Jacobian of a layer at one point.
+
+    Attributes:
+        jacobians: For each output and each parameter a tensor (count, *output.shape, *parameter.shape); NaN where the
+            element of the residual's Jacobian is singular. The first element is the one that `Exact()` uses.
+        invertible: Whether J(D) is invertible, bool, (count,). All must be for the theorem to hold.
+        active: Which of the weakly active rows each element treats as active, bool, (count, rows).
+        complete: Whether these are all extreme elements: false beyond the limit, or with a curved constraint on a kink,
+            for which the documented element is taken.
+    """
+
+    jacobians: tuple[tuple[Tensor, ...], ...]
+    invertible: Tensor
+    active: Tensor
+    complete: bool
+
+
+def extreme_jacobians(
+    layer: CvxpyLayer, *params: Tensor, limit: int = 64, radius: float | None = None
+) -> ExtremeJacobians:
+    """Jacobians of the layer's outputs in its parameters for every choice at weakly active linear constraints.
+
+    Args:
+        layer: The layer.
+        *params: Parameters without batch axes.
+        limit: Largest number of elements; k weakly active rows have 2^k.
+        radius: Rows within this distance of their kink count as weakly active; None for the accuracy of the solution.
+
+    Raises:
+        InvalidArgument: If parameters have batch axes.
+        SolveError: If the problem has no solution.
+    """
+    params = tuple(p.detach().to(torch.float64) for p in params)
+    program, solution = _solved(layer, params)
+    v = solution.y - solution.s
+    rows, curved = weak_rows(program.structure.cone, v, _radius(solution, v, radius))
+    conditions = layer.conditions()
+    found, invertible, active = [], [], []
+    for point in extreme_points(v, rows, limit):
+        invertible.append(is_invertible(program, point))
+        active.append(point[rows] > 0)
+        element = FixedElement(conditions, solution, point)
+
+        def outputs(*values: Tensor, element: FixedElement = element) -> tuple[Tensor, ...]:
+            data = layer.program.values(*values, apply=_affine)
+            x, y, s = implicit(element, data.P, data.q, data.A, data.b)[:3]
+            return layer.program.recover(x, y, s)
+
+        jacobian = torch.func.jacrev(outputs, argnums=tuple(range(len(params))))(*params)
+        found.append([[part if invertible[-1] else torch.full_like(part, torch.nan) for part in row] for row in jacobian])
+    stacked = tuple(tuple(map(torch.stack, zip(*row, strict=True))) for row in zip(*found, strict=True))
+    complete = not curved and 2 ** len(rows) <= limit
+    return ExtremeJacobians(stacked, torch.tensor(invertible), torch.stack(active), complete)
+
+
+def one_sided_derivative(
+    layer: CvxpyLayer, params: Sequence[Tensor], directions: Sequence[Tensor], *, radius: float | None = None
+) -> tuple[Tensor, ...]:
+    """Derivatives of the layer's outputs at t = 0+ along params + t directions.
+
+    Args:
+        layer: The layer.
+        params: Parameters without batch axes.
+        directions: One tensor for each, of its shape.
+        radius: As in `extreme_jacobians`.
+
+    Returns:
+        One tensor per output, of its shape.
+
+    Raises:
+        InvalidArgument: If parameters have batch axes.
+        UnsupportedError: If a curved constraint lies on a kink, or the problem is not regular.
+    """
+    values = tuple(p.detach().to(torch.float64) for p in params)
+    tangents = tuple(d.detach().to(torch.float64) for d in directions)
+    program, solution = _solved(layer, values)
+
+    def data(*values: Tensor) -> tuple[Tensor, ...]:
+        found = layer.program.values(*values, apply=_affine)
+        return found.P, found.q, found.A, found.b
+
+    _, moved = torch.func.jvp(data, values, tangents)
+    tangent = ConeProgram(program.structure, *moved)
+    radius = _radius(solution, solution.y - solution.s, radius)
+    dx, dy, ds = one_sided(program, solution, tangent, radius)
+    at = (solution.x, solution.y, solution.s)
+    return torch.func.jvp(lambda x, y, s: layer.program.recover(x, y, s), at, (dx, dy, ds))[1]
+
+
+def _solved(layer: CvxpyLayer, params: Sequence[Tensor]) -> tuple[ConeProgram, ConeSolution]:
+    if layer.program.validate_params(params):
+        raise InvalidArgument("Parameters must have no batch axes here; call once per item.")
+    with torch.no_grad():
+        return layer.program.values(*params), layer.solve(*params).cone.detach()
+
+
+def _radius(solution: ConeSolution, v: Tensor, radius: float | None) -> float:
+    if radius is not None:
+        return radius
+    single = solution.reshape(torch.Size([1]))
+    return float(accuracy(single, v[None]).possibly)
+
+
+def _affine(operator: AffineOperator, theta: Tensor) -> Tensor:
+    return implicit(Affine(operator), theta)[0]
