@@ -30,7 +30,8 @@ DerivativeWork<Real> prepare(const DerivativeView& view, const DerivativeProblem
                              double* memory) {
     const DerivativeWork<Real> work(view, reinterpret_cast<Real*>(memory));
     load(problem.v, range, view.m, work.v);
-    projection::project_dual<Real>(view.cone, work.v, problem.mu, work.y, work.element, work.scratch);
+    for (int i = 0; i < view.m; ++i) work.image[i] = Real(0.0);
+    projection::project_dual<Real>(view.cone, work.v, work.image, problem.mu, work.y, work.element, work.scratch);
     return work;
 }
 
@@ -84,11 +85,11 @@ void pullback(const DerivativeView& view, const DerivativeProblem& problem, Pack
     const long long n = view.n, m = view.m;
     const DerivativeWork<Real> work(view, reinterpret_cast<Real*>(memory));
     const PolishWork<Real> extra(view, reinterpret_cast<Real*>(memory) + work.size);
-    Real *x = extra.x, *y = extra.y_trial, *s_cotangent = extra.b, *nu = extra.v;
+    Real *x = extra.x, *y = extra.best_y, *s_cotangent = extra.b, *nu = extra.best_v;
     load(data.y, range, m, y);
-    load(data.s, range, m, work.v);
-    for (int i = 0; i < m; ++i) work.v[i] = y[i] - work.v[i];
-    projection::project_dual<Real>(view.cone, work.v, problem.mu, work.y, work.element, work.scratch);
+    load(data.s, range, m, extra.s);
+    for (int i = 0; i < m; ++i) work.v[i] = y[i] - extra.s[i];
+    projection::project_dual<Real>(view.cone, work.v, extra.s, problem.mu, work.y, work.element, work.scratch);
     factor(view, problem, range, work);
     load(data.x, range, n, x);
     load(data.x_cotangent, range, n, work.rhs);
@@ -117,13 +118,13 @@ void polish_items(const DerivativeView& view, PackRange range, const PolishData&
     load(data.b, range, m, extra.b);
     load(data.x, range, n, extra.x);
     load(data.y, range, m, extra.v);
-    load(data.s, range, m, work.v);
-    for (int i = 0; i < m; ++i) extra.v[i] = extra.v[i] - work.v[i];
+    load(data.s, range, m, extra.s);
+    for (int i = 0; i < m; ++i) extra.v[i] = extra.v[i] - extra.s[i];
     const Real residual = polish<Real>(view, work, extra, data.steps, data.target);
-    for (int i = 0; i < m; ++i) work.v[i] = work.y[i] - extra.v[i];
-    store(extra.x, range, n, data.x_out);
-    store(work.y, range, m, data.y_out);
-    store(work.v, range, m, data.s_out);
+    for (int i = 0; i < m; ++i) extra.s[i] = extra.best_y[i] - extra.best_v[i];
+    store(extra.best_x, range, n, data.x_out);
+    store(extra.best_y, range, m, data.y_out);
+    store(extra.s, range, m, data.s_out);
     store(&residual, range, 1, data.residual);
 }
 
