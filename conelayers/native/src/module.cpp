@@ -16,6 +16,8 @@ void bind_derivative(nb::module_& m);
 }  // namespace conelayers
 
 NB_MODULE(_engine, m) {
+    // Solvers kept per structure live until the interpreter ends; that is no leak.
+    nb::set_leak_warnings(false);
     m.doc() = "Batched LDL^T and batched interior point, compiled.";
     m.def("instruction_set", [] {
         const conelayers::Arch arch = conelayers::best_arch();
