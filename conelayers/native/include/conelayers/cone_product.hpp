@@ -138,7 +138,7 @@ CL_HD inline Real max_step(const EngineView& view, Arr<Real> s, Arr<Real> ds, Ar
     for (int b = 0; b < view.cones && !view.symmetric; ++b) {
         const ConeBlock& c = view.cone[b];
         if (c.kind >= kExponential)
-            alpha = nonsymmetric::max_step<Real>(c, s + c.row, ds + c.row, z + c.row, dz + c.row, alpha, active);
+            alpha = nonsymmetric::max_step<Real>(c, s + c.row, ds + c.row, z + c.row, dz + c.row, alpha, fraction, active);
     }
     return alpha;
 }

@@ -54,6 +54,7 @@ struct EngineSettings {
     int equilibrate = 8;         // rounds of Ruiz scaling; 0: none
     double regularisation = 1e-8;
     double relative_regularisation = 1e-15;  // times the diagonal, in dense blocks of H
+    double refine_below = 1e-5;  // residuals below this times mu are not refined
     int refinements = 4;         // at most, per solve
     double step_fraction = 0.99;
 };

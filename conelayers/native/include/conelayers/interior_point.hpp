@@ -118,12 +118,12 @@ class InteriorPoint {
         if (view.P_nnz > 0) {
             for (int i = 0; i < n; ++i) rhs[i] = -p.q[i];
             for (int i = 0; i < m; ++i) rhs[n + i] = p.b[i];
-            kkt_solve<Real, 1>(view, settings, p, kkt, rhs, x, active);
+            kkt_solve<Real, 1>(view, settings, p, kkt, rhs, x, Real(0.0), active);
             for (int i = 0; i < m; ++i) s[i] = -z[i];
         } else {  // no quadratic term: the two halves of the same least-squares problem
             for (int i = 0; i < N; ++i) rhs[i] = i < n ? Real(0.0) : p.b[i - n];
             for (int i = 0; i < N; ++i) rhs[N + i] = i < n ? -p.q[i] : Real(0.0);
-            kkt_solve<Real, 2>(view, settings, p, kkt, rhs, step, active);
+            kkt_solve<Real, 2>(view, settings, p, kkt, rhs, step, Real(0.0), active);
             for (int i = 0; i < n; ++i) x[i] = step[i];
             for (int i = 0; i < m; ++i) s[i] = -step[n + i], z[i] = step[N + n + i];
         }
@@ -226,7 +226,8 @@ class InteriorPoint {
         for (int i = 0; i < n; ++i) rhs[i] = -p.q[i], rhs[N + i] = residual_x(i);
         for (int i = 0; i < m; ++i) rhs[n + i] = p.b[i], rhs[N + n + i] = s[i] - residual_z(i);
         for (int i = 0; i < m; ++i) shift[i] = s[i];
-        kkt_solve<Real, 2>(view, settings, p, kkt, rhs, step, active);
+        const Real tolerance = mu * Real(settings.refine_below);  // rounding far below mu changes nothing
+        kkt_solve<Real, 2>(view, settings, p, kkt, rhs, step, tolerance, active);
         constant_part();
         Real dtau, dkappa;
         complete(tau * kappa, Real(1.0), dtau, dkappa, false);
@@ -236,7 +237,7 @@ class InteriorPoint {
         cone_product::correct<Real>(view, z, ds, step + (N + n), sigma * mu, scaling, shift, cone_work);
         for (int i = 0; i < n; ++i) rhs[N + i] = f * residual_x(i);
         for (int i = 0; i < m; ++i) rhs[N + n + i] = shift[i] - f * residual_z(i);
-        kkt_solve<Real, 1>(view, settings, p, kkt, rhs + N, step + N, active);
+        kkt_solve<Real, 1>(view, settings, p, kkt, rhs + N, step + N, tolerance, active);
         complete(tau * kappa + dtau * dkappa - sigma * mu, f, dtau, dkappa, true);
         alpha = length(dtau, dkappa, Real(settings.step_fraction));
         move(alpha, dtau, dkappa);

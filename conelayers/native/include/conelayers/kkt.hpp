@@ -57,15 +57,15 @@ CL_HD inline void kkt_residual(const EngineView& view, const Programme<Real>& p,
     }
 }
 
-// Solve for N right-hand sides, n + m packs apart. A lane keeps a correction only where it lowers the residual.
+// Solve for N right-hand sides, n + m packs apart, to residuals of at most `tolerance` if refinement gets there. A lane keeps a correction only where it lowers the residual.
 template <class Real, int N>
 CL_HD inline void kkt_solve(const EngineView& view, const EngineSettings& settings, const Programme<Real>& p,
-                            Kkt<Real>& kkt, Arr<Real> rhs, Arr<Real> solution,
+                            Kkt<Real>& kkt, Arr<Real> rhs, Arr<Real> solution, const Real& tolerance,
                             const Mask<Real>& active) {
     const int size = view.n + view.m;
     ldlt_solve<Real, N>(view.kkt, kkt.factor, kkt.inverse, rhs, solution, kkt.scratch);
     Real norm[N], after[N], target[N];
-    for (int k = 0; k < N; ++k) target[k] = Real(1e-12) + Real(1e-13) * norm_inf<Real>(rhs + k * size, size);
+    for (int k = 0; k < N; ++k) target[k] = max(Real(1e-12) + Real(1e-13) * norm_inf<Real>(rhs + k * size, size), tolerance);
     kkt_residual<Real, N>(view, p, kkt, rhs, solution, kkt.residual, kkt.scratch, norm);
     Mask<Real> going = active;
     for (int it = 0; it < settings.refinements; ++it) {

@@ -382,25 +382,41 @@ CL_HD inline void correct(const ConeBlock& cone, Arr<Real> z, Arr<Real> ds, Arr<
     for (int i = 0; i < 3; ++i) shift[i] += r[i];
 }
 
-// The largest of alpha, 0.8 alpha, 0.64 alpha, ... for which both points stay inside; 0 after 60 reductions.
+// Whether both points, moved by alpha, are inside.
 template <class Real>
-CL_HD inline Real max_step(const ConeBlock& cone, Arr<Real> s, Arr<Real> ds, Arr<Real> z, Arr<Real> dz, Real alpha,
-                           const Mask<Real>& active) {
+CL_HD inline Mask<Real> inside(const ConeBlock& cone, const Vec3<Real>& s, const Vec3<Real>& ds, const Vec3<Real>& z,
+                               const Vec3<Real>& dz, const Real& alpha) {
+    Vec3<Real> a, b;
+    for (int i = 0; i < 3; ++i) {
+        a[i] = s[i] + alpha * ds[i];
+        b[i] = z[i] + alpha * dz[i];
+    }
+    return mask_and(primal_interior(cone, a), dual_interior(cone, b));
+}
+
+// alpha if both points stay inside, else a step close to the boundary: backtracking by 0.8, then bisection of the
+// last interval. 0 after 60 reductions.
+template <class Real>
+CL_HD inline Real max_step(const ConeBlock& cone, Arr<Real> s, Arr<Real> ds, Arr<Real> z, Arr<Real> dz,
+                           const Real& alpha, const Real& fraction, const Mask<Real>& active) {
     const Vec3<Real> sp = to_primal(cone, load<Real>(s)), dsp = to_primal(cone, load<Real>(ds));
     const Vec3<Real> zp = to_dual(cone, load<Real>(z)), dzp = to_dual(cone, load<Real>(dz));
-    Mask<Real> outside = active;
-    for (int it = 0; it < 60; ++it) {
-        Vec3<Real> a, b;
-        for (int i = 0; i < 3; ++i) {
-            a[i] = sp[i] + alpha * dsp[i];
-            b[i] = zp[i] + alpha * dzp[i];
-        }
-        const Mask<Real> inside = mask_and(primal_interior(cone, a), dual_interior(cone, b));
-        outside = mask_and(active, mask_not(inside));
-        if (!any_lane(outside)) return alpha;
-        alpha = select(outside, alpha * Real(0.8), alpha);
+    Mask<Real> outside = mask_and(active, mask_not(inside(cone, sp, dsp, zp, dzp, alpha)));
+    if (!any_lane(outside)) return alpha;
+    const Mask<Real> reduced = outside;
+    Real low = alpha;
+    for (int it = 0; it < 60 && any_lane(outside); ++it) {
+        low = select(outside, low * Real(0.8), low);
+        outside = mask_and(outside, mask_not(inside(cone, sp, dsp, zp, dzp, low)));
     }
-    return select(outside, Real(0.0), alpha);
+    Real high = low * Real(1.25);
+    for (int it = 0; it < 3; ++it) {
+        const Real middle = Real(0.5) * (low + high);
+        const Mask<Real> in = inside(cone, sp, dsp, zp, dzp, middle);
+        low = select(in, middle, low);
+        high = select(in, high, middle);
+    }
+    return select(outside, Real(0.0), select(reduced, fraction * low, alpha));
 }
 
 // The point with s = -grad F(z), s' = z' in primal coordinates.
