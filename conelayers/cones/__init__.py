@@ -1,4 +1,4 @@
-"""Geometry of convex cones: projections, elements of their Clarke Jacobians, distances to the nearest kink, duals.
+"""Convex cones: projections, elements of their Clarke Jacobians, distances to the nearest kink, duals.
 
 One file per cone; `product` alone owns row offsets; `svec` alone owns triangle order and sqrt(2).
 """

@@ -1,13 +1,14 @@
 """Proximal maps of barriers in three dimensions, and their derivatives.
 
-The barriers of the exponential and the power cone and of their duals are F = -sum_i log psi_i - sum_j w_j log y_j with
-one or two concave functions psi_i of equal Hessian Psi. At y with y + mu grad F(y) = v put eta_i = mu / psi_i and
-g_i = grad psi_i. The Jacobian of v -> y is
+The barriers of the exponential and the power cone and of their duals are F = -sum_i log psi_i - sum_j w_j log
+y_j with one or two concave functions psi_i of equal Hessian Psi. At y with y + mu grad F(y) = v put eta_i =
+mu / psi_i and g_i = grad psi_i. The Jacobian of v -> y is
 
-    D = (I + mu hess F)^-1 = (B + sum_i eta_i^2 / mu g_i g_i^T)^-1,   B = I - (sum_i eta_i) Psi + diag(mu w_j / y_j^2),
+    D = (I + mu hess F)^-1 = (B + sum_i eta_i^2 / mu g_i g_i^T)^-1,   B = I - (sum_i eta_i) Psi + diag(mu w_j
+    / y_j^2),
 
-where Psi = -weight q q^T has rank one. For small mu the sum is huge: only the Sherman-Morrison-Woodbury form, with the
-vectors ghat_i = eta_i^2 / mu D g_i = B^-1 G (C^-1 + G^T B^-1 G)^-1, keeps full accuracy, and
+where Psi = -weight q q^T has rank one. For small mu the sum is huge: only the Sherman-Morrison-Woodbury form,
+with the vectors ghat_i = eta_i^2 / mu D g_i = B^-1 G (C^-1 + G^T B^-1 G)^-1, keeps full accuracy, and
 
     D'(v)[u, w] = -mu D hess'F(y)[D u, D w]
 
@@ -88,7 +89,7 @@ class ProximalPoint:
     logs: Tensor  # coefficients w_j, shape: broadcasts to (*batch, 3)
 
     def restored(self) -> Tensor:
-        """y in the units of v, shape (*batch, 3)."""
+        """Solution y in the units of v, shape (*batch, 3)."""
         return self.point * self.size.unsqueeze(-1)
 
     def derivative(self) -> BarrierDerivative:

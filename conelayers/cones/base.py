@@ -1,12 +1,12 @@
 """What every convex cone of the package can do, and what a derivative of its projection can do.
 
-A cone K is a value: frozen, hashable, picklable. Its functions act on the *last* axis of a tensor and are vectorised over
-all the others, so that a stack of equal cones is one tensor with one more axis. For a closed convex cone the projection
-Pi is nonexpansive, positively homogeneous and the gradient of a convex function; hence every element D of its Clarke
-Jacobian is symmetric with spectrum in [0, 1], and D(v) v = Pi(v).
+A cone K is a value: frozen, hashable, picklable. Its functions act on the *last* axis of a tensor and are
+vectorised over all the others, so that a stack of equal cones is one tensor with one more axis. For a closed
+convex cone the projection Pi is nonexpansive, positively homogeneous and the gradient of a convex function;
+hence every element D of its Clarke Jacobian is symmetric with spectrum in [0, 1], and D(v) v = Pi(v).
 
-At a kink the Clarke Jacobian is a convex set with a smallest and a largest element in the Loewner order. Every cone here
-returns the **smallest** one unless asked for the largest.
+At a kink the Clarke Jacobian is a convex set with a smallest and a largest element in the Loewner order.
+Every cone here returns the **smallest** one unless asked for the largest.
 """
 
 import abc
@@ -29,8 +29,8 @@ class Kink(NamedTuple):
 
     Attributes:
         weak: "min" returns the smallest element of the Clarke Jacobian at a kink, "max" the largest.
-        radius: weakly active parts within this Euclidean distance of a kink are moved onto it; a float, or a tensor that
-            broadcasts against the leading axes of v.
+        radius: weakly active parts within this Euclidean distance of a kink are moved onto it; a float, or a
+            tensor that broadcasts against the leading axes of v.
     """
 
     weak: Weak = "min"
@@ -67,7 +67,8 @@ class SpectralBlocks(NamedTuple):
 class BlockDerivative(abc.ABC):
     """Element D of the Clarke Jacobian of a projection, for a stack of cones: symmetric, 0 <= D <= I.
 
-    `u` and `w` below have the shape of the point v at which D was taken, (*batch, d); extra leading axes broadcast.
+    `u` and `w` below have the shape of the point v at which D was taken, (*batch, d); extra leading axes
+    broadcast.
     """
 
     @abc.abstractmethod
@@ -91,9 +92,9 @@ class BlockDerivative(abc.ABC):
 class Cone(abc.ABC):
     """A closed convex cone of R^dim, with its projection and the derivatives of it.
 
-    Subclasses are frozen dataclasses. `mu`, where it appears, replaces the projection by the proximal map of mu F with F
-    the barrier of the cone: y + mu grad F(y) = v; it is a positive float, or a tensor that broadcasts against the leading
-    axes of v.
+    Subclasses are frozen dataclasses. `mu`, where it appears, replaces the projection by the proximal map of
+    mu F with F the barrier of the cone: y + mu grad F(y) = v; it is a positive float, or a tensor that
+    broadcasts against the leading axes of v.
     """
 
     #: True for cones cut out by finitely many half-spaces: their projection is piecewise linear.

@@ -1,20 +1,22 @@
 """What the exponential and the power cone share: three dimensions, and a boundary swept by a curve of rays.
 
-Let c(r) span the rays of the boundary and n(r) be the outward normal there. A point v outside the cone K and its polar
-cone is v = p + d with p = |p| c^ on the boundary and d = |d| n^ normal to it, where r is the root of v . e(r) = 0 and
-e = c^'/|c^'| is the direction in which the ray turns; (c^, e, n^) is an orthonormal frame. With sigma = |dc^/dr| and
-nu = |dn^/dr|, moving v by h turns p, d and the frame by multiples of h_e only, which gives
+Let c(r) span the rays of the boundary and n(r) be the outward normal there. A point v outside the cone K and
+its polar cone is v = p + d with p = |p| c^ on the boundary and d = |d| n^ normal to it, where r is the root
+of v . e(r) = 0 and e = c^'/|c^'| is the direction in which the ray turns; (c^, e, n^) is an orthonormal
+frame. With sigma = |dc^/dr| and nu = |dn^/dr|, moving v by h turns p, d and the frame by multiples of h_e
+only, which gives
 
     D = c^ c^T + theta e e^T,     theta = |p| sigma / M,  M = |p| sigma + |d| nu
 
-(so theta = 1 / (1 + |d| kappa) with the curvature kappa = nu / (sigma |p|) of the boundary at p), and, differentiating
-once more with k = nu / sigma the geodesic curvature of c^,
+(so theta = 1 / (1 + |d| kappa) with the curvature kappa = nu / (sigma |p|) of the boundary at p), and,
+differentiating once more with k = nu / sigma the geodesic curvature of c^,
 
     D'(v)[u, w] = a_p sym(c^ e e) - a_d sym(n^ e e) - a_e eee,
     a_p = |d| sigma nu / M^2,  a_d = |p| sigma nu / M^2,  a_e = |p| |d| sigma nu (log k)' / M^3,
 
-where sym(x e e)[u, w] = (u_x w_e + u_e w_x) e + u_e w_e x. For curves of the form below sigma = |c x c'| / |c|^2 and
-nu = |c| det(c, c', c'') / |c x c'|^2, so a cone supplies its curve, the logarithmic derivatives, and the root.
+where sym(x e e)[u, w] = (u_x w_e + u_e w_x) e + u_e w_e x. For curves of the form below sigma = |c x c'| /
+|c|^2 and nu = |c| det(c, c', c'') / |c x c'|^2, so a cone supplies its curve, the logarithmic derivatives,
+and the root.
 """
 
 import abc
@@ -24,8 +26,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from conelayers.cones.base import EXACT, BlockDerivative, Cone, Kink, expand_like
 from conelayers.cones.barrier import ProximalPoint
+from conelayers.cones.base import EXACT, BlockDerivative, Cone, Kink, expand_like
 
 __all__ = ["CurvedCone", "Frame", "FrameDerivative", "Location"]
 
@@ -134,15 +136,13 @@ class CurvedCone(Cone):
         return torch.where(where.polar.unsqueeze(-1), 0, projected)
 
     def polar_part(self, v: Tensor) -> Tensor:
-        """v - Pi(v), the projection on the polar cone."""
+        """Projection on the polar cone, v - Pi(v)."""
         where = self.locate(v)
         rest = where.across.unsqueeze(-1) * where.frame.normal
         rest = torch.where(where.inside.unsqueeze(-1), 0, rest)
         return torch.where(where.polar.unsqueeze(-1), v, rest)
 
-    def derivative(
-        self, v: Tensor, *, mu: float | Tensor | None = None, kink: Kink = EXACT
-    ) -> BlockDerivative:
+    def derivative(self, v: Tensor, *, mu: float | Tensor | None = None, kink: Kink = EXACT) -> BlockDerivative:
         """c^ c^T + theta e e^T outside K and its polar cone; see the module for its third derivative."""
         if mu is not None:
             return self.proximal(v, expand_like(mu, v)[..., 0]).derivative()
@@ -189,16 +189,18 @@ class CurvedCone(Cone):
     def margin(self, v: Tensor) -> Tensor:
         """Distance to the boundary of K or of its polar cone, whichever is nearer.
 
-        From outside both it is |d| or |p|, to rounding. From inside it is the least value of -v . n^ (or -v . c^) over the
-        boundary, found by a grid search with refinement: a minimum in one variable, accurate to about 1e-12 |v|.
+        From outside both it is |d| or |p|, to rounding. From inside it is the least value of -v . n^ (or -v .
+        c^) over the boundary, found by a grid search with refinement: a minimum in one variable, accurate to
+        about 1e-12 |v|.
         """
         where = self._move_to_boundary(v, self.locate(v))
         return torch.minimum(where.along, where.across)
 
     def _move_to_boundary(self, v: Tensor, where: Location) -> Location:
-        """For points inside K or its polar cone: the frame at the nearest boundary point; |p|, |d| as distances.
+        """Give points inside K or its polar cone the frame at the nearest boundary point.
 
-        `along` becomes the distance from v to the boundary of the polar cone and `across` that to the boundary of K.
+        `along` becomes the distance from v to the boundary of the polar cone and `across` that to the
+        boundary of K.
         """
         root = self._inner_root(v, where.polar)
         inner = self.frame(root, v)

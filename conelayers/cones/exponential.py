@@ -1,7 +1,7 @@
 """The exponential cone and its dual.
 
-Projection by a root in one variable: Friberg, "Projection onto the exponential cone: a univariate root-finding problem",
-Optimization Methods and Software 2023 (2021 preprint).
+Projection by a root in one variable: Friberg, "Projection onto the exponential cone: a univariate
+root-finding problem", Optimization Methods and Software 2023 (2021 preprint).
 """
 
 import dataclasses
@@ -21,13 +21,14 @@ __all__ = ["DualExponential", "Exponential"]
 class Exponential(CurvedCone):
     """The closure of {(x, y, z) : y > 0, y exp(x / y) <= z}.
 
-    Its boundary is swept by the rays (r, 1, exp r), with outward normals (exp r, (1 - r) exp r, -1), and by the face
-    x <= 0 = y <= z. Where x <= 0 and y <= 0 the projection is (x, 0, max(z, 0)).
+    Its boundary is swept by the rays (r, 1, exp r), with outward normals (exp r, (1 - r) exp r, -1), and by
+    the face x <= 0 = y <= z. Where x <= 0 and y <= 0 the projection is (x, 0, max(z, 0)).
 
-    Kinks: the boundaries of K and of its polar cone, and {x = 0 >= y}, {y = 0 >= x}, {z = 0, x <= 0, y <= 0}. Near the
-    last three the axes are the eigenvectors, x has eigenvalue 1[x < 0], y has 1[y > 0] and z has 1[z > 0], with 0 (smallest
-    element) or 1 (largest) where the coordinate vanishes. On the curved part of the boundary the smallest element is
-    I - n^ n^T and the largest I; on that of the polar cone 0 and c^ c^T; at the apex 0 and I.
+    Kinks: the boundaries of K and of its polar cone, and {x = 0 >= y}, {y = 0 >= x}, {z = 0, x <= 0, y <= 0}.
+    Near the last three the axes are the eigenvectors, x has eigenvalue 1[x < 0], y has 1[y > 0] and z has 1[z
+    > 0], with 0 (smallest element) or 1 (largest) where the coordinate vanishes. On the curved part of the
+    boundary the smallest element is I - n^ n^T and the largest I; on that of the polar cone 0 and c^ c^T; at
+    the apex 0 and I.
 
     Barrier for `mu`: -log(y log(z / y) - x) - log y - log z.
     """
@@ -80,7 +81,7 @@ class Exponential(CurvedCone):
         return torch.where(_flat(v, 0.0).unsqueeze(-1), flat, projected)
 
     def polar_part(self, v: Tensor) -> Tensor:
-        """v - Pi(v), the projection on the polar cone."""
+        """Projection on the polar cone, v - Pi(v)."""
         x, y, z = v.unbind(-1)
         flat = torch.stack([torch.zeros_like(x), y, z.clamp(max=0)], -1)
         return torch.where(_flat(v, 0.0).unsqueeze(-1), flat, super().polar_part(v))
@@ -116,8 +117,9 @@ class Exponential(CurvedCone):
 class DualExponential(Cone):
     """The dual of the exponential cone, the closure of {(u, v, w) : u < 0, -u exp(v / u) <= e w}.
 
-    Projection and derivative by Moreau's identity, Pi_{K*}(v) = v + Pi_K(-v) and D_{K*}(v) = I - D_K(-v), so the smallest
-    element of one belongs to the largest of the other. Barrier for `mu`: -log(v - u - u log(-w / u)) - log(-u) - log w.
+    Projection and derivative by Moreau's identity, Pi_{K*}(v) = v + Pi_K(-v) and D_{K*}(v) = I - D_K(-v), so
+    the smallest element of one belongs to the largest of the other. Barrier for `mu`: -log(v - u - u log(-w /
+    u)) - log(-u) - log w.
     """
 
     @property
@@ -135,9 +137,7 @@ class DualExponential(Cone):
             return -Exponential().polar_part(-v)
         return _swap(_proximal(_swap(v), expand_like(mu, v)[..., 0], 1.0).restored())
 
-    def derivative(
-        self, v: Tensor, *, mu: float | Tensor | None = None, kink: Kink = EXACT
-    ) -> BlockDerivative:
+    def derivative(self, v: Tensor, *, mu: float | Tensor | None = None, kink: Kink = EXACT) -> BlockDerivative:
         """I - D_K(-v), or the Jacobian of the proximal map for mu."""
         if mu is None:
             return Exponential().projection_derivative(-v, kink.opposite()).complement()
@@ -155,17 +155,17 @@ def _flat(v: Tensor, radius: float | Tensor) -> Tensor:
 
 
 def _swap(v: Tensor) -> Tensor:
-    """(u, v, w) -> (-v, -u, w), an isometry after which both barriers read -log(y log(z / y) + delta y - x) - log y z."""
+    """(u, v, w) -> (-v, -u, w): after this isometry psi of the dual barrier differs from the primal by y."""
     return torch.stack([-v[..., 1], -v[..., 0], v[..., 2]], -1)
 
 
 def _boundary_root(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
     """Friberg's root r: v = a (r, 1, exp r) + b (1, 1 - r, -exp(-r)) with a, b >= 0.
 
-    The first two rows give a(r), b(r) and the bracket where both are positive; the third, a e^r - b e^-r = z, is
-    increasing there. It is solved as r = log E with E the positive root of a E^2 - z E - b = 0, which is nearly linear
-    in r; at the ends of the bracket log E has logarithmic poles, where Newton steps are taken in the logarithm of the
-    distance from the pole.
+    The first two rows give a(r), b(r) and the bracket where both are positive; the third, a e^r - b e^-r = z,
+    is increasing there. It is solved as r = log E with E the positive root of a E^2 - z E - b = 0, which is
+    nearly linear in r; at the ends of the bracket log E has logarithmic poles, where Newton steps are taken
+    in the logarithm of the distance from the pole.
     """
     low = torch.where(x > 0, 1 - y / torch.where(x > 0, x, 1), -torch.inf)
     high = torch.where(y > 0, x / torch.where(y > 0, y, 1), torch.inf)
@@ -202,8 +202,9 @@ def _proximal(v: Tensor, mu: Tensor, delta: float) -> ProximalPoint:
 
         r y + eta - mu / eta = v_x,   y - mu / y - (r - 1) eta = v_y,   z - (eta y + mu) / z = v_z.
 
-    For given r the first two have one solution, because eliminating y leaves a function of eta with slope at least 3/4;
-    the third then fixes r, as in the projection. The solution is unique, so the sign of its residual brackets r.
+    For given r the first two have one solution, because eliminating y leaves a function of eta with slope at
+    least 3/4; the third then fixes r, as in the projection. The solution is unique, so the sign of its
+    residual brackets r.
     """
     size = torch.maximum(v.abs().amax(-1), mu.sqrt())
     x, y, z = (v / size.unsqueeze(-1)).unbind(-1)
@@ -242,7 +243,7 @@ def _positive_root(linear: Tensor, constant: Tensor) -> Tensor:
 
 
 def _two_rows(root: Tensor, x: Tensor, y: Tensor, mu: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """eta and y from the first two optimality conditions at given r, and dy/d(its linear term)."""
+    """Solve for eta and y the first two optimality conditions at given r, and dy/d(its linear term)."""
 
     def rows(eta: Tensor) -> tuple[Tensor, Tensor]:
         py = _positive_root(y + (root - 1) * eta, mu)

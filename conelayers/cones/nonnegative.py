@@ -64,9 +64,7 @@ class Nonnegative(Cone):
         """max(v, 0); for mu the positive root of y - mu / y = v."""
         return v.clamp(min=0) if mu is None else Eigenvalues(v, expand_like(mu, v)).y
 
-    def derivative(
-        self, v: Tensor, *, mu: float | Tensor | None = None, kink: Kink = EXACT
-    ) -> DiagonalDerivative:
+    def derivative(self, v: Tensor, *, mu: float | Tensor | None = None, kink: Kink = EXACT) -> DiagonalDerivative:
         """diag(1[v > 0]); for mu diag(y / (y + s)) with y - s = v and y s = mu."""
         if mu is not None:
             parts = Eigenvalues(v, expand_like(mu, v))
@@ -75,7 +73,7 @@ class Nonnegative(Cone):
         return DiagonalDerivative(torch.where(v.abs() <= expand_like(kink.radius, v), kink.value, values))
 
     def margin(self, v: Tensor) -> Tensor:
-        """min |v_i|, exactly (infinity for dim = 0)."""
+        """Least |v_i|, exactly (infinity for dim = 0)."""
         if v.shape[-1] == 0:
             return v.new_full(v.shape[:-1], torch.inf)
         return v.abs().amin(-1)

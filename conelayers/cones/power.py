@@ -1,7 +1,7 @@
 """The power cone and its dual.
 
-Projection by a root in one variable: Hien, "Differential properties of Euclidean projection onto power cone", Mathematical
-Methods of Operations Research 2015, Proposition 2.2, solved in logarithms.
+Projection by a root in one variable: Hien, "Differential properties of Euclidean projection onto power cone",
+Mathematical Methods of Operations Research 2015, Proposition 2.2, solved in logarithms.
 """
 
 import dataclasses
@@ -28,13 +28,14 @@ _LOG2 = math.log(2.0)
 class Power(CurvedCone):
     """The cone {(x, y, z) : x^alpha y^(1 - alpha) >= |z|, x >= 0, y >= 0}, 0 < alpha < 1.
 
-    Its boundary is swept by the rays (X, Y, +-1) with X = exp((1 - alpha) r), Y = exp(-alpha r), and has the outward normals
-    (-alpha / X, -(1 - alpha) / Y, +-1). Both sheets meet smoothly in the rays (1, 0, 0) and (0, 1, 0).
+    Its boundary is swept by the rays (X, Y, +-1) with X = exp((1 - alpha) r), Y = exp(-alpha r), and has the
+    outward normals (-alpha / X, -(1 - alpha) / Y, +-1). Both sheets meet smoothly in the rays (1, 0, 0) and
+    (0, 1, 0).
 
-    Kinks: the boundaries of K and of its polar cone, with the smallest elements I - n^ n^T and 0, and the largest I and
-    c^ c^T; at the apex 0 and I. At z = 0, x > 0 > y the projection is differentiable, with eigenvalue theta = 0, 1 or
-    x / (x - 2 y) along z for alpha below, above or at 1/2; there D may change without a Lipschitz bound, and the
-    derivative of theta, where it exists, vanishes by symmetry.
+    Kinks: the boundaries of K and of its polar cone, with the smallest elements I - n^ n^T and 0, and the
+    largest I and c^ c^T; at the apex 0 and I. At z = 0, x > 0 > y the projection is differentiable, with
+    eigenvalue theta = 0, 1 or x / (x - 2 y) along z for alpha below, above or at 1/2; there D may change
+    without a Lipschitz bound, and the derivative of theta, where it exists, vanishes by symmetry.
 
     Barrier for `mu`: -log(x^(2 alpha) y^(2 - 2 alpha) - z^2) - (1 - alpha) log x - alpha log y.
 
@@ -63,7 +64,7 @@ class Power(CurvedCone):
         return cones[0] if len(set(exponents)) == 1 else _Powers(exponents[0], exponents)
 
     def exponent(self, like: Tensor) -> Tensor:
-        """alpha as a tensor that broadcasts against (*batch,)."""
+        """The exponent as a tensor that broadcasts against (*batch,)."""
         return torch.as_tensor(self.alpha, dtype=like.dtype, device=like.device)
 
     def frame(self, root: Tensor, v: Tensor) -> Frame:
@@ -152,11 +153,13 @@ class _Powers(Power):
 
 @dataclasses.dataclass(frozen=True)
 class DualPower(Cone):
-    """The dual of the power cone, {(u, v, w) : (u / alpha)^alpha (v / (1 - alpha))^(1 - alpha) >= |w|, u, v >= 0}.
+    """The dual of the power cone.
 
-    Projection and derivative by Moreau's identity, Pi_{K*}(v) = v + Pi_K(-v) and D_{K*}(v) = I - D_K(-v), so the smallest
-    element of one belongs to the largest of the other. Barrier for `mu`: that of the power cone at
-    (u / alpha, v / (1 - alpha), w).
+    {(u, v, w) : (u / alpha)^alpha (v / (1 - alpha))^(1 - alpha) >= |w|, u >= 0, v >= 0}.
+
+    Projection and derivative by Moreau's identity, Pi_{K*}(v) = v + Pi_K(-v) and D_{K*}(v) = I - D_K(-v), so
+    the smallest element of one belongs to the largest of the other. Barrier for `mu`: that of the power cone
+    at (u / alpha, v / (1 - alpha), w).
 
     Raises:
         InvalidArgument: alpha is not strictly between 0 and 1.
@@ -198,9 +201,7 @@ class DualPower(Cone):
             return -self.primal.polar_part(-v)
         return self._proximal(v, mu).restored()
 
-    def derivative(
-        self, v: Tensor, *, mu: float | Tensor | None = None, kink: Kink = EXACT
-    ) -> BlockDerivative:
+    def derivative(self, v: Tensor, *, mu: float | Tensor | None = None, kink: Kink = EXACT) -> BlockDerivative:
         """I - D_K(-v), or the Jacobian of the proximal map for mu."""
         if mu is None:
             return self.primal.projection_derivative(-v, kink.opposite()).complement()
@@ -244,7 +245,7 @@ def _scaled_exp(log_x: Tensor, log_y: Tensor, sign: Tensor) -> tuple[Tensor, Ten
 
 
 def _mean(linear: Tensor, log_constant: Tensor) -> tuple[Tensor, Tensor]:
-    """log t and linear / sqrt(linear^2 + 4 c) for the positive root t of t^2 - linear t - c = 0, c = exp(log_constant)."""
+    """For the root t > 0 of t^2 - l t - c = 0, c = exp(log_constant): log t and l / sqrt(l^2 + 4 c)."""
     log_linear = linear.abs().log()
     log_spread = torch.logaddexp(2 * log_linear, log_constant + 2 * _LOG2) / 2
     log_larger = torch.logaddexp(log_linear, log_spread) - _LOG2
@@ -265,13 +266,15 @@ def _means(
 def _odds(x: Tensor, y: Tensor, z: Tensor, a: Tensor, mu: Tensor, shift: Tensor) -> Tensor:
     """Root t = log(p_z / (z - p_z)) of Hien's equation, with or without smoothing.
 
-    With p_x the positive root of p_x^2 - x p_x - (a p_z (z - p_z) + (1 + a) mu) = 0 and p_y likewise, it reads
+    With p_x the positive root of p_x^2 - x p_x - (a p_z (z - p_z) + (1 + a) mu) = 0 and p_y likewise, it
+    reads
 
         a log p_x + (1 - a) log p_y + shift = 1/2 log(p_z^2 + 2 mu e^t),
 
-    whose two sides differ by a function of t that is strictly monotone, because with sigma = sigmoid(t) and G in [0, 1] the
-    slope at mu = 0 is (1 - sigma)(1 - G) + sigma G. (The direct form in p_z cancels near the faces.) Where both x and y are
-    positive it flattens for large t but is linear in z - p_z; where both are negative it is linear in p_z for small t.
+    whose two sides differ by a function of t that is strictly monotone, because with sigma = sigmoid(t) and G
+    in [0, 1] the slope at mu = 0 is (1 - sigma)(1 - G) + sigma G. (The direct form in p_z cancels near the
+    faces.) Where both x and y are positive it flattens for large t but is linear in z - p_z; where both are
+    negative it is linear in p_z for small t.
     """
     log_z = z.log()
     bound = (1000 / torch.minimum(a, 1 - a)).expand(x.shape)
@@ -298,15 +301,16 @@ def _odds(x: Tensor, y: Tensor, z: Tensor, a: Tensor, mu: Tensor, shift: Tensor)
 
 
 def _fraction(log_part: Tensor, other: Tensor) -> Tensor:
-    """part / (part + other)."""
+    """Share of the part, part / (part + other)."""
     return (log_part - torch.logaddexp(log_part, other.log())).exp()
 
 
 def _proximal(v: Tensor, mu: Tensor, a: Tensor, shift: Tensor | None) -> ProximalPoint:
     """Proximal point for the barrier -log(w^2 - z^2) - (1 - a) log x - a log y, w = e^shift x^a y^(1 - a).
 
-    With g = mu / (w^2 - z^2) the third row gives z = v_z / (1 + 2 g) and the others quadratic equations for x and y; g
-    follows from `_odds` as e^-t / 2. The logarithm splits in the two concave functions w - z and w + z.
+    With g = mu / (w^2 - z^2) the third row gives z = v_z / (1 + 2 g) and the others quadratic equations for x
+    and y; g follows from `_odds` as e^-t / 2. The logarithm splits in the two concave functions w - z and w +
+    z.
     """
     size = torch.maximum(v.abs().amax(-1), mu.sqrt())
     x, y, z = (v / size.unsqueeze(-1)).unbind(-1)

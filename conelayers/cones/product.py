@@ -1,8 +1,9 @@
 """Products of cones in row order: the only owner of row offsets.
 
 Blocks of one kind and dimension form a group and are computed at once: a group gathers its rows to a tensor
-(*batch, count, d), runs the cone's own functions, and the results return to row order by one concatenation and, if the
-rows are interleaved, one permutation. Rows of polyhedral cones stand alone, so all of a kind form one group.
+(*batch, count, d), runs the cone's own functions, and the results return to row order by one concatenation
+and, if the rows are interleaved, one permutation. Rows of polyhedral cones stand alone, so all of a kind form
+one group.
 """
 
 import itertools
@@ -55,10 +56,10 @@ class _Layout(NamedTuple):
 
 
 class ConeDerivative:
-    """Element D of the Clarke Jacobian of a projection onto a product cone: block diagonal, symmetric, 0 <= D <= I.
+    """Element D of the Clarke Jacobian of a projection on a product cone: symmetric, 0 <= D <= I.
 
-    Arguments named u and w have the shape (*batch, m) of the point v; extra leading axes stand for several right-hand
-    sides and broadcast.
+    Arguments named u and w have the shape (*batch, m) of the point v; extra leading axes stand for several
+    right-hand sides and broadcast.
     """
 
     def __init__(self, layout: _Layout, parts: list[BlockDerivative], like: Tensor) -> None:
@@ -72,7 +73,8 @@ class ConeDerivative:
     def curvature(self, u: Tensor, w: Tensor) -> Tensor:
         """Gradient with respect to v of <w, D(v) u>, shape (*lead, *batch, m); symmetric in u and w.
 
-        Closed forms; nothing is differentiated automatically. Where D jumps, the derivative of the piece that `D` lies on.
+        Closed forms; nothing is differentiated automatically. Where D jumps, the derivative of the piece that
+        `D` lies on.
         """
         left, right = self._layout.take(u), self._layout.take(w)
         parts = [part.curvature(a, b) for part, a, b in zip(self._parts, left, right, strict=True)]
@@ -87,7 +89,7 @@ class ConeDerivative:
         return dense
 
     def spectrum(self) -> list[SpectralBlocks]:
-        """Eigenvectors and eigenvalues of every block, group by group; the rows of all groups partition the rows of v."""
+        """Eigenvectors and eigenvalues of every block, by groups whose rows partition the rows of v."""
         return [
             SpectralBlocks(group.rows, *part.spectrum())
             for part, group in zip(self._parts, self._layout.groups, strict=True)
@@ -95,7 +97,9 @@ class ConeDerivative:
 
 
 class ProductCone:
-    """The product K_1 x ... x K_k, rows in the order of the cones. A value: hashable, picklable, compared by its cones.
+    """The product K_1 x ... x K_k, rows in the order of the cones.
+
+    A value: hashable, picklable, compared by its cones.
 
     Args:
         cones: the factors, any number.
@@ -143,11 +147,14 @@ class ProductCone:
         return self._dual
 
     def project(self, v: Tensor, *, mu: float | Tensor | None = None) -> Tensor:
-        """Projection Pi_K(v), shape (*batch, m), or the proximal point y + mu grad F(y) = v of the barrier F of K.
+        """Projection Pi_K(v), shape (*batch, m), or its smoothing.
+
+        With mu the proximal point y + mu grad F(y) = v of the barrier F of K.
 
         Args:
             v: shape (*batch, m), floating point.
-            mu: None, or the smoothing: a positive float, or a tensor that broadcasts to (*batch, k), one value per cone.
+            mu: None, or the smoothing: a positive float, or a tensor that broadcasts to (*batch, k), one
+                value per cone.
 
         Raises:
             InvalidArgument: v or mu has the wrong shape or dtype.
@@ -178,9 +185,10 @@ class ProductCone:
             v: shape (*batch, m), floating point.
             mu: None, or a positive float or tensor as in `project`.
             weak: "min" for the smallest element of the Clarke Jacobian at a kink, "max" for the largest.
-            radius: weakly active parts within this distance of a kink count as lying on it: a float, or a tensor that
-                broadcasts to (*batch, k). Eigenvalues are then moved to 0 or 1, in the eigenvectors at v: exact for
-                polyhedral cones, first-order in the radius for curved ones. Ignored with mu.
+            radius: weakly active parts within this distance of a kink count as lying on it: a float, or a
+                tensor that broadcasts to (*batch, k). Eigenvalues are then moved to 0 or 1, in the
+                eigenvectors at v: exact for polyhedral cones, first-order in the radius for curved ones.
+                Ignored with mu.
 
         Raises:
             InvalidArgument: an argument has the wrong shape, dtype or value.

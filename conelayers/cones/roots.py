@@ -17,7 +17,9 @@ def increasing_root(
 
     Args:
         evaluate: root -> (value, proposal): the functions' values and the fast iteration's next iterates.
-        start, low, high: first iterates and brackets, finite, of one shape.
+        start: first iterates.
+        low: lower ends of the brackets, finite, of the shape of start.
+        high: upper ends.
 
     Returns:
         The roots, to four units in the last place of max(1, |root|).

@@ -16,7 +16,7 @@ _SQRT2 = math.sqrt(2.0)
 
 
 def _split(v: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Eigenvalues t + ||w||, t - ||w|| of shape (*batch, 1), ||w|| and the unit vector w / ||w|| (the first axis at 0)."""
+    """Eigenvalues t + ||w||, t - ||w||, then ||w||, shape (*batch, 1), and w / ||w|| (first axis at 0)."""
     t, w = v[..., :1], v[..., 1:]
     largest = w.abs().amax(-1, keepdim=True)
     scaled = w / torch.where(largest > 0, largest, 1)
@@ -32,8 +32,8 @@ def _split(v: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 class SecondOrderDerivative(BlockDerivative):
     """D = g1 a a^T + g2 b b^T + g12 (I - a a^T - b b^T), a = (1, unit) / sqrt(2), b = (1, -unit) / sqrt(2).
 
-    The third derivative is, in the same frame and with E the rest, c1 aaa + c2 bbb + c112 sym(a E E) + c122 sym(b E E),
-    where sym(a E E)[u, w] = (u_a w_E + w_a u_E) + (u_E . w_E) a.
+    The third derivative is, in the same frame and with E the rest, c1 aaa + c2 bbb + c112 sym(a E E) + c122
+    sym(b E E), where sym(a E E)[u, w] = (u_a w_E + w_a u_E) + (u_E . w_E) a.
     """
 
     unit: Tensor  # shape: (*batch, d - 1)
@@ -64,7 +64,7 @@ class SecondOrderDerivative(BlockDerivative):
         return self._compose(c1 * ua * wa + c112 * inner, c2 * ub * wb + c122 * inner, rest)
 
     def spectrum(self) -> tuple[Tensor, Tensor]:
-        """Eigenvectors a, b, then a basis of the rest from the Householder reflection that maps the first axis to unit."""
+        """Eigenvectors a, b, then a basis of the rest from the reflection of the first axis to unit."""
         g1, g2, g12 = self.first
         dim = self.unit.shape[-1]
         sign = torch.where(self.unit[..., :1] > 0, 1.0, -1.0).to(self.unit.dtype)
@@ -85,13 +85,14 @@ class SecondOrderDerivative(BlockDerivative):
 class SecondOrder(Cone):
     """The cone {(t, w) in R x R^(dim - 1) : ||w|| <= t}, its own dual.
 
-    A vector has the eigenvalues t + ||w|| and t - ||w||; projection and derivative act on them (Fukushima, Luo and Tseng,
-    "Smoothing functions for second-order-cone complementarity problems", SIAM J. Optim. 2002), see `spectral`. Kinks are
-    where an eigenvalue vanishes. On the boundary (t = ||w|| > 0) the smallest element has a zero on (1, -w/||w||), on
-    that of the polar cone it is 0, at the apex 0; the largest are I, (1, w/||w||)(1, w/||w||)^T / 2 and I.
+    A vector has the eigenvalues t + ||w|| and t - ||w||; projection and derivative act on them (Fukushima,
+    Luo and Tseng, "Smoothing functions for second-order-cone complementarity problems", SIAM J. Optim. 2002),
+    see `spectral`. Kinks are where an eigenvalue vanishes. On the boundary (t = ||w|| > 0) the smallest
+    element has a zero on (1, -w/||w||), on that of the polar cone it is 0, at the apex 0; the largest are I,
+    (1, w/||w||)(1, w/||w||)^T / 2 and I.
 
-    Barrier for `mu`: -1/2 log(t^2 - ||w||^2), the one whose central path is y o s = mu (1, 0) in the Jordan product, so
-    that eigenvalues obey y - mu / y = v as in the other symmetric cones.
+    Barrier for `mu`: -1/2 log(t^2 - ||w||^2), the one whose central path is y o s = mu (1, 0) in the Jordan
+    product, so that eigenvalues obey y - mu / y = v as in the other symmetric cones.
     """
 
     dim: int
@@ -116,7 +117,11 @@ class SecondOrder(Cone):
         mu = None if mu is None else expand_like(mu, v)
         high, low = Eigenvalues(high, mu).y, Eigenvalues(low, mu).y
         projected = torch.cat([(high + low) / 2, (high - low) / 2 * unit], -1)
-        return projected if mu is not None else torch.where(v[..., :1] >= v[..., 1:].norm(dim=-1, keepdim=True), v, projected)
+        return (
+            projected
+            if mu is not None
+            else torch.where(v[..., :1] >= v[..., 1:].norm(dim=-1, keepdim=True), v, projected)
+        )
 
     def derivative(self, v: Tensor, *, mu: float | Tensor | None = None, kink: Kink = EXACT) -> BlockDerivative:
         """Divided differences of f at the two eigenvalues."""

@@ -33,8 +33,8 @@ class SemidefiniteDerivative(BlockDerivative):
     def curvature(self, u: Tensor, w: Tensor) -> Tensor:
         """Gradient of <w, D(v) u>: sum_k f[i, j, k] (U_ik W_kj + W_ik U_kj) in the eigenbasis.
 
-        Second derivatives of spectral functions: Lewis and Sendov, "Twice differentiable spectral functions", SIAM J.
-        Matrix Anal. 2001. Second divided differences stay finite at equal eigenvalues.
+        Second derivatives of spectral functions: Lewis and Sendov, "Twice differentiable spectral functions",
+        SIAM J. Matrix Anal. 2001. Second divided differences stay finite at equal eigenvalues.
         """
         one = self.eigenvalues[..., :, None, None]
         two, three = self.eigenvalues[..., None, :, None], self.eigenvalues[..., None, None, :]
@@ -44,7 +44,7 @@ class SemidefiniteDerivative(BlockDerivative):
         return self._restore(half + half.mT)
 
     def spectrum(self) -> tuple[Tensor, Tensor]:
-        """svec of the symmetrised products q_i q_j^T, with the values B_ij."""
+        """The svec of the symmetrised products q_i q_j^T, with the values B_ij."""
         rows, columns = triangle(self.basis.shape[-1], self.basis.device)
         return svec_basis(self.basis), self.weights[..., rows, columns]
 
@@ -53,10 +53,10 @@ class SemidefiniteDerivative(BlockDerivative):
 class PositiveSemidefinite(Cone):
     """Positive semidefinite matrices of this order, as svec vectors of n (n + 1) / 2 rows; its own dual.
 
-    Derivative: Malick and Sendov (2006), see `spectral`: B_ij is 1 for two positive eigenvalues, 0 for two negative ones
-    and l_i / (l_i - l_j) for l_i > 0 > l_j. Kinks are the singular matrices. With zero eigenvalues (or |l| <= radius, which
-    are moved to zero) the pairs of zeros get 0 in the smallest element and 1 in the largest, a zero beside a positive
-    eigenvalue gets 1, beside a negative one 0.
+    Derivative: Malick and Sendov (2006), see `spectral`: B_ij is 1 for two positive eigenvalues, 0 for two
+    negative ones and l_i / (l_i - l_j) for l_i > 0 > l_j. Kinks are the singular matrices. With zero
+    eigenvalues (or |l| <= radius, which are moved to zero) the pairs of zeros get 0 in the smallest element
+    and 1 in the largest, a zero beside a positive eigenvalue gets 1, beside a negative one 0.
 
     Barrier for `mu`: -log det.
     """
@@ -82,9 +82,7 @@ class PositiveSemidefinite(Cone):
         values = Eigenvalues(values, None if mu is None else expand_like(mu, v)).y
         return svec((basis * values.unsqueeze(-2)) @ basis.mT)
 
-    def derivative(
-        self, v: Tensor, *, mu: float | Tensor | None = None, kink: Kink = EXACT
-    ) -> SemidefiniteDerivative:
+    def derivative(self, v: Tensor, *, mu: float | Tensor | None = None, kink: Kink = EXACT) -> SemidefiniteDerivative:
         """First divided differences of the eigenvalues, in their eigenbasis."""
         values, basis = torch.linalg.eigh(smat(v))
         if mu is None:
@@ -94,7 +92,7 @@ class PositiveSemidefinite(Cone):
         return SemidefiniteDerivative(basis, weights, parts)
 
     def margin(self, v: Tensor) -> Tensor:
-        """min |l_i|, exactly (infinity for order = 0)."""
+        """Least |l_i|, exactly (infinity for order = 0)."""
         if self.order == 0:
             return v.new_full(v.shape[:-1], torch.inf)
         return torch.linalg.eigvalsh(smat(v)).abs().amin(-1)

@@ -1,15 +1,16 @@
 """The scalar function behind nonnegative, second-order and semidefinite cones, and its divided differences.
 
-On these symmetric cones the projection acts on eigenvalues as f(l) = max(l, 0), and the proximal map of mu F as
-f(l) = (l + sqrt(l^2 + 4 mu)) / 2. Write y = f(l) and s = f(l) - l, so that l = y - s and y s = mu (0 without smoothing).
-Then the divided differences have forms without subtraction, the same with and without smoothing, finite at equal
-eigenvalues:
+On these symmetric cones the projection acts on eigenvalues as f(l) = max(l, 0), and the proximal map of mu F
+as f(l) = (l + sqrt(l^2 + 4 mu)) / 2. Write y = f(l) and s = f(l) - l, so that l = y - s and y s = mu (0
+without smoothing). Then the divided differences have forms without subtraction, the same with and without
+smoothing, finite at equal eigenvalues:
 
     f[i, j]    = (y_i + y_j) / S_ij,                    S_ij = y_i + y_j + s_i + s_j,
     f[i, j, k] = ((y_i + y_j + y_k)(s_i + s_j + s_k) - mu) / (S_ij S_ik S_jk).
 
-(From l_i - l_j = (y_i - y_j)(1 + mu / (y_i y_j)); for mu = 0 they are the formulas of Malick and Sendov, "Clarke
-generalized Jacobian of the projection onto the cone of positive semidefinite matrices", Set-Valued Analysis 2006.)
+(From l_i - l_j = (y_i - y_j)(1 + mu / (y_i y_j)); for mu = 0 they are the formulas of Malick and Sendov,
+"Clarke generalized Jacobian of the projection onto the cone of positive semidefinite matrices", Set-Valued
+Analysis 2006.)
 """
 
 from typing import Any

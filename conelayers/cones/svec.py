@@ -1,8 +1,8 @@
 """Symmetric matrices as vectors: the only file that knows the order of a triangle and its sqrt(2).
 
-A symmetric matrix of order n is the vector of its **lower** triangle, column by column, with the off-diagonal entries
-times sqrt(2), so that <svec(X), svec(Y)> = tr(X Y) and svec is an isometry. (SCS uses the same order; Clarabel takes the
-upper triangle column by column, see `upper_order`.)
+A symmetric matrix of order n is the vector of its **lower** triangle, column by column, with the off-diagonal
+entries times sqrt(2), so that <svec(X), svec(Y)> = tr(X Y) and svec is an isometry. (SCS uses the same order;
+Clarabel takes the upper triangle column by column, see `upper_order`.)
 """
 
 import functools
@@ -90,13 +90,14 @@ def smat(vector: Tensor) -> Tensor:
 
 
 def svec_basis(vectors: Tensor) -> Tensor:
-    """Orthonormal basis of svec space from one of R^n: svec(q_i q_i^T) and svec(q_i q_j^T + q_j q_i^T) / sqrt(2).
+    """Orthonormal basis of svec space: svec(q_i q_i^T) and svec(q_i q_j^T + q_j q_i^T) / sqrt(2).
 
     Args:
         vectors: shape (*batch, n, n), orthonormal columns q_i.
 
     Returns:
-        shape (*batch, d, d) with d = n (n + 1) / 2; column k belongs to the pair (i, j) at entry k of `triangle`.
+        shape (*batch, d, d) with d = n (n + 1) / 2; column k belongs to the pair (i, j) at entry k of
+        `triangle`.
     """
     order = vectors.shape[-1]
     rows, columns = _triangle(order, vectors.device)

