@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from conelayers.errors import InvalidArgument
 from conelayers.implicit import Equation
 from conelayers.lasso.datafits import Datafit
 from conelayers.lasso.design import DenseDesign, Design
@@ -16,7 +17,7 @@ from conelayers.lasso.problem import Problem
 from conelayers.lasso.solvers import Solver
 from conelayers.lasso.support import Support, SupportSystem
 
-__all__ = ["SupportEquation"]
+__all__ = ["SupportEquation", "check_hyperparameters"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,17 @@ class _Point:
     eta: Tensor
     hessian: Tensor
     system: SupportSystem
+
+
+def check_hyperparameters(penalty: Penalty, theta: Sequence[Tensor]) -> None:
+    """Hyperparameters are numbers at or above zero.
+
+    Raises:
+        InvalidArgument: One is negative or NaN; the message names it.
+    """
+    for name, value in zip(penalty.names, theta, strict=True):
+        if not bool((value >= 0).all()):
+            raise InvalidArgument(f"{name} must be nonnegative (and not NaN)")
 
 
 def _along(function, primals: tuple[Tensor, ...], tangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -93,6 +105,7 @@ class SupportEquation(Equation):
 
     def solve(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Solve every item with the inner solver."""
+        check_hyperparameters(self.penalty, inputs[len(inputs) - len(self.penalty.names) :])
         batch = self._batch(inputs, self.event_dims)
         items = self._items(inputs, self.event_dims, batch)
         starts: Sequence[tuple[Tensor, ...] | None] = [None] * len(items)

@@ -13,7 +13,7 @@ from conelayers.implicit import implicit
 from conelayers.lasso.certificate import SupportCertificate, certify
 from conelayers.lasso.datafits import Datafit
 from conelayers.lasso.design import DenseDesign, as_design
-from conelayers.lasso.equation import SupportEquation
+from conelayers.lasso.equation import SupportEquation, check_hyperparameters
 from conelayers.lasso.penalties import Penalty
 from conelayers.lasso.problem import FitResult, Problem
 from conelayers.lasso.solvers import Solver, WorkingSet
@@ -55,8 +55,6 @@ class ProximalModel:
             tensor = tensor if tensor.is_floating_point() else tensor.to(torch.float64)
             if tensor.ndim < dims:
                 raise InvalidArgument(f"{name} must have at least {dims} axes; got shape {tuple(tensor.shape)}")
-            if not bool((tensor.detach() >= 0).all()):
-                raise InvalidArgument(f"{name} must be nonnegative (and not NaN)")
             out.append(tensor)
         return tuple(out)
 
@@ -79,6 +77,7 @@ class ProximalModel:
         with torch.no_grad():
             design, target, weights, theta = self._prepare(X, y, hyperparameters, sample_weight)
             theta = tuple(t.detach().to(torch.float64) for t in theta)
+            check_hyperparameters(self.penalty, theta)
             term = self.penalty.term(self.datafit.coef_shape(design.shape[1], target), *theta)
             return Problem(design, target, weights, self.datafit, term, self.fit_intercept)
 

@@ -34,3 +34,79 @@ ESTIMATORS = [
 @parametrize_with_checks(ESTIMATORS)
 def test_scikit_learn_conventions(estimator, check):
     check(estimator)
+
+
+def _sparse_problem(seed=0):
+    X, y, _ = make_regression(120, 60, n_informative=6, noise=20.0, coef=True, random_state=seed)
+    return X, y
+
+
+def test_lasso_matches_lasso_cv_grid():
+    X, y = load_diabetes(return_X_y=True)
+    for cv in (4, KFold(3, shuffle=True, random_state=0)):
+        ours, reference = LassoImplicitCV(cv=cv).fit(X, y), LassoCV(cv=cv, tol=1e-8, max_iter=100_000).fit(X, y)
+        best = reference.mse_path_.mean(1).min()
+        assert ours.best_criterion_ <= 1.001 * best
+        again = ours.set_params(search=GridSearch(size=30)).fit(X, y)
+        assert again.n_iter_ == 30
+
+
+def test_criterion_equals_scikit_learn():
+    from sklearn.linear_model import Lasso
+    from sklearn.model_selection import cross_val_score
+
+    X, y = _sparse_problem()
+    model = LassoImplicitCV().fit(X, y)
+    scores = cross_val_score(Lasso(alpha=model.alpha_, tol=1e-10), X, y, scoring="neg_mean_squared_error", cv=KFold(5))
+    np.testing.assert_allclose(model.best_criterion_, -scores.mean(), rtol=1e-6)
+    reference = Lasso(alpha=model.alpha_, tol=1e-12, max_iter=100_000).fit(X, y)
+    np.testing.assert_allclose(model.coef_, reference.coef_, atol=1e-6)
+
+
+def test_pipelines_clones_sparse_and_groups():
+    X, y = _sparse_problem()
+    groups = np.arange(120) % 4
+    folds = list(GroupKFold(4).split(X, y, groups))
+    model = make_pipeline(StandardScaler(), LassoImplicitCV(cv=folds)).fit(X, y)
+    assert model.score(X, y) > 0.8
+    assert clone(model).get_params()["lassoimplicitcv__eps"] == 1e-3
+    dense = LassoImplicitCV(cv=folds).fit(X, y)
+    sparse = LassoImplicitCV(cv=folds).fit(sp.csr_array(X), y)
+    np.testing.assert_allclose(dense.coef_, sparse.coef_, atol=1e-5 * np.abs(dense.coef_).max())
+
+
+def test_elastic_net_is_at_least_as_good_as_lasso():
+    X, y = _sparse_problem(1)
+    lasso, net = LassoImplicitCV().fit(X, y), ElasticNetImplicitCV().fit(X, y)
+    assert net.best_criterion_ <= 1.01 * lasso.best_criterion_
+    assert 0 < net.l1_ratio_ <= 1
+
+
+def test_many_penalties_lower_the_criterion():
+    X, y = _sparse_problem(2)
+    single, many = LassoImplicitCV().fit(X, y), WeightedLassoImplicitCV().fit(X, y)
+    assert many.alpha_.shape == (60,)
+    assert many.best_criterion_ < 0.99 * single.best_criterion_
+
+
+def test_multinomial_per_class():
+    from sklearn.datasets import load_iris
+
+    X, y = load_iris(return_X_y=True)
+    one = LogisticImplicitCV(cv=3).fit(X, y)
+    each = LogisticImplicitCV(cv=3, per_class=True).fit(X, y)
+    assert each.alpha_.shape == (3,) and one.coef_.shape == (3, 4)
+    assert each.best_criterion_ <= 1.02 * one.best_criterion_
+    assert one.score(X, y) > 0.9
+    np.testing.assert_allclose(one.predict_proba(X).sum(1), 1)
+
+
+@pytest.mark.parametrize("backend", ["threading"])
+def test_folds_in_parallel(backend):
+    from joblib import parallel_config
+
+    X, y = _sparse_problem(3)
+    alone = LassoImplicitCV().fit(X, y)
+    with parallel_config(backend=backend, n_jobs=2):
+        together = LassoImplicitCV(n_jobs=2).fit(X, y)
+    assert alone.alpha_ == together.alpha_

@@ -88,7 +88,7 @@ class HeldOut(Criterion):
 
 
 class CrossValidation(Criterion):
-    """Mean of the held-out losses over folds.
+    """Mean over folds of the mean held-out loss.
 
     Args:
         model: The model.
@@ -98,7 +98,7 @@ class CrossValidation(Criterion):
         cv: Number of folds, a scikit-learn splitter, or an iterable of (train, test) indices.
         groups: Group labels for the splitter.
         loss: See `HeldOut`.
-        sample_weight: Weights, for fitting, for the mean within a fold and for the mean over folds.
+        sample_weight: Weights, for fitting and for the mean within a fold; folds count alike.
         n_jobs: Folds evaluated in parallel by joblib, under whatever backend the caller has chosen
             (`joblib.parallel_config`), such as threads, processes, Dask or Ray.
     """
@@ -127,7 +127,7 @@ class CrossValidation(Criterion):
             kept = None if weights is None else weights[train]
             parts = (design.rows(train), targets[train], design.rows(test), targets[test])
             self.folds.append(HeldOut(model, space, *parts, loss, kept, held))
-            sizes.append(1.0 if held is None else float(held.sum()))
+            sizes.append(float(held is None or bool(held.any())))  # a fold without weight has no say
         if not self.folds:
             raise InvalidArgument("cv yields no folds")
         self.shares = np.asarray(sizes) / sum(sizes)

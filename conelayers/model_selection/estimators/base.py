@@ -86,7 +86,7 @@ class ImplicitCV(BaseEstimator, abc.ABC):
         Args:
             X: Shape (n_samples, n_features), dense or scipy.sparse.
             y: Targets.
-            sample_weight: Shape (n_samples,); weighs the fits, the held-out losses and the folds.
+            sample_weight: Shape (n_samples,); weighs the fits and the held-out losses.
         """
         if not 0 < self.eps < 1:
             raise InvalidArgument(f"eps must lie in (0, 1); got {self.eps}")
