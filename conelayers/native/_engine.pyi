@@ -111,7 +111,7 @@ class Engine:
         max_iter: int = 100,
         equilibrate: int = 8,
         regularisation: float = 1e-8,
-        refinements: int = 4,
+        refinements: int = 3,
     ) -> EngineSolution:
         """Solve `batch` programmes; each of P, q, A, b has `batch` rows, or one that all share."""
 

@@ -4,6 +4,7 @@
 
 #include <cstring>
 #include <memory>
+#include <mutex>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -106,17 +107,47 @@ class Engine {
         const int width = kernels.width, packs = (batch + width - 1) / width;
         threads = std::max(1, std::min(threads, packs));
         const long long each = (kernels.scratch(view_, settings) + 15) / 8 * 8;
-        AlignedBuffer scratch(static_cast<std::size_t>(each) * threads);
         nb::gil_scoped_release release;
+        const std::size_t wanted = static_cast<std::size_t>(each) * threads;
+        Scratch scratch = take(wanted);
         ThreadPool::run(packs, threads, [&](int pack, int worker) {
             const int first = pack * width;
-            kernels.solve(view_, settings, data, first, std::min(width, batch - first), scratch.get() + each * worker,
-                          out);
+            kernels.solve(view_, settings, data, first, std::min(width, batch - first),
+                          scratch.buffer.get() + each * worker, out);
         });
+        give_back(std::move(scratch));
+    }
+
+    // Scratch memory is kept between calls (fresh pages cost as much as a small solve); simultaneous calls each
+    // have their own.
+    struct Scratch {
+        std::size_t size;
+        AlignedBuffer buffer;
+    };
+
+    Scratch take(std::size_t size) const {
+        {
+            std::lock_guard<std::mutex> lock(mutex_);
+            for (std::size_t i = 0; i < idle_.size(); ++i) {
+                if (idle_[i].size < size) continue;
+                Scratch found = std::move(idle_[i]);
+                idle_.erase(idle_.begin() + static_cast<std::ptrdiff_t>(i));
+                return found;
+            }
+        }
+        return {size, AlignedBuffer(size)};
+    }
+
+    void give_back(Scratch scratch) const {
+        std::lock_guard<std::mutex> lock(mutex_);
+        if (idle_.size() >= 4) idle_.erase(idle_.begin());
+        idle_.push_back(std::move(scratch));
     }
 
     std::unique_ptr<Structure> structure_;
     EngineView view_{};
+    mutable std::mutex mutex_;
+    mutable std::vector<Scratch> idle_;
 };
 
 }  // namespace
@@ -141,7 +172,7 @@ void bind_engine(nb::module_& m) {
             },
             nb::arg("P"), nb::arg("q"), nb::arg("A"), nb::arg("b"), nb::arg("batch"), nb::kw_only(),
             nb::arg("threads") = 1, nb::arg("tol") = 1e-8, nb::arg("max_iter") = 100, nb::arg("equilibrate") = 8,
-            nb::arg("regularisation") = 1e-8, nb::arg("refinements") = 4)
+            nb::arg("regularisation") = 1e-8, nb::arg("refinements") = 3)
         .def_prop_ro("fill", [](const Engine& e) { return e.kkt().fill; })
         .def_prop_ro("flops", [](const Engine& e) { return e.kkt().flops; });
 }

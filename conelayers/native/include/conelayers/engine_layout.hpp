@@ -54,8 +54,8 @@ struct EngineSettings {
     int equilibrate = 8;         // rounds of Ruiz scaling; 0: none
     double regularisation = 1e-8;
     double relative_regularisation = 1e-15;  // times the diagonal, in dense blocks of H
-    double refine_below = 1e-5;  // residuals below this times mu are not refined
-    int refinements = 4;         // at most, per solve
+    double refine_below = 1e-2;  // residuals below this times mu are not refined
+    int refinements = 3;         // at most, per solve
     double step_fraction = 0.99;
 };
 

@@ -68,7 +68,7 @@ CL_HD inline void kkt_solve(const EngineView& view, const EngineSettings& settin
     for (int k = 0; k < N; ++k) target[k] = max(Real(1e-12) + Real(1e-13) * norm_inf<Real>(rhs + k * size, size), tolerance);
     kkt_residual<Real, N>(view, p, kkt, rhs, solution, kkt.residual, kkt.scratch, norm);
     Mask<Real> going = active;
-    for (int it = 0; it < settings.refinements; ++it) {
+    for (int it = 0; it < (N == 1 ? settings.refinements : 1); ++it) {
         Mask<Real> above = norm[0] > target[0];
         for (int k = 1; k < N; ++k) above = mask_or(above, norm[k] > target[k]);
         going = mask_and(going, above);
