@@ -150,8 +150,9 @@ class DualExponential(Cone):
 
 
 def _flat(v: Tensor, radius: float | Tensor) -> Tensor:
-    """Where x <= 0 and y <= 0, up to `radius`."""
-    return (v[..., 0] <= radius) & (v[..., 1] <= radius)
+    """Where x <= 0 and y <= 0, up to `radius` and to what the root search takes for zero."""
+    zero = torch.finfo(v.dtype).tiny ** 0.45 * v.abs().amax(-1)
+    return (v[..., :2] <= torch.maximum(zero, zero.new_tensor(0) + radius).unsqueeze(-1)).all(-1)
 
 
 def _swap(v: Tensor) -> Tensor:
