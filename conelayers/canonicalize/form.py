@@ -6,6 +6,7 @@ import dataclasses
 
 from conelayers.canonicalize.outputs import Output
 from conelayers.canonicalize.parameters import Block, ParameterLayout
+from conelayers.canonicalize.provenance import Provenance
 from conelayers.canonicalize.tensors import AffineMatrix
 from conelayers.cones import Cone
 
@@ -26,6 +27,7 @@ class CanonicalForm:
         layout: Shapes of the parameters.
         blocks: The real vectors that make up u.
         outputs: The requested variables.
+        provenance: All variables and constraints of the problem.
     """
 
     P: AffineMatrix
@@ -36,3 +38,4 @@ class CanonicalForm:
     layout: ParameterLayout
     blocks: tuple[Block, ...]
     outputs: tuple[Output, ...]
+    provenance: Provenance = Provenance()

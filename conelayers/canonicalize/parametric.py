@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from conelayers.canonicalize.form import CanonicalForm
 from conelayers.canonicalize.outputs import Output
 from conelayers.canonicalize.parameters import Block, ParameterLayout
 from conelayers.canonicalize.presolve import substitute_epigraphs
+from conelayers.canonicalize.provenance import Owners, Provenance
 from conelayers.canonicalize.tensors import AffineMatrix
 from conelayers.cones import ProductCone
 from conelayers.program import ConeProgram, ConeStructure
@@ -49,6 +51,7 @@ class ParametricProgram:
         P, q, A, b: Maps from parameters to the stored values of each part.
         layout: Names and shapes of the parameters.
         outputs: The requested variables.
+        provenance: All variables and constraints of the problem, to name them in reports.
     """
 
     structure: ConeStructure
@@ -58,6 +61,7 @@ class ParametricProgram:
     b: PartMap
     layout: ParameterLayout
     outputs: tuple[Output, ...]
+    provenance: Provenance = Provenance()
 
     @classmethod
     def from_problem(
@@ -106,7 +110,13 @@ class ParametricProgram:
             _part(_dense_rows(form.b), form.blocks),
             form.layout,
             form.outputs,
+            form.provenance,
         )
+
+    @cached_property
+    def owners(self) -> Owners:
+        """Which of the user's constraints and variables each row and column comes from."""
+        return self.provenance.owners(self.structure)
 
     def validate_params(self, params: Sequence[Tensor]) -> torch.Size:
         """Check the parameter tensors and return their common batch shape.

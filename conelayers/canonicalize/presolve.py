@@ -172,6 +172,7 @@ def _apply(form: CanonicalForm, chosen: Sequence[_Substitution]) -> CanonicalFor
         b=form.b.left_multiply(L),
         cones=_remaining(form.cones, stays),
         outputs=tuple(_rewritten(output, L, columns) for output in form.outputs),
+        provenance=form.provenance.map(lambda output: _rewritten(output, L, columns)),
     )
 
 

@@ -19,7 +19,7 @@ from cvxpy.reductions.solvers.solving_chain import resolve_and_build_chain
 from cvxpy.utilities.psd_utils import TriangleKind
 
 from conelayers.canonicalize._cvxpy.data import parameter_map, problem_matrices
-from conelayers.canonicalize._cvxpy.recovery import outputs
+from conelayers.canonicalize._cvxpy.recovery import outputs, provenance
 from conelayers.canonicalize._cvxpy.reduction import Reduction
 from conelayers.canonicalize.form import CanonicalForm
 from conelayers.canonicalize.parameters import ParameterLayout
@@ -55,7 +55,15 @@ def canonical_form(
         tuple(parameter.is_complex() for parameter in parameters),
     )
     return CanonicalForm(
-        P, q, A, b, _cones(stuffed.constraints), layout, blocks, outputs(problem, variables, reduction, gp)
+        P,
+        q,
+        A,
+        b,
+        _cones(stuffed.constraints),
+        layout,
+        blocks,
+        outputs(problem, variables, reduction, gp),
+        provenance(problem, reduction),
     )
 
 

@@ -16,9 +16,10 @@ from conelayers.canonicalize._cvxpy.arguments import dual_owners
 from conelayers.canonicalize._cvxpy.reduction import Reduction, logarithms
 from conelayers.canonicalize.outputs import Output
 from conelayers.canonicalize.probing import matrix_of
+from conelayers.canonicalize.provenance import Provenance
 from conelayers.errors import UnsupportedError
 
-__all__ = ["outputs"]
+__all__ = ["outputs", "provenance"]
 
 
 def outputs(
@@ -43,6 +44,30 @@ def outputs(
         exponentiate = gp and source == "primal"
         found.append(Output(variable.name(), tuple(variable.shape), source, matrix, is_complex, exponentiate))
     return tuple(found)
+
+
+def provenance(problem: cp.Problem, reduction: Reduction) -> Provenance:
+    """All variables of the problem, and per constraint its dual variables together, named by the constraint's label."""
+    variables = outputs(problem, problem.variables(), reduction, gp=False)
+    duals = []
+    for label, constraint in zip(_labels(problem.constraints), problem.constraints, strict=True):
+        try:
+            parts = outputs(problem, constraint.dual_variables, reduction, gp=False)
+        except UnsupportedError:  # CVXPY has no dual values for it: its rows go without a name
+            continue
+        matrix = sp.csr_array(sp.vstack([part.matrix for part in parts]))
+        duals.append(Output(label, (matrix.shape[0],), "dual", matrix))
+    return Provenance(variables, tuple(duals))
+
+
+def _labels(constraints: Sequence[Any]) -> list[str]:
+    """CVXPY's labels, else the position and the expression; unique."""
+    labels: list[str] = []
+    for index, constraint in enumerate(constraints):
+        text = str(constraint)
+        label = constraint.label or f"constraint {index}: {text if len(text) <= 60 else text[:57] + '...'}"
+        labels.append(f"{label} ({index})" if label in labels else label)
+    return labels
 
 
 def _images(
