@@ -27,7 +27,7 @@ from conelayers.cones import (
     SecondOrder,
     Zero,
 )
-from conelayers.errors import InvalidArgument
+from conelayers.errors import InvalidArgument, UnsupportedError
 from conelayers.program import ConeProgram, ConeSolution, ConeStructure, Status
 
 __all__ = ["Diffcp"]
@@ -41,7 +41,8 @@ class Diffcp(Backend):
     """diffcp (Agrawal, Barratt, Boyd, Busseti & Moursi 2019) with SCS, slow and kept for comparison.
 
     With Clarabel as its solver diffcp 1.1.9 has wrong gradients where a semidefinite cone is present, so SCS it is. It
-    differentiates linear objectives only, and no power cones.
+    differentiates linear objectives only, and no power cones; what it returns for dual exponential cones disagrees with
+    differences of its own solutions, so `adjoint` refuses them.
 
     Attributes:
         tol: SCS's absolute and relative tolerance.
@@ -99,6 +100,10 @@ class Diffcp(Backend):
         """
         structure, batch = program.structure, program.batch_shape
         self.check(structure)
+        if any(isinstance(cone, DualExponential) for cone in structure.cone.cones):
+            raise UnsupportedError(
+                "The programme has dual exponential cones, whose derivative in diffcp is wrong; use another backend."
+            )
         rows, cones = row_map(structure), scs_cones(structure)
         values = (program.q, program.A, program.b, solution.x, solution.y, solution.s, gx, gy, gs)
         flat = [v.detach().expand(*batch, v.shape[-1]).reshape(-1, v.shape[-1]).double().cpu().numpy() for v in values]

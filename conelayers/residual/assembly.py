@@ -16,8 +16,12 @@ from conelayers.program import ConeStructure
 
 __all__ = ["KKTPattern", "assemble", "block_entries", "kkt_pattern"]
 
-SMALLEST_EIGENVALUE = 1e-12
-"""Eigenvalues of D are raised to this before inversion; refinement on the exact matrix removes the difference."""
+_SMALLEST_EIGENVALUE = 1e-12
+_SMALLEST_IN_BLOCK = 1e-8
+"""Eigenvalues of D are raised to these before inversion; refinement on the exact matrix removes the difference.
+
+In a block the large eigenvalues of W bury the small ones under their roundoff, so they may not be as large there.
+"""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -81,8 +85,9 @@ def _block_values(D: ConeDerivative, like: Tensor) -> Tensor:
     """Upper triangles of the blocks of W = U (1/lambda - 1) U', concatenated, shape (B, entries)."""
     parts = []
     for block in D.spectrum():
-        weights = 1 / block.values.clamp(min=SMALLEST_EIGENVALUE) - 1
         size = block.values.shape[-1]
+        smallest = _SMALLEST_EIGENVALUE if size == 1 else _SMALLEST_IN_BLOCK
+        weights = 1 / block.values.clamp(min=smallest) - 1
         if size == 1:
             parts.append(weights.flatten(-2))
             continue

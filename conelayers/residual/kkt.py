@@ -21,7 +21,6 @@ from conelayers.cones import ConeDerivative
 from conelayers.linalg import (
     GMRES,
     LSMR,
-    DenseLU,
     DenseOperator,
     FunctionOperator,
     MinimumNorm,
@@ -31,11 +30,14 @@ from conelayers.linalg import (
 from conelayers.program import ConeStructure
 from conelayers.program.products import A_times, A_transpose_times, P_times
 from conelayers.residual.assembly import KKTPattern, assemble, block_entries, kkt_pattern
+from conelayers.residual.dense_kkt import dense_correction
 
 __all__ = ["KKTFactor", "KKTSystem"]
 
 _REGULARISATION = 1e-8
-"""Added to the diagonal of the equilibrated K."""
+"""Added to the diagonal of K, relative to its equilibrated rows."""
+_SMALLEST_EIGENVALUE = 1e-12
+"""Eigenvalues of D are raised to this before inversion; refinement removes the difference."""
 _REFINED = 1e-13
 _ACCEPTED = 1e-10
 _INCONSISTENT = 1e-5
@@ -82,12 +84,14 @@ class KKTSystem:
         method = self.method or self._choose(A.device)
         if method == "iterative":
             return KKTFactor(operator, None)
-        values, scale = _equilibrate(kkt_pattern(self.structure), assemble(self.structure, P, A, D))
-        correct = self._dense(values) if method == "dense" else self._sparse(values)
+        if method == "dense":
+            correct = dense_correction(self.structure, P, A, D, _SMALLEST_EIGENVALUE, _REGULARISATION)
+        else:
+            correct = self._sparse(P, A, D)
         n = self.structure.n
 
         def correction(rho: Tensor) -> Tensor:
-            solution = correct(rho * scale) * scale
+            solution = correct(rho)
             dx, w = solution[..., :n], solution[..., n:]
             dv = A_times(self.structure, A, dx) + w - rho[..., n:]
             return torch.cat([dx, dv], -1)
@@ -147,43 +151,35 @@ class KKTSystem:
         batch = torch.Size([max(P.shape[0], A.shape[0], D.apply(A.new_zeros(1, s.m)).shape[0])])
         return FunctionOperator(forward, adjoint, (size, size), batch, A.dtype, A.device)
 
-    def _dense(self, values: Tensor) -> Callable[[Tensor], Tensor]:
-        """Batched LU of the equilibrated matrix, with partial pivoting."""
+    def _sparse(self, P: Tensor, A: Tensor, D: ConeDerivative) -> Callable[[Tensor], Tensor]:
+        """LDL' of each item, with the blocks of W formed."""
         symbolic = kkt_pattern(self.structure)
-        size = self.structure.n + self.structure.m
-        rows, columns = symbolic.rows.to(values.device), symbolic.columns.to(values.device)
-        matrix = values.new_zeros(values.shape[0], size, size)
-        matrix[:, rows, columns] = values
-        matrix[:, columns, rows] = values
-        solver = DenseLU()
-        state = solver.init(DenseOperator(matrix))
-        return lambda rho: solver.solve(state, rho)[0]
-
-    def _sparse(self, values: Tensor) -> Callable[[Tensor], Tensor]:
-        """LDL' of each item."""
+        values = _regularise(symbolic, assemble(self.structure, P, A, D))
         solver = SparseLDLT()
-        state = solver.init(SymmetricOperator(kkt_pattern(self.structure).pattern, values))
+        state = solver.init(SymmetricOperator(symbolic.pattern, values))
         return lambda rho: solver.solve(state, rho)[0]
 
 
-def _equilibrate(symbolic: KKTPattern, values: Tensor, sweeps: int = 4) -> tuple[Tensor, Tensor]:
-    """S K S + eps diag(I, -I) with S from Ruiz's iteration, and the diagonal of S, shape (B, n + m)."""
+def _regularise(symbolic: KKTPattern, values: Tensor, sweeps: int = 4) -> Tensor:
+    """K + eps diag(S^-2, -S^-2), where S equilibrates the rows of [[P, A'], [A, 0]] (Ruiz 2001).
+
+    W has no say in the scale: its inactive directions are huge and would raise eps for the active ones.
+    """
     device = values.device
     rows, columns = symbolic.rows.to(device), symbolic.columns.to(device)
     size = symbolic.pattern.shape[0]
-    scale = values.new_ones(values.shape[0], size)
+    scale, without_W = values.new_ones(values.shape[0], size), values.clone()
+    without_W[:, symbolic.W.to(device)] = 0.0
     for _ in range(sweeps):
-        scaled = (values * scale[:, rows] * scale[:, columns]).abs()
+        scaled = (without_W * scale[:, rows] * scale[:, columns]).abs()
         largest = scale.new_zeros(scale.shape)
         for index in (rows, columns):
             largest = largest.scatter_reduce(1, index.expand_as(scaled), scaled, "amax")
         scale = scale / torch.where(largest > 0, largest, 1.0).sqrt()
-    values = values * scale[:, rows] * scale[:, columns]
-    # Rows of x come first; their diagonal entry is P's, the others' is -W's.
     sign = torch.ones(size, dtype=values.dtype, device=device)
-    sign[symbolic.n :] = -1
-    values[:, symbolic.diagonal.to(device)] += _REGULARISATION * sign
-    return values, scale
+    sign[symbolic.n :] = -1  # rows of x come first
+    values[:, symbolic.diagonal.to(device)] += _REGULARISATION * sign / scale**2
+    return values
 
 
 def _residual(factor: KKTFactor, z: Tensor, rhs: Tensor) -> Tensor:
