@@ -11,6 +11,7 @@ __all__ = [
     "ConelayersError",
     "InaccurateWarning",
     "InvalidArgument",
+    "RegularityError",
     "RegularityWarning",
     "SolveError",
     "UnsupportedError",
@@ -31,6 +32,10 @@ class UnsupportedError(ConelayersError, NotImplementedError):
 
 class SolveError(ConelayersError, _DiffcpSolverError):
     """Some programmes of a batch could not be solved; the message names their indices and statuses."""
+
+
+class RegularityError(ConelayersError):
+    """The implicit function theorem does not hold at a solution, and the layer was told to refuse that."""
 
 
 class InaccurateWarning(UserWarning):

@@ -51,9 +51,9 @@ class Provenance:
     def owners(self, structure: ConeStructure) -> Owners:
         """Owners of all rows and columns.
 
-        A row belongs to the constraint whose dual reads it, and a curved block is one. Rows that came with auxiliary variables belong to the
-        constraint in whose rows these variables stand, or to the objective; rows that hold a user's variables alone are
-        attributes of the variables (`nonneg=True` and the like).
+        A row belongs to the constraint whose dual reads it, and a curved block is one. Rows that came with auxiliary
+        variables belong to the constraint in whose rows these variables stand, or to the objective; rows that hold a
+        user's variables alone are attributes of the variables (`nonneg=True` and the like).
 
         Args:
             structure: The programme's patterns.

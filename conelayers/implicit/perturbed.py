@@ -1,4 +1,4 @@
-"""An informative gradient from the solution of a perturbed problem, for layers whose derivative is zero or undefined."""
+"""An informative gradient from a perturbed problem, for layers whose derivative is zero or undefined."""
 
 import dataclasses
 from typing import Any, Literal
@@ -15,19 +15,19 @@ Side = Literal["lower", "upper", "both"]
 class LagrangianProximal(Derivative):
     """Lagrangian proximal gradient descent (LPGD; Paulus, Martius & Musil 2024, arXiv 2407.05920).
 
-    A linear programme answers with a vertex, and a vertex does not move: the derivative is zero almost everywhere and tells
-    a learner nothing. This mode asks instead which way the solution goes when the loss pulls on it. With the Lagrangian
-    L(x, y; theta) of the programme and the loss's gradients (g_x, g_y) at the solution (x*, y*), it solves
+    A linear programme answers with a vertex, and a vertex does not move: the derivative is zero almost everywhere and
+    tells a learner nothing. This mode asks instead which way the solution goes when the loss pulls on it. With the
+    Lagrangian L(x, y; theta) of the programme and the loss's gradients (g_x, g_y) at the solution (x*, y*), it solves
 
         (x_t, y_t) = saddle point of  L(x, y; theta) + t (<g_x, x> + <g_y, y>) + (rho / 2) |x - x*|^2
 
-    and returns the derivative in theta of [L(x_t, y_t; theta) - L(x*, y*; theta)] / t: the gradient of an envelope of the
-    loss, exact as t -> 0 with rho = 0 where the problem is regular, and informative at a finite t where it is not. Costs one
-    more solve per backward ("both": two).
+    and returns the derivative in theta of [L(x_t, y_t; theta) - L(x*, y*; theta)] / t: the gradient of an envelope of
+    the loss, exact as t -> 0 with rho = 0 where the problem is regular, and informative at a finite t where it is not.
+    Costs one more solve per backward ("both": two).
 
     Attributes:
-        tau: Size t of the perturbation, positive, in units of the objective per unit of loss. It must be large enough for
-            the loss to move the solution: for a linear programme about the reduced costs over |g_x|.
+        tau: Size t of the perturbation, positive, in units of the objective per unit of loss. It must be large enough
+            for the loss to move the solution: for a linear programme about the reduced costs over |g_x|.
         rho: Weight of the proximal term, which keeps x_t near x*; nonnegative.
         side: "lower" (t > 0), "upper" (t < 0), or "both": their mean, accurate to second order in t.
     """

@@ -46,7 +46,8 @@ class ResidualEquation(Equation):
     """z with F(z, *theta) = 0, for inputs theta of shapes (*batch, k_i) and z of shape (*batch, n).
 
     Attributes:
-        residual: F of one problem, vectors (n,), (k_1,), ... to (n,), in torch operations; differentiable in all of them.
+        residual: F of one problem, vectors (n,), (k_1,), ... to (n,), in torch operations; differentiable in all of
+            them.
         solver: theta, with batch axes, to z. Its accuracy is that of the derivative.
         inputs: How many vectors theta consists of.
         mode: How the linearised equation is solved.

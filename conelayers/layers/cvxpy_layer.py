@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import cvxpy as cp
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from conelayers.backends import Backend, default_backend, get_backend
 from conelayers.canonicalize import ParametricProgram
 from conelayers.errors import InvalidArgument
 from conelayers.implicit import Affine, AffineOperator, Derivative, Exact, implicit
 from conelayers.layers._compile import outside_graphs
+from conelayers.layers.regularity import RegularityPolicy, enforce, examine
 from conelayers.layers.solution import LayerSolution
 from conelayers.layers.solver_args import configure
-from conelayers.program import ConeSolution
+from conelayers.program import ConeProgram, ConeSolution
 from conelayers.residual import ConicConditions, OnFailure, differentiable_solve
 
 __all__ = ["CvxpyLayer"]
+
+SolutionHook = Callable[[ConeProgram, ConeSolution], None]
 
 
 class CvxpyLayer(nn.Module):
@@ -53,6 +59,8 @@ class CvxpyLayer(nn.Module):
         derivative: How solutions are differentiated: `Exact()`, `Smoothed(mu)` or `LeastSquares()`.
         on_failure: "raise" an error that names the items without a solution, or "nan": return NaN for these items,
             correct values for the others, and no gradient from the failed ones.
+        regularity: Whether to check at every call that derivatives can be trusted: "ignore", "warn" with the constraints
+            and variables at fault, or "raise" where that is certain (and warn where it is not).
 
     Raises:
         ValueError: If the problem is not DPP, parameters or variables do not match it, or an option is unknown.
@@ -71,10 +79,13 @@ class CvxpyLayer(nn.Module):
         *,
         derivative: Derivative | None = None,
         on_failure: OnFailure = "raise",
+        regularity: RegularityPolicy = "ignore",
     ) -> None:
         super().__init__()
         if on_failure not in ("raise", "nan"):
             raise InvalidArgument(f"on_failure must be 'raise' or 'nan', got {on_failure!r}.")
+        if regularity not in ("ignore", "warn", "raise"):
+            raise InvalidArgument(f"regularity must be 'ignore', 'warn' or 'raise', got {regularity!r}.")
         if derivative is not None and not isinstance(derivative, Derivative):
             raise InvalidArgument(
                 f"derivative must be a value such as Exact() or Smoothed(mu), got {derivative!r}."
@@ -87,7 +98,9 @@ class CvxpyLayer(nn.Module):
         self.backend = configure(backend, options)
         self.derivative = Exact() if derivative is None else derivative
         self.on_failure: OnFailure = on_failure
+        self.regularity: RegularityPolicy = regularity
         self._previous: ConeSolution | None = None
+        self._hooks: OrderedDict[int, SolutionHook] = OrderedDict()
 
     def forward(
         self,
@@ -127,14 +140,40 @@ class CvxpyLayer(nn.Module):
         batch_shape = self.program.validate_params(params)
         dtype = _result_type(params)
         cone_program = self.program.values(*params, apply=_affine)
-        conditions = ConicConditions(
-            self.program.structure, backend, self.derivative, self.on_failure, self._start(warm_start)
-        )
+        conditions = self.conditions(backend, self._start(warm_start))
         cone = differentiable_solve(conditions, cone_program)
         if warm_start is True:
             self._previous = cone.detach()
         variables = self.program.recover(cone.x, cone.y, cone.s)
-        return LayerSolution(tuple(_finish(v, batch_shape, cone.gap.dim(), dtype) for v in variables), cone)
+        return LayerSolution(
+            tuple(_finish(v, batch_shape, cone.gap.dim(), dtype) for v in variables),
+            cone,
+            functools.partial(examine, self.program, cone_program.detach(), cone, batch_shape),
+        )
+
+    def conditions(self, backend: Backend | None = None, warm_start: ConeSolution | None = None) -> ConicConditions:
+        """The optimality conditions that this layer solves and differentiates, as an equation."""
+        watched = self.regularity != "ignore" or self._hooks
+        return ConicConditions(
+            self.program.structure,
+            backend or self.backend,
+            self.derivative,
+            self.on_failure,
+            warm_start,
+            self._inspect if watched else None,
+        )
+
+    def register_solution_hook(self, hook: SolutionHook) -> RemovableHandle:
+        """Call hook(cone_program, cone_solution) after every solve, without autograd; the handle has `remove()`."""
+        handle = RemovableHandle(self._hooks)
+        self._hooks[handle.id] = hook
+        return handle
+
+    def _inspect(self, program: ConeProgram, solution: ConeSolution) -> None:
+        if self.regularity != "ignore":
+            enforce(self.regularity, self.program, program, solution)
+        for hook in list(self._hooks.values()):
+            hook(program, solution)
 
     def _start(self, warm_start: bool | ConeSolution | LayerSolution) -> ConeSolution | None:
         if isinstance(warm_start, LayerSolution):

@@ -72,7 +72,8 @@ def extreme_jacobians(
             return layer.program.recover(x, y, s)
 
         jacobian = torch.func.jacrev(outputs, argnums=tuple(range(len(params))))(*params)
-        found.append([[part if invertible[-1] else torch.full_like(part, torch.nan) for part in row] for row in jacobian])
+        keep = 1.0 if invertible[-1] else torch.nan
+        found.append([[part * keep for part in row] for row in jacobian])
     stacked = tuple(tuple(map(torch.stack, zip(*row, strict=True))) for row in zip(*found, strict=True))
     complete = not curved and 2 ** len(rows) <= limit
     return ExtremeJacobians(stacked, torch.tensor(invertible), torch.stack(active), complete)

@@ -14,21 +14,21 @@ from torch import Tensor
 from conelayers.canonicalize import ParametricProgram
 from conelayers.errors import RegularityError, RegularityWarning
 from conelayers.program import ConeProgram, ConeSolution
-from conelayers.residual.regularity import Certificate, Interface, certify, suspicious
+from conelayers.residual.regularity import Certificate, Interface, certify, kink_margin, suspicious
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from conelayers.layers.cvxpy_layer import CvxpyLayer
-    from conelayers.layers.solution import LayerSolution
 
 __all__ = ["MarginHistory", "RegularityPolicy", "RegularityReport", "enforce", "examine"]
 
 RegularityPolicy = Literal["ignore", "warn", "raise"]
 
 _REMEDIES = (
-    "Remedies: tighten or drop a redundant constraint; make the objective strongly convex (add a small quadratic term); or "
-    "choose a derivative that is defined anyway: derivative=Smoothed(mu), LeastSquares() or LagrangianProximal(tau)."
+    "Remedies: tighten or drop a redundant constraint; make the objective strongly convex (add a small quadratic "
+    "term); or choose a derivative that is defined anyway: derivative=Smoothed(mu), LeastSquares() or "
+    "LagrangianProximal(tau)."
 )
 
 
@@ -42,13 +42,13 @@ class RegularityReport:
         regular: Bool: the theorem holds, every element of the Clarke Jacobian is invertible (at all points of the
             neighbourhood, if a radius was given).
         decided: Bool: whether that answer is certain at the accuracy of the solution. `regular` always is.
-        sigma_dual: Smallest singular value of the active constraints' gradients: 0 where they are linearly dependent, so that
-            multipliers are not unique. Units are scaled away; infinity without active constraints.
+        sigma_dual: Smallest singular value of the active constraints' gradients: 0 where they are linearly dependent,
+            so that multipliers are not unique. Units are scaled away; infinity without active constraints.
         sigma_primal: Smallest singular value of objective curvature and strongly active constraints together: 0 where
             they leave a variable undetermined to first order.
         margin: Distance of v = y - s to the nearest kink.
-        weakly_active: For each constraint that is weakly active somewhere in the batch (active with a multiplier of zero,
-            or within the radius of that), by its label: bool, where.
+        weakly_active: For each constraint that is weakly active somewhere in the batch (active with a multiplier of
+            zero, or within the radius of that), by its label: bool, where.
         dependent: Constraints in a linear dependency that makes `sigma_dual` vanish, by label: bool, where.
         undetermined: Variables that `sigma_primal` finds undetermined, by name: bool, where. "auxiliary variables" are
             those that CVXPY introduced.
@@ -77,16 +77,17 @@ class RegularityReport:
         lines = [f"The implicit function theorem {what} at {_places(self.regular)}."]
         if self.dependent:
             lines.append(
-                f"Linearly dependent where active: {_listed(self.dependent)}. Their multipliers are not unique; gradients "
-                "of dual variables are not defined, and those of the solution may be one-sided."
+                f"Linearly dependent where active: {_listed(self.dependent)}. Their multipliers are not unique; "
+                "gradients of dual variables are not defined, and those of the solution may hold on one side only."
             )
         if self.undetermined:
             lines.append(
-                f"Not determined to first order: {_listed(self.undetermined)}. Objective and strongly active constraints "
-                "leave a direction free; the gradient returned is one choice among many."
+                f"Not determined to first order: {_listed(self.undetermined)}. Objective and strongly active "
+                "constraints leave a direction free; the gradient returned is one choice among many."
             )
-        if self.weakly_active:
-            lines.append(f"Weakly active (on the border between active and inactive): {_listed(self.weakly_active)}.")
+        weak = {name: where for name, where in self.weakly_active.items() if bool((where & ~self.regular).any())}
+        if weak:
+            lines.append(f"Weakly active (on the border between active and inactive): {_listed(weak)}.")
         return " ".join([*lines, _REMEDIES])
 
     def __str__(self) -> str:
@@ -166,15 +167,16 @@ class MarginHistory:
         self.margins: list[Tensor] = []
         self.regular: list[Tensor] = []
         self._certify = certify
+        self._parametric = layer.program
         self._handle = layer.register_solution_hook(self._record)
 
-    def _record(self, solution: LayerSolution) -> None:
+    def _record(self, program: ConeProgram, solution: ConeSolution) -> None:
         if self._certify:
-            report = solution.regularity()
+            report = examine(self._parametric, program, solution, program.batch_shape)
             self.margins.append(report.margin)
             self.regular.append(report.regular)
         else:
-            self.margins.append(solution.margin())
+            self.margins.append(kink_margin(solution, program.structure.cone))
 
     def close(self) -> None:
         """Stop listening."""

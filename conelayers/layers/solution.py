@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 from torch import Tensor
 
+from conelayers.errors import UnsupportedError
+from conelayers.layers.regularity import RegularityReport
 from conelayers.program import ConeSolution, Status
 
 __all__ = ["LayerSolution"]
@@ -19,10 +22,12 @@ class LayerSolution:
     Attributes:
         variables: The requested variables, as `forward` returns them, connected for differentiation.
         cone: The solution (x, y, s) of the cone programmes, float64, connected for differentiation.
+        certifier: What `regularity` calls; set by the layer.
     """
 
     variables: tuple[Tensor, ...]
     cone: ConeSolution
+    certifier: Callable[[float], RegularityReport] | None = dataclasses.field(default=None, repr=False)
 
     @property
     def status(self) -> Status | np.ndarray:
@@ -48,3 +53,17 @@ class LayerSolution:
     def gap(self) -> Tensor:
         """Relative duality gap, shape (*batch,)."""
         return self.cone.gap
+
+    def regularity(self, radius: float = 0.0) -> RegularityReport:
+        """Whether derivatives at these solutions can be trusted: does the implicit function theorem hold?
+
+        Args:
+            radius: Ask the same for all points whose blocks v = y - s lie within this distance, so that kinks nearby
+                count as well. Exact where the constraints are linear; for curved ones the answer may be "undecided".
+
+        Returns:
+            A report with tensors of the batch shape; `print` it for an explanation.
+        """
+        if self.certifier is None:
+            raise UnsupportedError("Only solutions made by a layer's solve(...) keep what the test needs.")
+        return self.certifier(radius)

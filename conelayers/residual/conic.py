@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import numpy as np
@@ -44,6 +44,7 @@ class ConicConditions(Equation):
         mode: How the linearised conditions are solved.
         on_failure: "raise" an error that names the items without a solution, or return "nan" for them.
         warm_start: A previous solution to start from, or None.
+        inspect: Called with each batch of programmes and its solution, outside of autograd and of transforms.
     """
 
     structure: ConeStructure
@@ -51,6 +52,7 @@ class ConicConditions(Equation):
     mode: Derivative
     on_failure: OnFailure = "raise"
     warm_start: ConeSolution | None = None
+    inspect: Callable[[ConeProgram, ConeSolution], None] | None = None
 
     nondifferentiable = frozenset({3, 4, 5, 6, 7})
 
@@ -72,6 +74,8 @@ class ConicConditions(Equation):
                 solution,
                 **{name: torch.where(bad[..., None], torch.nan, getattr(solution, name)) for name in ("x", "y", "s")},
             )
+        if self.inspect is not None:
+            self.inspect(program, solution)
         return tuple(getattr(solution, field.name) for field in dataclasses.fields(solution))
 
     def pullback(self, inputs, outputs, cotangents, needed) -> tuple[Tensor | None, ...]:

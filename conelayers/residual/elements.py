@@ -1,13 +1,14 @@
 """All derivatives at a kink: the extreme elements of the conservative Jacobian, and one-sided derivatives.
 
-At a weakly active row of a polyhedral cone the projection has two derivatives, 0 and 1. Each choice for all weakly active
-rows gives an extreme element D of the Clarke Jacobian, and -J(D)^-1 (dF/dtheta) is an extreme element of the conservative
-Jacobian of the solution. The one-sided derivative in a direction solves the piecewise linear equation
+At a weakly active row of a polyhedral cone the projection has two derivatives, 0 and 1. Each choice for all weakly
+active rows gives an extreme element D of the Clarke Jacobian, and -J(D)^-1 (dF/dtheta) is an extreme element of the
+conservative Jacobian of the solution. The one-sided derivative in a direction solves the piecewise linear equation
 
     P dx + A'w = r1,   A dx + w - dv = r2,   w_i = max(dv_i, 0) on weakly active rows,  w = D dv elsewhere.
 
 Where every J(D) is invertible their determinants have one sign, the piecewise linear map is a homeomorphism, and
-Katzenelson's method (1965) follows its preimage of a segment through the pieces to the solution, in finitely many steps.
+Katzenelson's method (1965) follows its preimage of a segment through the pieces to the solution, in finitely many
+steps.
 """
 
 from __future__ import annotations
@@ -89,8 +90,8 @@ def weak_rows(cone: ProductCone, v: Tensor, radius: float) -> tuple[Tensor, bool
 def extreme_points(v: Tensor, rows: Tensor, limit: int) -> Iterator[Tensor]:
     """Points with the extreme elements of the weakly active `rows`: v with these entries -1 or 1.
 
-    At most `limit` of them; the smallest element, which is the one that `Exact()` uses, comes first, then those in which few
-    rows are active.
+    At most `limit` of them; the smallest element, which is the one that `Exact()` uses, comes first, then those in
+    which few rows are active.
     """
     count = len(rows)
     subsets = itertools.chain.from_iterable(itertools.combinations(range(count), size) for size in range(count + 1))

@@ -30,7 +30,8 @@ def proximal_pullback(
 ) -> tuple[Tensor | None, ...]:
     """Cotangents of P, q, A and b.
 
-    The saddle point of L + t (g_x'x + g_y'y) is the solution with q + t g_x in place of q and b - t g_y in place of b; then
+    The saddle point of L + t (g_x'x + g_y'y) is the solution with q + t g_x in place of q and b - t g_y in place of b;
+    then
 
         dq = (x_t - x) / t,   db = -(y_t - y) / t,   dP = (x_t x_t' - x x') / 2t,   dA = (y_t x_t' - y x') / t,
 
@@ -70,13 +71,14 @@ def _with_proximal_term(
     conditions: ConicConditions, P: Tensor, q: Tensor, x: Tensor, rho: float
 ) -> tuple[ConicConditions, Tensor, Tensor]:
     """The equation and its P and q with (rho / 2) |x - x*|^2 added to the objective."""
+    conditions = dataclasses.replace(conditions, inspect=None, warm_start=None)
     if rho == 0:
         return conditions, P, q
     structure, places, diagonal = _with_diagonal(conditions.structure)
     widened = P.new_zeros((*P.shape[:-1], structure.P_nnz)).index_add(-1, places.to(P.device), P)
     shift = torch.zeros(structure.P_nnz, dtype=P.dtype, device=P.device)
     shift[diagonal.to(P.device)] = rho
-    return dataclasses.replace(conditions, structure=structure, warm_start=None), widened + shift, q - rho * x
+    return dataclasses.replace(conditions, structure=structure), widened + shift, q - rho * x
 
 
 _widened: weakref.WeakKeyDictionary[ConeStructure, tuple[ConeStructure, Tensor, Tensor]] = weakref.WeakKeyDictionary()

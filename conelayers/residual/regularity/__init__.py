@@ -2,6 +2,6 @@
 
 from conelayers.residual.regularity.artefacts import Interface
 from conelayers.residual.regularity.certificate import Accuracy, Certificate, accuracy, certify
-from conelayers.residual.regularity.screening import suspicious
+from conelayers.residual.regularity.screening import kink_margin, suspicious
 
-__all__ = ["Accuracy", "Certificate", "Interface", "accuracy", "certify", "suspicious"]
+__all__ = ["Accuracy", "Certificate", "Interface", "accuracy", "certify", "kink_margin", "suspicious"]

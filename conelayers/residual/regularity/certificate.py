@@ -7,8 +7,8 @@ J(D) = [[P, A'D], [A, D - I]]. For convex P every one of them is invertible if a
     (b)  [P; U_+'A], U_+ the range of the smallest D, has full column rank   (strong second-order condition).
 
 `docs/theory/regularity.md` has the proof. (b) is judged modulo what the lifting leaves undetermined, see `artefacts`.
-Answers have three values, because solutions are known to an accuracy only: a block within sqrt(residual) of a kink may lie
-on it.
+Answers have three values, because solutions are known to an accuracy only: a block within sqrt(residual) of a kink may
+lie on it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class Certificate:
     """Regularity of a batch of solutions. Items without a solution are neither regular nor decided.
 
     Attributes:
-        regular: Every element of the Clarke Jacobian at the solution (in the neighbourhood) is invertible, bool, (*batch,).
+        regular: Every element of the Clarke Jacobian at the solution (in the neighbourhood) is invertible, bool,
+            (*batch,).
         decided: Whether that answer is certain at the accuracy of the solution, bool, (*batch,). A positive answer
             always is.
         sigma_dual: Smallest singular value of (a), after scaling to unit rows and columns, (*batch,).
@@ -78,8 +79,8 @@ class Accuracy:
 
     Attributes:
         surely: Rounding errors and residual: within this distance a block counts as on the kink, (B,).
-        possibly: A weakly active block is found only to the square root of the residual: within this distance it may lie
-            on the kink, (B,). (At a residual of 1e-9 it was measured 1e-4 away.)
+        possibly: A weakly active block is found only to the square root of the residual: within this distance it may
+            lie on the kink, (B,). (At a residual of 1e-9 it was measured 1e-4 away.)
     """
 
     surely: Tensor
@@ -106,9 +107,9 @@ def certify(
     Args:
         program: The programmes, any batch axes.
         solution: Their solutions, with the programme's batch axes.
-        radius: Size of the neighbourhood of v in which regularity is asked for, see `extremes`; a number, or one per item.
-            P and A stay fixed in it. Exact for polyhedral, second-order and semidefinite kinks; where curved blocks turn,
-            "regular" is proved by a bound or left undecided.
+        radius: Size of the neighbourhood of v in which regularity is asked for, see `extremes`; a number, or one per
+            item. P and A stay fixed in it. Exact for polyhedral, second-order and semidefinite kinks; where curved
+            blocks turn, "regular" is proved by a bound or left undecided.
         interface: What belongs to the user; by default everything, so that nothing counts as an artefact.
     """
     batch, structure = program.batch_shape, program.structure

@@ -1,13 +1,13 @@
 """The extreme elements of the Clarke Jacobian over a neighbourhood of v, and how far their eigenspaces turn there.
 
 The neighbourhood of radius r is the set of v' whose every block lies within r of the block of v: rows of polyhedral
-cones by absolute value, second-order and semidefinite blocks in the spectral norm of their Jordan algebras (half the sum
-|t| + ||w|| times sqrt(2), and the largest |eigenvalue|), exponential and power blocks in the Euclidean norm. It contains
-the Euclidean ball.
+cones by absolute value, second-order and semidefinite blocks in the spectral norm of their Jordan algebras (half the
+sum |t| + ||w|| times sqrt(2), and the largest |eigenvalue|), exponential and power blocks in the Euclidean norm. It
+contains the Euclidean ball.
 
-Regularity asks for the eigenvalue-1 space of the largest and the eigenvalue-0 space of the smallest element at every v'.
-For polyhedral cones both are those of `dual_derivative(v, weak=..., radius=r)`, exactly. For curved cones each unit vector
-of such a space at v' lies within a distance eta of the space at v:
+Regularity asks for the eigenvalue-1 space of the largest and the eigenvalue-0 space of the smallest element at every
+v'. For polyhedral cones both are those of `dual_derivative(v, weak=..., radius=r)`, exactly. For curved cones each
+unit vector of such a space at v' lies within a distance eta of the space at v:
 
 - second-order: the frame turns with w, |w' - w| <= sqrt(2) r, so eta = sqrt(2) r / |w|;
 - semidefinite: by Davis and Kahan's sin-theta theorem for half-lines the range of the nonnegative part of V' is within
@@ -114,7 +114,7 @@ def _widened(block: SpectralBlocks, turn: Tensor, value: float) -> SpectralBlock
 
 
 def _turns(cone: Cone, v: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
-    """eta for eigenvalue-1 and eigenvalue-0 spaces; v (B, count, d), radius (B, 1); infinite where nothing is known."""
+    """Eta for eigenvalue-1 and eigenvalue-0 spaces; v (B, count, d), radius (B, 1); infinite where nothing is known."""
     zero = torch.zeros_like(v[..., 0])
     if isinstance(cone, SecondOrder):
         if cone.dim == 1:

@@ -4,8 +4,8 @@
     (b)  [P; U_+'A],  U_+ the range of the smallest element.
 
 Ranks do not depend on units, singular values do; so both matrices are scaled first: rows of A (whole blocks of curved
-cones) and rows of P to norm one, then columns, then rows of A again. The singular values are those of the scaled matrices,
-between 0 and about the square root of the size.
+cones) and rows of P to norm one, then columns, then rows of A again. The singular values are those of the scaled
+matrices, between 0 and about the square root of the size.
 """
 
 from __future__ import annotations

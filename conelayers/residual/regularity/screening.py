@@ -1,9 +1,9 @@
 """A cheap test that clears ordinary solutions, so that rank tests are for the suspicious ones.
 
 Without a weakly active block J(D) is the only element of the Clarke Jacobian. One step of inverse iteration from random
-vectors r estimates its smallest singular value: |r| / |J^-1 r| is at most sigma_min sqrt(N) / |<u, r / |r|> sqrt(N)|, with u
-the left singular vector, so with two of them the estimate is rarely off by more than a factor of ten. This costs one
-factorization with two right-hand sides: one backward.
+vectors r estimates its smallest singular value: |r| / |J^-1 r| is at most sigma_min sqrt(N) / |<u, r / |r|> sqrt(N)|,
+with u the left singular vector, so with two of them the estimate is rarely off by more than a factor of ten. This
+costs one factorization with two right-hand sides: one backward.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from conelayers.cones import ProductCone
 from conelayers.program import ConeProgram, ConeSolution, ConeStructure
 from conelayers.program.products import A_times, A_transpose_times, P_times
 from conelayers.residual.linearization import linearize
 from conelayers.residual.regularity.certificate import accuracy
 
-__all__ = ["suspicious"]
+__all__ = ["kink_margin", "suspicious"]
 
 _VECTORS = 2
 # J's entries vary with the user's units; far below this even badly scaled regular problems do not come.
@@ -34,11 +35,19 @@ def suspicious(program: ConeProgram, solution: ConeSolution) -> tuple[Tensor, Te
     point = solution.detach().to(torch.device("cpu")).reshape(torch.Size([batch.numel()]))
     solved = point.has_solution
     v = torch.where(solved[:, None], point.y - point.s, 1.0)
-    margins = structure.cone.margin(v)
-    margin = margins.amin(-1) if margins.shape[-1] else v.new_full(v.shape[:1], torch.inf)
+    margin = kink_margin(point, structure.cone)
     weak = margin <= accuracy(point, v).possibly
     doubtful = weak | _nearly_singular(flat.P.cpu(), flat.A.cpu(), v, structure)
-    return (doubtful & solved).reshape(batch), torch.where(solved, margin, torch.nan).reshape(batch)
+    return (doubtful & solved).reshape(batch), margin.reshape(batch)
+
+
+def kink_margin(solution: ConeSolution, cone: ProductCone) -> Tensor:
+    """Distance of v = y - s to the nearest kink, (*batch,); NaN for items without a solution."""
+    solved = solution.has_solution
+    v = torch.where(solved[..., None], solution.y - solution.s, 1.0)
+    margins = cone.margin(v)
+    margin = margins.amin(-1) if margins.shape[-1] else v.new_full(v.shape[:-1], torch.inf)
+    return torch.where(solved, margin, torch.nan)
 
 
 def _nearly_singular(P: Tensor, A: Tensor, v: Tensor, structure: ConeStructure) -> Tensor:

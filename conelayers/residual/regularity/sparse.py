@@ -1,4 +1,4 @@
-"""The two rank tests for one large sparse problem: factorize once, then subspace iteration for the smallest singular values.
+"""The two rank tests for one large sparse problem: factorize, then subspace iteration for smallest singular values.
 
 For a tall matrix X the factor of the quasidefinite [[I, X], [X', -eps I]] applies (X'X + eps I)^-1 without forming X'X.
 """
