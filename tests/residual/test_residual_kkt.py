@@ -50,8 +50,9 @@ def test_several_right_hand_sides_and_shared_matrices(method):
 
 @settings(max_examples=30, deadline=None)
 @given(
-    st.floats(-8, 8),
+    # Farther apart, with A P^-1 A' below 1e-10 of P, systems are singular to working precision.
     st.floats(-4, 4),
+    st.floats(-1.5, 1.5),
     st.floats(-8, 8),
     st.integers(0, 50),
     st.sampled_from(["dense", "sparse"]),
