@@ -23,9 +23,7 @@ class Neumann(KrylovSolver):
     The adjoint counterpart of Picard iteration: one product per step, no memory beyond two vectors.
     """
 
-    def run_pass(
-        self, state: KrylovState, residual: Tensor, target: Tensor, limit: int
-    ) -> tuple[Tensor, Tensor]:
+    def run_pass(self, state: KrylovState, residual: Tensor, target: Tensor, limit: int) -> tuple[Tensor, Tensor]:
         """Sum terms until the residual, which each step measures, meets the target; diverging items stop."""
         x, r = torch.zeros_like(residual), residual
         start = norm(residual)
@@ -76,9 +74,7 @@ class NeumannGMRES(LinearSolver[LinearOperator]):
         """The transposed operator."""
         return state.transpose()
 
-    def solve(
-        self, state: LinearOperator, rhs: Tensor, initial: Tensor | None = None
-    ) -> tuple[Tensor, LinearInfo]:
+    def solve(self, state: LinearOperator, rhs: Tensor, initial: Tensor | None = None) -> tuple[Tensor, LinearInfo]:
         """Solve for right-hand sides of shape (*rhs, *batch, n), from `initial` (b by default)."""
         every = self.check_every or (1 if rhs.device.type == "cpu" else 5)
         tolerance = self.tolerance or (1e-10 if rhs.dtype == torch.float64 else 1e-5)

@@ -50,9 +50,7 @@ def pullback(
     return _scatter(found, needed)
 
 
-def pushforward(
-    fun: Function, primals: Sequence[Tensor], tangents: Sequence[Tensor | None], like: Tensor
-) -> Tensor:
+def pushforward(fun: Function, primals: Sequence[Tensor], tangents: Sequence[Tensor | None], like: Tensor) -> Tensor:
     """The tangent of `fun` for tangents of its primals (None where one does not move).
 
     `like` is any tensor of the shape, dtype and device of the function's value.
@@ -147,9 +145,7 @@ class Tape:
         chosen = [p for p, use in zip(self.theta, self.needed) if use]
         if not chosen or not self.value.requires_grad:
             return _scatter([torch.zeros_like(p) for p in chosen], self.needed)
-        found = torch.autograd.grad(
-            self.value, chosen, u, retain_graph=True, allow_unused=True, materialize_grads=True
-        )
+        found = torch.autograd.grad(self.value, chosen, u, retain_graph=True, allow_unused=True, materialize_grads=True)
         return _scatter(found, self.needed)
 
     def _sweep(self, output: Tensor, source: Tensor, vector: Tensor) -> Tensor:

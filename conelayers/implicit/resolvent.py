@@ -13,6 +13,7 @@ from conelayers.errors import InaccurateWarning
 from conelayers.implicit.neumann import NeumannGMRES
 from conelayers.implicit.products import Tape
 from conelayers.linalg.base import LinearSolver
+from conelayers.linalg.krylov import KrylovSolver
 from conelayers.linalg.operators import FunctionOperator
 
 __all__ = ["AdjointInfo", "solve_resolvent"]
@@ -91,11 +92,12 @@ class _Found(NamedTuple):
 
 
 def _solve_linear(solver, operator, rhs, initial) -> _Found:
-    # Warm start by the correction, which every linear solver can do.
-    reduced = rhs if initial is None else rhs - operator.matvec(initial)
-    solution, info = solver.solve(solver.init(operator), reduced)
-    residual = info.residual * torch.linalg.vector_norm(reduced, dim=-1)
-    return _Found(solution if initial is None else initial + solution, residual, info.iterations)
+    state = solver.init(operator)
+    if isinstance(solver, KrylovSolver | NeumannGMRES):
+        solution, info = solver.solve(state, rhs, initial)
+    else:  # a direct method has no use for a first guess
+        solution, info = solver.solve(state, rhs)
+    return _Found(solution, info.residual * torch.linalg.vector_norm(rhs, dim=-1), info.iterations)
 
 
 def _iterate(solver, product, rhs, initial) -> _Found:

@@ -69,7 +69,7 @@ class NewtonKrylov(FixedPointSolver):
         return z, _Memory(point.residual, fz)
 
     def evaluate(self, f: Map, memory: _Memory, z: Tensor) -> Tensor:
-        """f at the accepted point, from the line search."""
+        """F at the accepted point, from the line search."""
         assert memory.fz is not None
         return memory.fz
 

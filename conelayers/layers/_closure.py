@@ -77,7 +77,11 @@ def _identical(value: Tensor, original: Tensor) -> bool:
     wrapped = torch._C._functorch.is_functorch_wrapped_tensor  # pyright: ignore
     if wrapped(value) or wrapped(original):
         return False
-    return value.data_ptr() == original.data_ptr() and value.shape == original.shape and value.stride() == original.stride()
+    return (
+        value.data_ptr() == original.data_ptr()
+        and value.shape == original.shape
+        and value.stride() == original.stride()
+    )
 
 
 class _Discovery(TorchFunctionMode):

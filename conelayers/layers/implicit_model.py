@@ -180,13 +180,13 @@ class ImplicitModel(nn.Module):
         return cls.from_matrices(A, B, C, D, **options)
 
     def forward(self, u: Tensor, *, return_info: bool = False) -> Tensor | tuple[Tensor, object]:
-        """y for inputs of shape (batch, p); with `return_info` also the state's `FixedPointResult`."""
+        """Y for inputs of shape (batch, p); with `return_info` also the state's `FixedPointResult`."""
         x, info = self.state(u, return_info=True)
         y = F.linear(x, self.C) + F.linear(u, self.D)
         return (y, info) if return_info else y
 
     def state(self, u: Tensor, *, return_info: bool = False):
-        """x for inputs of shape (batch, p), shape (batch, n)."""
+        """X for inputs of shape (batch, p), shape (batch, n)."""
         drive = F.linear(u, self.B)
         return fixed_point(
             lambda x, b, A: self.activation(F.linear(x, A) + b),
@@ -281,9 +281,7 @@ class ImplicitModel(nn.Module):
         inner = [other.D @ y[0], other.C + other.D @ y[1]]
         direct = other.D @ y[2]
         direct = direct + torch.eye(direct.shape[0], dtype=direct.dtype, device=direct.device)
-        A = _blocks(
-            [[self.A + self.B @ inner[0], self.B @ inner[1]], [other.B @ y[0], other.A + other.B @ y[1]]]
-        )
+        A = _blocks([[self.A + self.B @ inner[0], self.B @ inner[1]], [other.B @ y[0], other.A + other.B @ y[1]]])
         return self._like(A, _blocks([[self.B @ direct], [other.B @ y[2]]]), _blocks([y[:2]]), y[2])
 
     def _like(self, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> ImplicitModel:

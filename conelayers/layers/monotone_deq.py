@@ -51,7 +51,7 @@ class _MonotoneModule(nn.Module):
         """The equilibrium for the input `x`, and with `return_info` the solve's result."""
         return self._solve(self.inject(x), z0, self.solver, return_info)
 
-    def tune_step(self, x: Any, steps: int = 20, candidates: Sequence[float] | None = None) -> float:
+    def tune_step(self, x: Any, steps: int = 40, candidates: Sequence[float] | None = None) -> float:
         """Search the solver's step length alpha on a batch of inputs and keep the best; for `PeacemanRachford` and
         `ForwardBackward`.
 
@@ -69,7 +69,9 @@ class _MonotoneModule(nn.Module):
     def _solve(self, injection: Any, z0: Any, solver: FixedPointSolver, return_info: bool) -> Any:
         splitting, weights = self.splitting()
         if z0 is None:
-            z0 = [torch.zeros_like(v) for v in injection] if isinstance(injection, list) else torch.zeros_like(injection)
+            z0 = (
+                [torch.zeros_like(v) for v in injection] if isinstance(injection, list) else torch.zeros_like(injection)
+            )
         return fixed_point(
             splitting, z0, injection, *weights,
             solver=solver, adjoint=self.adjoint, return_info=return_info, batch_dims=1,
@@ -112,7 +114,9 @@ class MonotoneDEQ(_MonotoneModule):
         super().__init__()
         self._setup(m, solver, adjoint)
         if activation is not torch.relu and isinstance(solver, PeacemanRachford | ForwardBackward):
-            raise InvalidArgument("splitting solvers need relu, whose prox does not depend on the step; use Anderson().")
+            raise InvalidArgument(
+                "splitting solvers need relu, whose prox does not depend on the step; use Anderson()."
+            )
         self.activation = activation
         self.A = nn.Parameter(torch.randn(features, features) / (2 * math.sqrt(features)))
         self.B = nn.Parameter(torch.randn(features, features) / (2 * math.sqrt(features)))
@@ -255,7 +259,9 @@ class MonotoneMultiTierDEQ(_MonotoneModule):
         self._setup(m, solver, adjoint)
         factor = 2 ** (len(channels) - 1)
         if len(channels) < 2 or size[0] % factor or size[1] % factor:
-            raise InvalidArgument(f"two or more tiers and a size divisible by {factor} are needed, got {channels}, {size}.")
+            raise InvalidArgument(
+                f"two or more tiers and a size divisible by {factor} are needed, got {channels}, {size}."
+            )
         self.sizes = [(size[0] >> i, size[1] >> i) for i in range(len(channels))]
         for s in self.sizes:
             _check_kernel(kernel, s)
@@ -273,9 +279,7 @@ class MonotoneMultiTierDEQ(_MonotoneModule):
     def inject(self, x: Tensor) -> list[Tensor]:
         """The input enters the first tier; the others have biases."""
         first = self.input(x)
-        rest = [
-            b.expand(len(x), c, *s) for b, c, s in zip(self.bias, self.channels[1:], self.sizes[1:], strict=True)
-        ]
+        rest = [b.expand(len(x), c, *s) for b, c, s in zip(self.bias, self.channels[1:], self.sizes[1:], strict=True)]
         return [first, *rest]
 
     def splitting(self) -> tuple[MonotoneSplitting, tuple[Any, ...]]:

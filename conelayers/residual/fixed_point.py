@@ -106,7 +106,9 @@ def regular_over_box(W: Tensor, limit: int = 14) -> bool:
     """
     n = W.shape[-1]
     if n > limit:
-        raise InvalidArgument(f"W has {n} rows; 2^n determinants are practical up to {limit}. Use certify_activation().")
+        raise InvalidArgument(
+            f"W has {n} rows; 2^n determinants are practical up to {limit}. Use certify_activation()."
+        )
     codes = torch.arange(2**n, device=W.device)
     vertices = (codes[:, None] >> torch.arange(n, device=W.device)) & 1
     eye = torch.eye(n, dtype=W.dtype, device=W.device)
