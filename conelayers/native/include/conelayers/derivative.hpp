@@ -45,11 +45,11 @@ CL_HD inline Real derivative_solve(const DerivativeView& view, const DerivativeW
         for (int k = 0; k < size; ++k) w.trial[k] = w.solution[k] + w.direct[k];
         jacobian_residual(view, w, w.rhs, w.trial, w.trial_residual);
         const auto gained = accept_trial(view, w, norm);
-        floor = Real(2e-15) * (start + solution_norm(view, w, w.solution));
+        floor = Real(1e-14) * (start + solution_norm(view, w, w.solution));
         if (!any_lane(mask_and(gained, norm > floor))) break;
     }
     for (int cycle = 0; cycle < 3; ++cycle) {
-        if (!any_lane(norm > max(Real(1e-10) * start, Real(2.0) * floor))) break;
+        if (!any_lane(norm > max(Real(1e-10) * start, floor))) break;
         krylov_correction(view, w);
         jacobian_residual(view, w, w.rhs, w.trial, w.trial_residual);
         if (!any_lane(accept_trial(view, w, norm))) break;

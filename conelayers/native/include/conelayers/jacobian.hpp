@@ -3,7 +3,7 @@
 // With y = Pi_{K*}(v), s = y - v and D in the Clarke Jacobian of Pi_{K*} at v, the conditions P x + q + A' y = 0,
 // A x + y - v = b have the Jacobian J = [[P, A' D], [A, D - I]] in (x, v). Forward, reverse and second derivatives all solve
 // J (dx, dv) = (r1, r2). In (dx, w = D dv) this is the symmetric system [[P, A'], [A, -W]] with W = D^-1 - I. Its
-// regularised form, W's eigenvalues cut at `kCeiling` and `kShift` added to the diagonal blocks, is quasidefinite,
+// regularised form, W's eigenvalues cut at `kCeiling` and a shift added to the diagonal blocks, is quasidefinite,
 // so LDL' exists; it is the preconditioner of an iterative refinement on the exact J:
 //   K (dx, w) = (r1, r2),   dv = A dx + w - r2.
 // A singular but consistent J (a variable that nothing determines) comes out right: refinement leaves its null space alone.
@@ -17,7 +17,10 @@
 namespace conelayers {
 inline namespace CONELAYERS_ARCH {
 
-constexpr double kShift = 1e-8;
+// Added to P and to W after equilibration. A small row shift costs digits where rows are eliminated first: what is below
+// 1e-16 / kRowShift in P is lost, so that the product of the two should stay above 1e-16 with room.
+constexpr double kColumnShift = 1e-8;
+constexpr double kRowShift = 1e-7;
 constexpr double kCeiling = 1e8;
 constexpr int kKrylov = 12;  // directions of the fallback, see krylov.hpp
 
@@ -96,7 +99,7 @@ CL_HD inline void equilibrate(const DerivativeView& view, const DerivativeWork<R
 // The blocks of -W - shift into the factor; `active` on the way.
 template <class Real>
 CL_HD inline void assemble_weights(const DerivativeView& view, const DerivativeWork<Real>& w) {
-    const Real ceiling = Real(kCeiling), shift = Real(kShift);
+    const Real ceiling = Real(kCeiling), shift = Real(kRowShift);
     for (int b = 0; b < view.cone.blocks; ++b) {
         const ProjectionBlock& block = view.cone.block[b];
         const long long* position = view.w_position + block.weight;
@@ -129,7 +132,7 @@ CL_HD inline void assemble(const DerivativeView& view, const DerivativeWork<Real
     assemble_weights(view, w);
     for (int j = 0; j < view.n; ++j) {
         const Real scale = w.column[j];
-        w.factor[view.x_diagonal[j]] = Real(kShift);
+        w.factor[view.x_diagonal[j]] = Real(kColumnShift);
         for (int k = view.p_start[j]; k < view.p_start[j + 1]; ++k) {
             Real& entry = w.factor[view.p_position[k]];
             entry = entry + w.p[k] * scale * w.column[view.p_row[k]];
@@ -153,7 +156,7 @@ CL_HD inline void derivative_scale(const DerivativeView& view, const DerivativeW
 template <class Real>
 CL_HD inline void derivative_factor(const DerivativeView& view, const DerivativeWork<Real>& w) {
     derivative_detail::assemble(view, w);
-    ldlt_factor<Real>(view.ldlt, w.factor, w.inverse, w.ldlt, view.signs, PivotRule{1e-13, kShift});
+    ldlt_factor<Real>(view.ldlt, w.factor, w.inverse, w.ldlt, view.signs, PivotRule{1e-13, kColumnShift});
 }
 
 // out = rhs - J z. rhs, z, out: n + m entries; image: m entries of scratch, D z on return.

@@ -46,7 +46,7 @@ CL_HD inline Real polynomial(const double* c, Real x) {
 // 2^k for an integer k in [-1022, 1023] held as (k + round_to_integer).
 template <class Real>
 CL_HD inline Real power_of_two(Real biased) {
-    return from_bits(biased, (to_bits(biased) + 1023) << 52);
+    return from_bits(biased, ((to_bits(biased) + 1023) & 0x7ff) << 52);
 }
 
 // e^x.
@@ -90,7 +90,7 @@ CL_HD inline Real log(Real x) {
     const Real scaled = select(tiny, x * Real(0x1p54), select(ordinary, x, Real(1.0)));
     // x = 2^k m with m in [sqrt(1/2), sqrt(2)): subtract the bits of sqrt(1/2), read the exponent, put it back.
     const auto offset = to_bits(scaled) - to_bits(Real(0x1.6a09e667f3bcdp-1));
-    const auto exponent = (offset >> 52) << 52;
+    const auto exponent = offset & -(1LL << 52);
     const Real m = from_bits(scaled, to_bits(scaled) - exponent);
     // The exponent as a double: non-negative integers are the low bits of 2^52 + integer.
     const auto raised = (offset >> 52) + 2048;
