@@ -1,7 +1,7 @@
 """The benchmark problems: one function per family, returning a problem, its parameters, its variable and a sampler.
 
-Bounds are stacked into one inequality (`hstack([-x, x - u]) <= 0`) because Moreau 0.4.1 with CVXPY 1.9.3 drops `x >= 0` and
-separate bounds; the stacked form is right with every package, so all are measured on the same problem.
+Bounds are stacked into one inequality (`hstack([-x, x - u]) <= 0`) because Moreau 0.4.1 with CVXPY 1.9.3 drops `x >=
+0` and separate bounds; the stacked form is right with every package, so all are measured on the same problem.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Family:
 
 
 def dense_qp(n: int) -> Family:
-    """Least squares in n variables with n dense inequalities; everything but the right-hand side's scale is a parameter."""
+    """Least squares in n variables with n dense inequalities; all data are parameters."""
     x = cp.Variable(n)
     F, g = cp.Parameter((n, n)), cp.Parameter(n)
     G, h = cp.Parameter((n, n)), cp.Parameter(n)

@@ -1,8 +1,8 @@
 """Layers against their peers: forward and backward time, residuals and gradient errors, all measured in the same run.
 
-Peers: cvxpylayers with diffcp (each derivative mode; Clarabel inside, SCS at 1e-9 for semidefinite problems, where diffcp's
-gradients with Clarabel are wrong) and cvxpylayers with Moreau (left out of semidefinite problems). Every contestant solves
-the same parameters; rounds alternate between contestants and medians are reported.
+Peers: cvxpylayers with diffcp (each derivative mode; Clarabel inside, SCS at 1e-9 for semidefinite problems, where
+diffcp's gradients with Clarabel are wrong) and cvxpylayers with Moreau (left out of semidefinite problems). Every
+contestant solves the same parameters; rounds alternate between contestants and medians are reported.
 
 Run: python benchmarks/layers.py [--families qp50 mpc] [--batch 128] [--rounds 5] [--figure FILE] [--json FILE]
 Needs: pip install ".[benchmarks]"
@@ -57,9 +57,11 @@ def diffcp(mode: str) -> Callable[[Family], Call]:
     def build(family: Family) -> Call:
         from cvxpylayers.torch import CvxpyLayer as Peer
 
-        method = {"solve_method": "SCS", "eps": 1e-9, "max_iters": 100_000} if family.semidefinite else {
-            "solve_method": "Clarabel"
-        }
+        method = (
+            {"solve_method": "SCS", "eps": 1e-9, "max_iters": 100_000}
+            if family.semidefinite
+            else {"solve_method": "Clarabel"}
+        )
         return Peer(family.problem, family.parameters, family.variables, solver_args={**method, "mode": mode})
 
     return build
@@ -97,7 +99,7 @@ def one_round(contestant: Contestant, call: Call, arrays, weights, rounds_kept: 
 
 
 def reference_slopes(family: Family, arrays, weights, directions, step=1e-6):
-    """Solutions, and slopes of the loss per item along directions: central differences of polished solutions at 1e-12."""
+    """Solutions, and slopes of the loss per item along directions: central differences of polished solutions."""
     layer = CvxpyLayer(
         family.problem, family.parameters, family.variables, solver=Clarabel(tol=1e-12), on_failure="nan"
     )
@@ -123,7 +125,10 @@ def accuracy(contestant: Contestant, call: Call, family: Family, arrays, weights
     gradients = torch.autograd.grad((x * weights).sum(), leaves)
     predicted = torch.stack(
         [
-            sum((g * torch.tensor(d)).flatten(1).sum(1) if g.dim() > 1 else g * torch.tensor(d) for g, d in zip(gradients, direction))
+            sum(
+                (g * torch.tensor(d)).flatten(1).sum(1) if g.dim() > 1 else g * torch.tensor(d)
+                for g, d in zip(gradients, direction)
+            )
             for direction in directions
         ]
     )
@@ -233,7 +238,9 @@ def main() -> None:
     if options.figure:
         draw(results, options.batch, options.figure)
     if options.json:
-        options.json.write_text(json.dumps({"versions": versions(), "batch": options.batch, "results": results}, indent=1))
+        options.json.write_text(
+            json.dumps({"versions": versions(), "batch": options.batch, "results": results}, indent=1)
+        )
 
 
 if __name__ == "__main__":

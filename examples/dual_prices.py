@@ -1,8 +1,8 @@
 """A layer's dual prices: calibrate the costs of power plants from the prices of a market.
 
-A market clears by minimising the plants' quadratic costs a_i g_i + b_i g_i^2 / 2 subject to total generation = demand and
-0 <= g <= capacity. The price is the dual variable of the balance. Prices for many demands are public, cost curves are not: gradient
-descent through the dual variable finds costs that reproduce the prices.
+A market clears by minimising the plants' quadratic costs a_i g_i + b_i g_i^2 / 2 subject to total generation =
+demand and 0 <= g <= capacity. The price is the dual variable of the balance. Prices for many demands are public,
+cost curves are not: gradient descent through the dual variable finds costs that reproduce the prices.
 
 Run: python examples/dual_prices.py [--steps 200] [--figure FILE]
 """

@@ -1,7 +1,7 @@
 """Learning a constraint: find out what limits somebody's decisions by watching them.
 
-An agent wants x near its wish c but obeys G x <= 1 with two rows nobody told us. From pairs (c, x) the layer's G is learned by gradient
-descent on the distance between predicted and observed decisions.
+An agent wants x near its wish c but obeys G x <= 1 with two rows nobody told us. From pairs (c, x) the layer's G is
+learned by gradient descent on the distance between predicted and observed decisions.
 
 Run: python examples/learning_a_constraint.py [--steps 150] [--figure FILE]
 """

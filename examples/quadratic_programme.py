@@ -1,8 +1,8 @@
 """A quadratic programme as a layer: learn how strongly to smooth each part of a signal.
 
-Total variation denoising  minimise 1/2||x - y||^2 + sum_i w_i |x_{i+1} - x_i|  with one weight per edge. The signals are
-piecewise constant and may jump only at every tenth sample, which the layer does not know. Training on noisy and clean pairs
-finds small weights where jumps happen and large ones elsewhere.
+Total variation denoising  minimise 1/2||x - y||^2 + sum_i w_i |x_{i+1} - x_i|  with one weight per edge. The signals
+are piecewise constant and may jump only at every tenth sample, which the layer does not know. Training on noisy and
+clean pairs finds small weights where jumps happen and large ones elsewhere.
 
 Run: python examples/quadratic_programme.py [--steps 60] [--figure FILE]
 """
@@ -60,7 +60,9 @@ def main() -> dict[str, float]:
     with torch.no_grad():
         (learned,) = layer(test_noisy, log_weights.exp())
         # The best single weight, by a grid: what can be had without learning one weight per edge.
-        grid = [layer(test_noisy, torch.full((LENGTH - 1,), w, dtype=torch.float64))[0] for w in (0.3, 0.6, 1.0, 1.5, 2.5)]
+        grid = [
+            layer(test_noisy, torch.full((LENGTH - 1,), w, dtype=torch.float64))[0] for w in (0.3, 0.6, 1.0, 1.5, 2.5)
+        ]
     error = float(((learned - test_clean) ** 2).mean())
     best_single = min(float(((x - test_clean) ** 2).mean()) for x in grid)
     print(f"test error with learned weights: {error:.4f}, with the best single weight: {best_single:.4f}")

@@ -32,7 +32,7 @@ def assignment_layer(size: int = 10, eps: float = 1.0) -> CvxpyLayer:
 
 
 def tables(images: torch.Tensor, labels: torch.Tensor, count: int, generator: torch.Generator):
-    """Random tables: `count` sets of ten images, one per digit, shuffled; images (count, 10, 64), labels (count, 10)."""
+    """`count` sets of ten images, one per digit, shuffled: images (count, 10, 64), labels (count, 10)."""
     members = [torch.nonzero(labels == digit)[:, 0] for digit in range(10)]
     picks = torch.stack([m[torch.randint(len(m), (count,), generator=generator)] for m in members], dim=1)
     order = torch.argsort(torch.rand(count, 10, generator=generator), dim=1)

@@ -1,8 +1,8 @@
 """A second-order cone programme as a layer: find the demands that explain where a warehouse was built.
 
 A warehouse at x minimises sum_i w_i ||x - a_i||, the demand-weighted sum of distances to the customers. Positions were
-observed for many sets of customers, the demand weights of the customer types were not. Gradient descent through the layer
-recovers them (up to scale).
+observed for many sets of customers, the demand weights of the customer types were not. Gradient descent through the
+layer recovers them (up to scale).
 
 Run: python examples/second_order_cone.py [--steps 80] [--figure FILE]
 """
@@ -57,7 +57,9 @@ def main() -> dict[str, float]:
         errors.append(float((weights.detach() - truth).abs().max()))
         progress.set_postfix(error=f"{errors[-1]:.4f}")
     recovered = torch.softmax(logits, 0).detach()
-    print(f"largest error of a demand weight: {float((recovered - truth).abs().max()):.4f}, at the start {errors[0]:.4f}")
+    print(
+        f"largest error of a demand weight: {float((recovered - truth).abs().max()):.4f}, at the start {errors[0]:.4f}"
+    )
 
     options.figure.parent.mkdir(parents=True, exist_ok=True)
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")

@@ -1,8 +1,9 @@
 """A semidefinite programme as a layer: correlation matrices from few patients.
 
-Correlations of the ten features of scikit-learn's diabetes data, estimated from twelve patients, are noisy and rank-deficient.
-The layer projects onto correlation matrices with smallest eigenvalue 0.05, in a norm with one weight per pair of features, after
-shrinking the entries; weights and shrinkage are trained so that the result comes close to the correlations of other patients.
+Correlations of the ten features of scikit-learn's diabetes data, estimated from twelve patients, are noisy and
+rank-deficient. The layer projects onto correlation matrices with smallest eigenvalue 0.05, in a norm with one weight
+per pair of features, after shrinking the entries; weights and shrinkage are trained so that the result comes close
+to the correlations of other patients.
 
 Run: python examples/semidefinite.py [--steps 40] [--figure FILE]
 """
@@ -90,7 +91,9 @@ def main() -> dict[str, float]:
     figure, axes = plt.subplots(1, 4, figsize=(13, 3.2), layout="constrained")
     axes[0].plot(errors)
     axes[0].set(xlabel="step", ylabel="mean squared error", title="Training")
-    for axis, matrix, title in zip(axes[1:], (test[0], learned[0], test_goal), ("12 patients", "layer", "all held out"), strict=True):
+    for axis, matrix, title in zip(
+        axes[1:], (test[0], learned[0], test_goal), ("12 patients", "layer", "all held out"), strict=True
+    ):
         picture = axis.imshow(np.asarray(matrix), vmin=-1, vmax=1, cmap="RdBu")
         axis.set(title=title)
     figure.colorbar(picture, ax=axes[-1])

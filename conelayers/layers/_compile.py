@@ -17,8 +17,8 @@ Result = TypeVar("Result")
 def outside_graphs(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
     """Decorator: inside a compiled network, run the function eagerly.
 
-    `torch.compiler.disable` as a decorator would import the compiler, which takes seconds, at import time of this package;
-    here it is asked for only while something is being compiled.
+    `torch.compiler.disable` as a decorator would import the compiler, which takes seconds, at import time of this
+    package; here it is asked for only while something is being compiled.
     """
 
     @functools.wraps(function)

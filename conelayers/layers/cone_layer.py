@@ -114,9 +114,7 @@ class ConeLayer(nn.Module):
         """
         dtype = q.dtype
         program = ConeProgram(self.structure, *(value.to(torch.float64) for value in (P, q, A, b)))
-        conditions = ConicConditions(
-            self.structure, self.backend, self.derivative, self.on_failure, warm_start
-        )
+        conditions = ConicConditions(self.structure, self.backend, self.derivative, self.on_failure, warm_start)
         solution = differentiable_solve(conditions, program)
         return solution.map(lambda value: value.to(dtype) if value.dtype == torch.float64 else value)
 

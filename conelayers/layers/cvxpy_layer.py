@@ -31,10 +31,10 @@ SolutionHook = Callable[[ConeProgram, ConeSolution], None]
 class CvxpyLayer(nn.Module):
     """A parametrised CVXPY problem whose solution is a differentiable function of its parameters.
 
-    The problem is mapped once to the cone programme  minimise 1/2 x'Px + q'x  subject to  Ax + s = b, s in K,  with data
-    that are affine in the parameters. Each call solves a batch of them and differentiates the solutions by the implicit
-    function theorem, with elements of the Clarke Jacobians of the cone projections (Bolte, Le, Pauwels & Silveti-Falls
-    2021, arXiv 2106.04350).
+    The problem is mapped once to the cone programme  minimise 1/2 x'Px + q'x  subject to  Ax + s = b, s in K,  with
+    data that are affine in the parameters. Each call solves a batch of them and differentiates the solutions by the
+    implicit function theorem, with elements of the Clarke Jacobians of the cone projections (Bolte, Le, Pauwels &
+    Silveti-Falls 2021, arXiv 2106.04350).
 
     Example:
         >>> import cvxpy as cp, torch
@@ -51,15 +51,16 @@ class CvxpyLayer(nn.Module):
         parameters: All parameters of the problem, in the order of the tensors of a call.
         variables: What a call returns: variables of the problem and dual variables of its constraints
             (`constraint.dual_variables[0]`).
-        solver: A backend's name as CVXPY spells it ("CLARABEL", "SCS", "DIFFCP"), a backend instance, or None to choose.
-        gp: The problem is a geometric programme.
+        solver: A backend's name as CVXPY spells it ("CLARABEL", "SCS", "DIFFCP"), a backend instance, or None to
+        choose. gp: The problem is a geometric programme.
         verbose: Print the solver's output.
         canon_backend: CVXPY's canonicalization backend ("CPP", "SCIPY", ...), or None for CVXPY's choice.
         solver_args: Options for every call, see `forward`.
         derivative: How solutions are differentiated: `Exact()`, `Smoothed(mu)` or `LeastSquares()`.
         on_failure: "raise" an error that names the items without a solution, or "nan": return NaN for these items,
             correct values for the others, and no gradient from the failed ones.
-        regularity: Whether to check at every call that derivatives can be trusted: "ignore", "warn" with the constraints
+        regularity: Whether to check at every call that derivatives can be trusted: "ignore", "warn" with the
+        constraints
             and variables at fault, or "raise" where that is certain (and warn where it is not).
 
     Raises:
@@ -87,9 +88,7 @@ class CvxpyLayer(nn.Module):
         if regularity not in ("ignore", "warn", "raise"):
             raise InvalidArgument(f"regularity must be 'ignore', 'warn' or 'raise', got {regularity!r}.")
         if derivative is not None and not isinstance(derivative, Derivative):
-            raise InvalidArgument(
-                f"derivative must be a value such as Exact() or Smoothed(mu), got {derivative!r}."
-            )
+            raise InvalidArgument(f"derivative must be a value such as Exact() or Smoothed(mu), got {derivative!r}.")
         self.program = ParametricProgram.from_problem(
             problem, parameters, variables, gp=gp, canon_backend=canon_backend, verbose=verbose
         )
@@ -114,7 +113,8 @@ class CvxpyLayer(nn.Module):
             *params: One tensor per parameter, with the parameter's shape, or with batch axes before it: a parameter has
                 no batch axes or all of them, of the common size or 1. Symmetric parameters take any square matrix X,
                 used as (X + X')/2.
-            solver_args: Options for this call by the names of the backend, CVXPY, diffcp or Moreau: eps, tol, max_iters,
+            solver_args: Options for this call by the names of the backend, CVXPY, diffcp or Moreau: eps, tol,
+            max_iters,
                 n_jobs_forward, solve_method, verbose. Those without a meaning here are ignored with one warning.
             warm_start: A previous solution to start from; True starts from this layer's own previous one, of which it
                 then keeps a detached copy.

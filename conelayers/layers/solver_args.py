@@ -48,6 +48,10 @@ def configure(backend: Backend, solver_args: Mapping[str, Any]) -> Backend:
     method = options.pop("solve_method", None)
     if method is not None:
         backend = get_backend(method)
+    if not dataclasses.is_dataclass(backend):
+        for name in options:
+            _report_ignored(name, backend)
+        return backend
     fields = {field.name for field in dataclasses.fields(backend)}
     settings: dict[str, Any] = {}
     for name, value in options.items():
@@ -73,7 +77,7 @@ def _report_ignored(name: str, backend: Backend) -> None:
     if name not in _reported:
         _reported.add(name)
         warnings.warn(
-            f"solver_args[{name!r}] has no effect with the {backend.name} backend and is ignored.",
+            f"solver_args[{name!r}] has no effect with the {getattr(backend, 'name', type(backend).__name__)} backend and is ignored.",
             ArgumentIgnoredWarning,
             stacklevel=4,
         )

@@ -7,8 +7,8 @@ from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sp
-from conelayers.cones import ProductCone
 
+from conelayers.cones import ProductCone
 from conelayers.errors import InvalidArgument
 
 __all__ = ["ConeStructure"]
@@ -56,7 +56,7 @@ class ConeStructure:
         """The structure of given scipy matrices (any format; P symmetric, or its upper triangle, or None)."""
         A_csc = sp.csc_array(A)
         A_csc.sort_indices()
-        m, n = A_csc.shape
+        m, n = (int(size) for size in A.shape)
         P_csc = sp.csc_array((n, n)) if P is None else sp.csc_array(sp.triu(P, format="csc"))
         P_csc.sort_indices()
         return cls(n, m, _int64(P_csc.indptr), _int64(P_csc.indices), _int64(A_csc.indptr), _int64(A_csc.indices), cone)

@@ -10,7 +10,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-from conelayers.residual.solve import Backend, solve_and_polish
 from torch import Tensor
 
 from conelayers.errors import InaccurateWarning, SolveError
@@ -21,6 +20,7 @@ from conelayers.residual.compiled import compiled_differentiator
 from conelayers.residual.fused import FusedAdjoint
 from conelayers.residual.linearized import LinearizedConditions, solve_adjoint
 from conelayers.residual.proximal import proximal_pullback
+from conelayers.residual.solve import Backend, solve_and_polish
 
 __all__ = ["ConicConditions", "OnFailure", "differentiable_solve"]
 
@@ -134,9 +134,14 @@ def adjoint_gradients(
     Args:
         structure: Patterns and cone.
         mode: How the adjoint system is solved.
-        P, A: Values of the matrices.
-        x, y, s: The solution.
-        gx, gy, gs: Its cotangents.
+        P: Values of P.
+        A: Values of A.
+        x: Primal solution.
+        y: Dual solution.
+        s: Slacks.
+        gx: Cotangent of x.
+        gy: Cotangent of y.
+        gs: Cotangent of s.
         active: 1 or 0 per item: whether it has a solution.
         matrices: Whether the gradients of P and of A are wanted; zeros of one entry stand for what is not.
     """

@@ -1,8 +1,8 @@
 """The whole reverse mode of a cone programme in one compiled pass.
 
-The outputs are those of `conelayers.residual.conic.adjoint_gradients`, which states the formulas in differentiable torch
-code; here the same numbers come from one kernel that factors, solves and reads the gradients off the patterns. Derivatives
-of this pass (second derivatives of the layer) go through the torch statement.
+The outputs are those of `conelayers.residual.conic.adjoint_gradients`, which states the formulas in differentiable
+torch code; here the same numbers come from one kernel that factors, solves and reads the gradients off the patterns.
+Derivatives of this pass (second derivatives of the layer) go through the torch statement.
 """
 
 from __future__ import annotations
@@ -44,9 +44,7 @@ class FusedAdjoint(Equation):
         """One kernel for the batch; several cotangents of one solution share a factorization in the stated form."""
         *vectors, active = inputs
         fixed, cotangents = vectors[:5], vectors[5:]
-        folding = Folding.of(
-            [*(value.shape[:-1] for value in fixed), active.shape], [g.shape[:-1] for g in cotangents]
-        )
+        folding = Folding.of([*(value.shape[:-1] for value in fixed), active.shape], [g.shape[:-1] for g in cotangents])
         if torch.Size(folding.full[i] for i in folding.shared).numel() > 1:
             return self.stated(*inputs)
         P, A = (rows(folding.fold_fixed(value)) for value in fixed[:2])
@@ -57,8 +55,7 @@ class FusedAdjoint(Equation):
         found = kernels.pullback(P, A, x, y, s, gx, gy, gs, threads=thread_count())
         keep = folding.fold_fixed(active[..., None], always_batched=True).bool()
         return tuple(
-            folding.unfold(_masked(torch.from_numpy(found[name]), keep)[:, None])
-            for name in ("dP", "dq", "dA", "db")
+            folding.unfold(_masked(torch.from_numpy(found[name]), keep)[:, None]) for name in ("dP", "dq", "dA", "db")
         )
 
     def pullback(self, inputs, outputs, cotangents, needed) -> tuple[Tensor | None, ...]:

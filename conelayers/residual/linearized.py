@@ -16,15 +16,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from conelayers.cones import Free, Nonnegative, ProductCone, Zero
-from conelayers.residual.linearization import linearize
 from torch import Tensor
 
+from conelayers.cones import Free, Nonnegative, ProductCone, Zero
 from conelayers.errors import UnsupportedError
 from conelayers.implicit import Derivative, Equation, LeastSquares, implicit
 from conelayers.program import ConeStructure
 from conelayers.program.products import A_times, A_transpose_times, P_times, outer, symmetric_outer
 from conelayers.residual.folding import Folding
+from conelayers.residual.linearization import linearize
 
 __all__ = ["LinearizedConditions"]
 

@@ -22,12 +22,11 @@ class Backend(Protocol):
         ...
 
 
-def solve_and_polish(
-    program: ConeProgram, backend: Backend, warm_start: ConeSolution | None = None
-) -> ConeSolution:
+def solve_and_polish(program: ConeProgram, backend: Backend, warm_start: ConeSolution | None = None) -> ConeSolution:
     """Solve on the CPU and polish, without autograd.
 
     A backend at tolerance 1e-8 leaves errors up to 1e-4 in derivatives; one or two semismooth Newton steps remove them.
+
     Args:
         program: Any batch axes, any device.
         backend: What solves it.
@@ -88,7 +87,11 @@ def _flat_start(warm_start: ConeSolution | None, items: int) -> ConeSolution | N
 def _empty(program: ConeProgram) -> ConeSolution:
     """The solution of a batch without items."""
     batch, q = program.batch_shape, program.q
-    x, rows, numbers = q.new_zeros((*batch, q.shape[-1])), q.new_zeros((*batch, program.structure.m)), q.new_zeros(batch)
+    x, rows, numbers = (
+        q.new_zeros((*batch, q.shape[-1])),
+        q.new_zeros((*batch, program.structure.m)),
+        q.new_zeros(batch),
+    )
     codes = torch.zeros(batch, dtype=torch.int8, device=q.device)
     return ConeSolution(x, rows, rows.clone(), codes, codes.long(), numbers, numbers.clone(), numbers.clone())
 

@@ -79,7 +79,9 @@ def test_first_derivatives(family):
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.__name__)
 def test_second_derivatives(family):
     layer, params = prepared(family)
-    assert gradgradcheck(layer, params, check_fwd_over_rev=True, check_rev_over_rev=True, eps=1e-5, atol=1e-6, rtol=1e-5)
+    assert gradgradcheck(
+        layer, params, check_fwd_over_rev=True, check_rev_over_rev=True, eps=1e-5, atol=1e-6, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.__name__)

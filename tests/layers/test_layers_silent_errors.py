@@ -30,7 +30,7 @@ def test_an_old_cvxpy_is_refused(monkeypatch):
 
 
 def test_semidefinite_gradients():
-    """diffcp with Clarabel is wrong here. Closed form: projecting C = Q diag(w) Q' moves eigenvectors at (w_i+ - w_j+)/(w_i - w_j)."""
+    """diffcp with Clarabel is wrong here. Projecting Q diag(w) Q' has divided differences (w_i+ - w_j+)/(w_i - w_j)."""
     X, C = cp.Variable((3, 3), symmetric=True), cp.Parameter((3, 3), symmetric=True)
     layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(X - C)), [X >> 0]), [C], [X])
     torch.manual_seed(0)
