@@ -3,10 +3,11 @@
 At a fixed point z* the implicit function theorem reads dz = (I - J)^-1 (df/dtheta) dtheta with J = df/dz at z*, and in
 reverse mode the cotangent g of z* gives u = (I - J')^-1 g, then (df/dtheta)'u. Where f is not differentiable, J is the
 element of its Clarke Jacobian that autograd's formulas name (for relu: 0 at 0), and the result is an element of a
-conservative Jacobian wherever I - J is invertible for every element (Bolte, Le, Pauwels & Silveti-Falls 2021, Theorem 2).
+conservative Jacobian wherever I - J is invertible for every element (Bolte, Le, Pauwels & Silveti-Falls 2021,
+Theorem 2).
 
-Two equations state all of it. `FixedPointEquation` is the problem; `ResolventEquation` is its linearisation, an equation
-in its own right, so derivatives of every order are linear solves with I - J and its transpose.
+Two equations state all of it. `FixedPointEquation` is the problem; `ResolventEquation` is its linearisation, an
+equation in its own right, so derivatives of every order are linear solves with I - J and its transpose.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ class FixedPointEquation(Equation):
     """z = f(z, *theta).
 
     Inputs are (z0, *theta); z0, of shape (*batch, n), is only the start and has the derivative zero. Outputs are
-    (z, iterations, residual, status, trace), of shapes (*batch, n), (*batch,) thrice and (*batch, steps + 1). Parameters
-    have any shapes: f itself says how they meet the batch, and under `vmap` it is f that is mapped.
+    (z, iterations, residual, status, trace), of shapes (*batch, n), (*batch,) thrice and (*batch, steps + 1).
+    Parameters have any shapes: f itself says how they meet the batch, and under `vmap` it is f that is mapped.
 
     Args:
         f: The map, (z, *theta) -> tensor of the shape of z; items of the batch are independent.
@@ -148,7 +149,7 @@ class FixedPointLinearization:
         return implicit(equation, rhs, self.z, *self.theta)[0]
 
     def paired(self, rhs: Tensor, solver: IterativeSolver, derivative: Derivative) -> tuple[Equation, Tensor]:
-        """The equation of the pair (z, t) = (f(z), rhs + J(z) t), with parameters (rhs, *theta), and its start (z*, 0)."""
+        """The pair (z, t) = (f(z), rhs + J(z) t) as an equation, with parameters (rhs, *theta), and its start (z*, 0)."""
         n = self.z.shape[-1]
 
         def pair(w: Tensor, g: Tensor, *theta: Tensor) -> Tensor:
@@ -252,9 +253,9 @@ def _warn(result: Any) -> None:
     failed = result.status != 0
     if bool(failed.any()):
         warnings.warn(
-            f"{int(failed.sum())} of {failed.numel()} items did not reach a fixed point in {int(result.iterations.max())} "
-            f"steps (largest residual {float(result.residual.max()):.1e}); raise the solver's max_steps, loosen its atol "
-            "or rtol, or take another solver. return_info=True tells which items.",
+            f"{int(failed.sum())} of {failed.numel()} items did not reach a fixed point in "
+            f"{int(result.iterations.max())} steps (largest residual {float(result.residual.max()):.1e}); raise the "
+            "solver's max_steps, loosen its atol or rtol, or take another solver. return_info=True tells which items.",
             InaccurateWarning,
             stacklevel=2,
         )

@@ -18,9 +18,10 @@ __all__ = ["Neumann", "NeumannGMRES"]
 
 @dataclasses.dataclass(frozen=True)
 class Neumann(KrylovSolver):
-    """x <- x + (b - A x): for A = I - J the partial sums of sum_j J^j b, which converge if the spectral radius of J is below 1.
+    """x <- x + (b - A x): for A = I - J the partial sums of sum_j J^j b.
 
-    The adjoint counterpart of Picard iteration: one product per step, no memory beyond two vectors.
+    They converge if the spectral radius of J is below 1. The adjoint counterpart of Picard iteration: one product
+    per step, no memory beyond two vectors.
     """
 
     def run_pass(self, state: KrylovState, residual: Tensor, target: Tensor, limit: int) -> tuple[Tensor, Tensor]:
@@ -44,8 +45,8 @@ class Neumann(KrylovSolver):
 class NeumannGMRES(LinearSolver[LinearOperator]):
     """Neumann steps as long as they shrink every residual fast, then GMRES from where they stopped.
 
-    A Neumann step costs one product and no inner products to speak of: where J contracts fast nothing beats it, and where
-    it does not, little has been lost when GMRES takes over. No assumption on J is made.
+    A Neumann step costs one product and no inner products to speak of: where J contracts fast nothing beats it, and
+    where it does not, little has been lost when GMRES takes over. No assumption on J is made.
 
     Attributes:
         tolerance: Wanted ||b - A x|| / ||b||; None means 1e-10 in double and 1e-5 in single precision.

@@ -21,10 +21,10 @@ __all__ = ["Piggyback"]
 class Piggyback(Derivative):
     """Iterate (z, t) <- (f(z), r + J(z) t) from (z*, 0), with J(z)' in reverse mode.
 
-    Each step takes a Clarke element at the current iterate, so the limit is an element of the conservative Jacobian that
-    the nonsmooth iteration itself converges to (Bolte, Pauwels & Vaiter 2022, Automatic differentiation of nonsmooth
-    iterative algorithms), for contractions f; z is refined on the way. The pair is a fixed point like any other, so its
-    own derivatives are piggyback iterations again.
+    Each step takes a Clarke element at the current iterate, so the limit is an element of the conservative Jacobian
+    that the nonsmooth iteration itself converges to (Bolte, Pauwels & Vaiter 2022, Automatic differentiation of
+    nonsmooth iterative algorithms), for contractions f; z is refined on the way. The pair is a fixed point like any
+    other, so its own derivatives are piggyback iterations again.
 
     Attributes:
         atol: Absolute tolerance on one step of the pair, 2-norm per item.

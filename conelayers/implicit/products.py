@@ -30,7 +30,7 @@ def transforming() -> bool:
 def pullback(
     fun: Function, primals: Sequence[Tensor], cotangent: Tensor, needed: Sequence[bool] | None = None
 ) -> tuple[Tensor | None, ...]:
-    """Cotangents of the primals of `fun`, None where `needed` is false; differentiable where derivatives are recorded."""
+    """Cotangents of the primals of `fun`, None where `needed` is false; differentiable where somebody records."""
     needed = (True,) * len(primals) if needed is None else tuple(needed)
     if not any(needed):
         return (None,) * len(primals)

@@ -15,7 +15,8 @@ __all__ = ["Unrolled"]
 class Unrolled(Derivative):
     """Run exactly k damped Picard steps from z0 and let autograd record them.
 
-    The value is the last iterate and its derivative is exact for that iterate, also with respect to z0. Memory grows with
+    The value is the last iterate and its derivative is exact for that iterate, also with respect to z0. Memory
+    grows with
     k: this is the reference the other modes are compared with, not one to train with.
 
     Attributes:

@@ -33,10 +33,10 @@ class Anderson(FixedPointSolver):
 
         z + beta g - (dZ + beta dG) gamma,     gamma = argmin ||g - dG gamma||^2,
 
-    (Walker & Ni 2011). The least-squares problem is solved through its Gram matrix, of which each step computes one row;
-    the differences are stored at unit length, so that the small ridge is relative to the residuals however small they are.
-    For linear f it is GMRES in disguise: cells that need hundreds of Picard steps need tens of these. An item whose
-    residual exceeds `restart` times its best so far forgets its history and takes a plain step.
+    (Walker & Ni 2011). The least-squares problem is solved through its Gram matrix, of which each step computes one
+    row; the differences are stored at unit length, so that the small ridge is relative to the residuals however
+    small they are. For linear f it is GMRES in disguise: cells that need hundreds of Picard steps need tens of
+    these. An item whose residual exceeds `restart` times its best so far forgets its history and takes a plain step.
 
     Attributes:
         memory: Number m of differences kept.

@@ -1,10 +1,10 @@
 """The loop all fixed-point iterations share: per-item convergence, freezing, trace, status.
 
-A solver is a frozen dataclass of settings that knows one thing: how to propose the next iterate from the history it keeps
-(`init`, `propose`). Everything else happens once, here: the residual r = ||f(z) - z|| of every batch item is measured on
-every iterate, items that meet ``r <= atol + rtol ||f(z)||`` are frozen while the others go on, non-finite items are stopped
-at their best iterate, and the device is asked for one flag every `check_every` steps (on the CPU, where asking is free,
-every step).
+A solver is a frozen dataclass of settings that knows one thing: how to propose the next iterate from the history it
+keeps (`init`, `propose`). Everything else happens once, here: the residual r = ||f(z) - z|| of every batch item is
+measured on every iterate, items that meet ``r <= atol + rtol ||f(z)||`` are frozen while the others go on,
+non-finite items are stopped at their best iterate, and the device is asked for one flag every `check_every` steps
+(on the CPU, where asking is free, every step).
 """
 
 import abc

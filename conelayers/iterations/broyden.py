@@ -30,8 +30,8 @@ class Broyden(FixedPointSolver):
 
         H <- H + (s - H y) (s'H) / (s'H y),
 
-    left out for an item whose denominator vanishes. When the memory is full all items start afresh from the identity; an
-    item whose residual exceeds `restart` times its best does so alone.
+    left out for an item whose denominator vanishes. When the memory is full all items start afresh from the
+    identity; an item whose residual exceeds `restart` times its best does so alone.
 
     Attributes:
         memory: Number of rank-one terms kept.

@@ -25,9 +25,10 @@ class _Memory:
 class NewtonKrylov(FixedPointSolver):
     """z <- z + s d with (I - J) d = f(z) - z solved by GMRES to a forcing tolerance, and s by halving, item by item.
 
-    J is what autograd's formulas give, an element of the Clarke Jacobian where f is not differentiable: then this is the
-    semismooth Newton method (Qi & Sun 1993). The forcing tolerance is that of Eisenstat & Walker (1996, choice 2), so
-    convergence is superlinear without solving early systems exactly. f is recorded once per step, whatever GMRES needs.
+    J is what autograd's formulas give, an element of the Clarke Jacobian where f is not differentiable: then this
+    is the semismooth Newton method (Qi & Sun 1993). The forcing tolerance is that of Eisenstat & Walker (1996,
+    choice 2), so convergence is superlinear without solving early systems exactly. f is recorded once per step,
+    whatever GMRES needs.
 
     Attributes:
         max_steps: Largest number of Newton steps.

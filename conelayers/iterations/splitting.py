@@ -17,8 +17,8 @@ __all__ = ["BoundSplitting", "ForwardBackward", "MonotoneSplitting", "PeacemanRa
 class MonotoneSplitting(abc.ABC):
     """The inclusion 0 in F(z) + dphi(z) with F(z) = (I - W) z - b monotone and affine, as a fixed-point map.
 
-    z = prox_phi(z - F(z)) = prox_phi(W z + b). Written as an object, solvers can use the two parts apart. All methods take
-    the parameters of the map (weights, inputs) as trailing tensors, so that they are differentiated.
+    z = prox_phi(z - F(z)) = prox_phi(W z + b). Written as an object, solvers can use the two parts apart. All
+    methods take the parameters of the map (weights, inputs) as trailing tensors, so that they are differentiated.
     """
 
     def __call__(self, z: Tensor, *params: Any) -> Tensor:
@@ -117,8 +117,8 @@ class _Reflected:
 class PeacemanRachford(FixedPointSolver):
     """u <- R_phi R_F u with the reflected resolvents R = 2 (I + alpha .)^-1 - I; z = prox_alpha(u).
 
-    Converges for every alpha > 0 when F is strongly monotone, usually in far fewer steps than forward-backward; each needs
-    a solve with I + alpha (I - W), factored once per call.
+    Converges for every alpha > 0 when F is strongly monotone, usually in far fewer steps than forward-backward;
+    each needs a solve with I + alpha (I - W), factored once per call.
 
     Attributes:
         alpha: Step length; see `search_step`.

@@ -1,8 +1,8 @@
 """Closure conversion: the tensors a function uses without receiving them become arguments.
 
-`fixed_point(lambda z: cell(z, x), z0)` must differentiate x and the parameters of `cell`. One evaluation of the function under a
-torch-function mode shows every tensor it touches; those that carry derivatives and were not made inside are its captures.
-Later evaluations put other values in their place, matched by identity.
+`fixed_point(lambda z: cell(z, x), z0)` must differentiate x and the parameters of `cell`. One evaluation of the
+function under a torch-function mode shows every tensor it touches; those that carry derivatives and were not made
+inside are its captures. Later evaluations put other values in their place, matched by identity.
 """
 
 from __future__ import annotations

@@ -30,9 +30,9 @@ class DEQ(nn.Module):
         solver: How to iterate.
         adjoint: How to differentiate.
         initial: Map from x to the start z0; None starts from zeros of the shape of x.
-        spectral_norm: Bound on the largest singular value of every weight of the cell with two or more axes (flattened to
-            a matrix (out, rest), as in Miyato et al. 2018); larger ones are scaled down to it, once per call. None leaves
-            weights alone.
+        spectral_norm: Bound on the largest singular value of every weight of the cell with two or more axes
+            (flattened to a matrix (out, rest), as in Miyato et al. 2018); larger ones are scaled down to it, once
+            per call. None leaves weights alone.
         warm_start: Start from the last solution of the same shapes, of which one detached copy is kept in `state`.
     """
 

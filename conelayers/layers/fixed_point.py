@@ -42,8 +42,8 @@ def fixed_point(
     Differentiated are the tensors in `params` and every tensor that f uses without receiving it: parameters of modules,
     closed-over tensors, attributes, globals (whatever reaches a torch function inside f; what f hands only to a custom
     `torch.autograd.Function` must be passed in `params`). The derivative with respect to `z0` is zero. Reverse mode,
-    forward mode, their compositions and `torch.func` transforms (`vmap`, `jacrev`, `jacfwd`, `hessian`) all work, and the
-    memory does not grow with the number of iterations.
+    forward mode, their compositions and `torch.func` transforms (`vmap`, `jacrev`, `jacfwd`, `hessian`) all work,
+    and the memory does not grow with the number of iterations.
 
     Args:
         f: Map from a nest of tensors to a nest of the same structure, shapes and dtype. Items of the batch must not
@@ -177,7 +177,8 @@ class _Layout:
             )
         if any(x.dtype != self.dtype or x.device != self.device for x in leaves):
             raise InvalidArgument(
-                f"{of} must have the dtype and device of z0, {self.dtype} on {self.device}; convert z0 or the parameters."
+                f"{of} must have the dtype and device of z0, {self.dtype} on {self.device}; "
+                "convert z0 or the parameters."
             )
         flat = [x.reshape(*self.batch, -1) for x in leaves]
         return flat[0] if len(flat) == 1 else torch.cat(flat, dim=-1)

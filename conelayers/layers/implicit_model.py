@@ -1,7 +1,7 @@
 """Implicit models x = phi(A x + B u), y = C x + D u (El Ghaoui, Gu, Travacca, Askari & Tsai 2021).
 
-Feed-forward networks are those with A strictly upper triangular (blockwise); compositions of implicit models are implicit
-models again. phi acts entrywise with slope in [0, 1].
+Feed-forward networks are those with A strictly upper triangular (blockwise); compositions of implicit models are
+implicit models again. phi acts entrywise with slope in [0, 1].
 """
 
 from __future__ import annotations
@@ -59,10 +59,11 @@ class InfinityNorm(WellPosedness):
 
 @dataclasses.dataclass(frozen=True)
 class PerronFrobenius(WellPosedness):
-    """The spectral radius of |A| is at most kappa < 1: weaker than the norm condition, invariant under diagonal scaling.
+    """The spectral radius of |A| is at most kappa < 1.
 
-    The set is not convex; `project` takes the nearest matrix of the convex subset {|A| s <= kappa s}, s the Perron vector of
-    |A|, and leaves A alone where it is in the set.
+    Weaker than the norm condition, and invariant under diagonal scaling. The set is not convex; `project` takes the
+    nearest matrix of the convex subset {|A| s <= kappa s}, s the Perron vector of |A|, and leaves A alone where it
+    is in the set.
 
     Attributes:
         kappa: The bound, in (0, 1).
@@ -150,10 +151,10 @@ class ImplicitModel(nn.Module):
 
     @classmethod
     def from_feedforward(cls, network: nn.Sequential, **options) -> ImplicitModel:
-        """The implicit form of Linear layers with ReLU between them; the constant 1 is appended to the input for biases.
+        """The implicit form of Linear layers with ReLU between them.
 
-        The state stacks the hidden layers from the last to the first, which makes A strictly upper triangular; the model
-        is evaluated on `u` with a column of ones appended.
+        The state stacks the hidden layers from the last to the first, which makes A strictly upper triangular; the
+        model is evaluated on `u` with a column of ones appended, for the biases.
 
         Raises:
             InvalidArgument: If the network is not Linear, ReLU, Linear, ..., Linear.
@@ -219,7 +220,10 @@ class ImplicitModel(nn.Module):
         return F.linear(sigma, self._magnitude_inverse() @ self.B.abs())
 
     def output_bound(self, sigma: Tensor) -> Tensor:
-        """A bound of |y - y0| entrywise for all |u - u0| <= sigma, shape (*batch, q); differentiable, for robust training."""
+        """A bound of |y - y0| entrywise for all |u - u0| <= sigma, shape (*batch, q).
+
+        Differentiable in the model's matrices, for robust training.
+        """
         return F.linear(sigma, self.sensitivity())
 
     def sensitivity(self) -> Tensor:
@@ -273,7 +277,7 @@ class ImplicitModel(nn.Module):
         """
         eye = torch.eye(self.D.shape[0], dtype=self.D.dtype, device=self.D.device)
         loop = eye - self.D @ other.D
-        if float(torch.linalg.cond(loop)) > 1 / torch.finfo(loop.dtype).eps:
+        if not float(torch.linalg.cond(loop.detach())) < 1 / torch.finfo(loop.dtype).eps:  # 0 / 0 is singular too
             raise InvalidArgument("I - D1 D2 is singular: the direct terms of the two models close an algebraic loop.")
         # y = E (C1 x1 + D1 C2 x2 + D1 u), and the inner input is u + C2 x2 + D2 y.
         E = torch.linalg.inv(loop)

@@ -1,8 +1,9 @@
 """Monotone operator equilibrium networks (Winston & Kolter 2020).
 
-z = phi(W z + U x + b) with W = (1 - m) I - A'A + B - B'. Then I - W has the symmetric part m I + A'A >= m I: it is strongly
-monotone, so for every input there is exactly one equilibrium, found by operator splitting, and the implicit function theorem
-applies at every point whatever the activation's Clarke element (see `MonotoneDEQ.certificate`).
+z = phi(W z + U x + b) with W = (1 - m) I - A'A + B - B'. Then I - W has the symmetric part m I + A'A >= m I: it is
+strongly monotone, so for every input there is exactly one equilibrium, found by operator splitting, and the
+implicit function theorem applies at every point whatever the activation's Clarke element (see
+`MonotoneDEQ.certificate`).
 """
 
 from __future__ import annotations
@@ -52,8 +53,9 @@ class _MonotoneModule(nn.Module):
         return self._solve(self.inject(x), z0, self.solver, return_info)
 
     def tune_step(self, x: Any, steps: int = 40, candidates: Sequence[float] | None = None) -> float:
-        """Search the solver's step length alpha on a batch of inputs and keep the best; for `PeacemanRachford` and
-        `ForwardBackward`.
+        """Search the solver's step length alpha on a batch of inputs, and keep the best.
+
+        For `PeacemanRachford` and `ForwardBackward`.
 
         Returns:
             The step length kept.
@@ -96,8 +98,8 @@ class MonotoneDEQ(_MonotoneModule):
         in_features: Size of x.
         features: Size n of z.
         m: Strong monotonicity of I - W, in (0, 1].
-        activation: A proximal map that acts entrywise, such as relu or tanh (for other than relu, alpha counts: solve with
-            `Anderson()`).
+        activation: A proximal map that acts entrywise, such as relu or tanh (for other than relu, alpha counts:
+            solve with `Anderson()`).
         solver: How to iterate.
         adjoint: How to differentiate.
     """
@@ -231,8 +233,9 @@ class _Circular(MonotoneSplitting):
 class MonotoneMultiTierDEQ(_MonotoneModule):
     """Several resolutions at once: tier i + 1 has half the size of tier i and hears it through a strided convolution.
 
-    A is block lower bidiagonal (circular convolutions on the diagonal, strided ones below), B block diagonal. z is a list
-    with one tensor per tier. The inverse of I + alpha (I - W) has no short form here, so solvers are those without
+    A is block lower bidiagonal (circular convolutions on the diagonal, strided ones below), B block diagonal. z is
+    a list with one tensor per tier. The inverse of I + alpha (I - W) has no short form here, so solvers are those
+    without
     resolvents: `ForwardBackward` (with `tune_step`), `Anderson`, `NewtonKrylov`.
 
     Args:

@@ -1,19 +1,20 @@
 """The condition of the implicit function theorem for fixed points: certificates and measured margins.
 
-For z = phi(W z + b) with phi acting entrywise and of slope in [0, 1], every Clarke element of the map has the Jacobian D W
-with D diagonal, 0 <= D <= I, and the theorem asks that I - D W be invertible for each. Three criteria bound its smallest
-singular value from below over all D at once:
+For z = phi(W z + b) with phi acting entrywise and of slope in [0, 1], every Clarke element of the map has the
+Jacobian D W with D diagonal, 0 <= D <= I, and the theorem asks that I - D W be invertible for each. Three criteria
+bound its smallest singular value from below over all D at once:
 
 - contraction: ||W|| < 1 gives 1 - ||W||;
 - monotonicity: if (I - W) + (I - W)' >= 2 m I with m > 0, then for D > 0 the matrix D^-1 - W = (D^-1 - I) + (I - W) is
   m-strongly monotone, so ||(D^-1 - W)^-1|| <= 1/m; and (I - D W)^-1 = I + (D^-1 - W)^-1 W has norm <= 1 + ||W|| / m.
   By continuity sigma_min(I - D W) >= m / (m + ||W||) for all D;
-- weighted infinity norm: with s > 0 and kappa = max_i (|W| s)_i / s_i < 1, ||S^-1 (I - D W)^-1 S||_inf <= 1 / (1 - kappa),
-  hence sigma_min >= (1 - kappa) min(s) / (sqrt(n) max(s)). With s = 1 this is the infinity norm; with s the Perron vector
-  of |W|, kappa is its spectral radius (El Ghaoui et al. 2021).
+- weighted infinity norm: with s > 0 and kappa = max_i (|W| s)_i / s_i < 1, ||S^-1 (I - D W)^-1 S||_inf <= 1 / (1 -
+kappa),
+  hence sigma_min >= (1 - kappa) min(s) / (sqrt(n) max(s)). With s = 1 this is the infinity norm; with s the Perron
+  vector of |W|, kappa is its spectral radius (El Ghaoui et al. 2021).
 
-Whether I - D W is invertible for all D can be decided exactly for small n: its determinant is affine in every entry of D,
-so it has no zero on the box iff it has one sign on the vertices.
+Whether I - D W is invertible for all D can be decided exactly for small n: its determinant is affine in every entry
+of D, so it has no zero on the box iff it has one sign on the vertices.
 """
 
 from __future__ import annotations
@@ -62,8 +63,8 @@ def certify_activation(W: Tensor) -> ActivationCertificate:
     """Bound sigma_min(I - D W) from below over all Clarke elements D of an entrywise activation of slope in [0, 1].
 
     Args:
-        W: The matrix, shape (n, n), or a block-diagonalised one, shape (*blocks, k, k), complex where it is the symbol of
-            a convolution (the Fourier transform is unitary, so norms and monotonicity carry over).
+        W: The matrix, shape (n, n), or a block-diagonalised one, shape (*blocks, k, k), complex where it is the
+            symbol of a convolution (the Fourier transform is unitary, so norms and monotonicity carry over).
     """
     eye = torch.eye(W.shape[-1], dtype=W.dtype, device=W.device)
     norm = float(torch.linalg.matrix_norm(W, ord=2).max())
@@ -99,7 +100,8 @@ def perron_vector(W: Tensor, floor: float = 1e-6) -> tuple[Tensor, float]:
 
 
 def regular_over_box(W: Tensor, limit: int = 14) -> bool:
-    """Whether I - D W is invertible for every diagonal D in [0, 1]^n, decided exactly up to rounding by 2^n determinants.
+    """Whether I - D W is invertible for every diagonal D in [0, 1]^n, decided exactly up to rounding by 2^n
+    determinants.
 
     Raises:
         InvalidArgument: If n exceeds `limit`.
@@ -121,7 +123,8 @@ class FixedPointCertificate:
     """Measured at one fixed point, per batch item.
 
     Attributes:
-        sigma_min: Smallest singular value of I - J, shape (*batch,): the condition of the theorem for this Clarke element.
+        sigma_min: Smallest singular value of I - J, shape (*batch,): the condition of the theorem for this Clarke
+            element.
         contraction: ||J||_2, shape (*batch,).
         spectral_radius: Largest modulus of an eigenvalue of J, shape (*batch,): Picard converges locally below 1.
         monotonicity: Smallest eigenvalue of the symmetric part of I - J, shape (*batch,).
