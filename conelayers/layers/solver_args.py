@@ -76,8 +76,9 @@ def _number(name: str, value: Any) -> float:
 def _report_ignored(name: str, backend: Backend) -> None:
     if name not in _reported:
         _reported.add(name)
+        solver = getattr(backend, "name", type(backend).__name__)
         warnings.warn(
-            f"solver_args[{name!r}] has no effect with the {getattr(backend, 'name', type(backend).__name__)} backend and is ignored.",
+            f"solver_args[{name!r}] has no effect with the {solver} backend and is ignored.",
             ArgumentIgnoredWarning,
             stacklevel=4,
         )

@@ -56,7 +56,7 @@ class ConeStructure:
         """The structure of given scipy matrices (any format; P symmetric, or its upper triangle, or None)."""
         A_csc = sp.csc_array(A)
         A_csc.sort_indices()
-        m, n = (int(size) for size in A.shape)
+        m, n = (int(size) for size in A_csc.shape or ())
         P_csc = sp.csc_array((n, n)) if P is None else sp.csc_array(sp.triu(P, format="csc"))
         P_csc.sort_indices()
         return cls(n, m, _int64(P_csc.indptr), _int64(P_csc.indices), _int64(A_csc.indptr), _int64(A_csc.indices), cone)

@@ -16,10 +16,13 @@ from conelayers.program.codes import CODES, cone_codes
 if TYPE_CHECKING:
     from conelayers.native import Differentiator
 
-__all__ = ["compiled_differentiator", "rows", "thread_count"]
+__all__ = ["ACCEPTED", "compiled_differentiator", "rows", "thread_count"]
 
 # Dense blocks of curved cones beyond this many entries in all make the factor too large; other methods take over.
 _LARGEST_BLOCKS = 2_000_000
+
+ACCEPTED = 1e-9
+"""Relative residual of a linear system up to which the kernels' solution is taken."""
 
 _kernels: weakref.WeakKeyDictionary[ConeStructure, Differentiator | None] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()

@@ -15,7 +15,7 @@ from torch import Tensor
 from conelayers.implicit import Equation, Exact
 from conelayers.program import ConeStructure
 from conelayers.program.products import A_times, A_transpose_times, outer, symmetric_outer
-from conelayers.residual.compiled import compiled_differentiator, rows, thread_count
+from conelayers.residual.compiled import ACCEPTED, compiled_differentiator, rows, thread_count
 from conelayers.residual.folding import Folding
 from conelayers.residual.linearized import LinearizedConditions
 
@@ -47,16 +47,26 @@ class FusedAdjoint(Equation):
         folding = Folding.of([*(value.shape[:-1] for value in fixed), active.shape], [g.shape[:-1] for g in cotangents])
         if torch.Size(folding.full[i] for i in folding.shared).numel() > 1:
             return self.stated(*inputs)
-        P, A = (rows(folding.fold_fixed(value)) for value in fixed[:2])
-        x, y, s = (rows(folding.fold_fixed(value, always_batched=True)) for value in fixed[2:])
-        gx, gy, gs = (rows(folding.fold_rhs(g)[:, 0]) for g in cotangents)
+        flat = [folding.fold_fixed(value) for value in fixed[:2]]
+        flat += [folding.fold_fixed(value, always_batched=True) for value in fixed[2:]]
+        flat += [folding.fold_rhs(g)[:, 0] for g in cotangents]
+        keep = folding.fold_fixed(active[..., None], always_batched=True).bool()
+        return tuple(folding.unfold(out[:, None]) for out in self._solve_flat(flat, keep))
+
+    def _solve_flat(self, flat: list[Tensor], keep: Tensor) -> list[Tensor]:
+        """One batch axis B; items that the kernel's fixed number of refinements did not solve go by the stated form."""
         kernels = compiled_differentiator(self.structure)
         assert kernels is not None
-        found = kernels.pullback(P, A, x, y, s, gx, gy, gs, threads=thread_count())
-        keep = folding.fold_fixed(active[..., None], always_batched=True).bool()
-        return tuple(
-            folding.unfold(_masked(torch.from_numpy(found[name]), keep)[:, None]) for name in ("dP", "dq", "dA", "db")
-        )
+        found = kernels.pullback(*(rows(value) for value in flat), threads=thread_count())
+        gradients = [torch.from_numpy(found[name]) for name in ("dP", "dq", "dA", "db")]
+        missed = torch.nonzero(~(torch.from_numpy(found["residual"]) <= ACCEPTED) & keep[:, 0])[:, 0]
+        if len(missed):
+            chosen = [value if value.shape[0] == 1 else value[missed] for value in flat]
+            for gradient, again in zip(gradients, self.stated(*chosen, keep[missed, 0].double()), strict=True):
+                gradient[missed] = again
+        if not bool(keep.all()):
+            gradients = [torch.where(keep, gradient, 0.0) for gradient in gradients]
+        return gradients
 
     def pullback(self, inputs, outputs, cotangents, needed) -> tuple[Tensor | None, ...]:
         """By the stated form."""
@@ -87,8 +97,3 @@ class FusedAdjoint(Equation):
             ),
             nu_moved,
         )
-
-
-def _masked(values: Tensor, keep: Tensor) -> Tensor:
-    """Zeros for items without a solution; without a copy where all have one."""
-    return values if bool(keep.all()) else torch.where(keep, values, 0.0)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from conelayers.linalg import DenseOperator, MinimumNorm
 from conelayers.program import ConeStructure
-from conelayers.residual.compiled import compiled_differentiator, rows, thread_count
+from conelayers.residual.compiled import ACCEPTED, compiled_differentiator, rows, thread_count
 from conelayers.residual.kkt import KKTSystem
 
 if TYPE_CHECKING:
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["ConicLinearization", "linearize"]
 
 Tangent = tuple[Tensor, Tensor]
-
-_ACCEPTED = 1e-9
-"""Relative residual up to which the compiled solve is taken as it is."""
 
 
 class ConicLinearization(abc.ABC):
@@ -86,7 +83,7 @@ class _Compiled(ConicLinearization):
         P, A, v, r1, r2 = (rows(value) for value in (self.P, self.A, self.v, *rhs))
         dx, dv, residual = self._kernels.derivative(P, A, v, r1, r2, mu=self.mu or 0.0, threads=thread_count())
         solution = torch.from_numpy(dx), torch.from_numpy(dv)
-        missed = torch.from_numpy(~(np.asarray(residual) <= _ACCEPTED).all(axis=-1)).nonzero().squeeze(-1)
+        missed = torch.from_numpy(~(np.asarray(residual) <= ACCEPTED).all(axis=-1)).nonzero().squeeze(-1)
         if len(missed):
             self._solve_again(missed, rhs, solution)
         return solution
