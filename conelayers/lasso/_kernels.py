@@ -65,9 +65,7 @@ def descend_gram(Q, gradient, w, linear, l1, l2, lower, upper, epochs, target):
 
 
 @numba.njit(cache=True)
-def descend_columns(
-    indptr, indices, data, h, r, fit_intercept, w, linear, l1, l2, lower, upper, epochs, target
-):
+def descend_columns(indptr, indices, data, h, r, fit_intercept, w, linear, l1, l2, lower, upper, epochs, target):
     """Minimise with the slope in the predictions in memory, in place.
 
     Args:

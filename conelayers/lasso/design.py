@@ -68,28 +68,36 @@ class DenseDesign(Design):
 
     @property
     def shape(self) -> tuple[int, int]:
+        """Numbers of samples and of features."""
         return (self.matrix.shape[0], self.matrix.shape[1])
 
     @property
     def device(self) -> torch.device:
+        """Where vectors live."""
         return self.matrix.device
 
     def matmul(self, coef: Tensor) -> Tensor:
+        """See `Design.matmul`."""
         return self.matrix @ coef
 
     def rmatmul(self, residual: Tensor) -> Tensor:
+        """See `Design.rmatmul`."""
         return self.matrix.mT @ residual
 
     def columns(self, index: Tensor) -> Design:
+        """See `Design.columns`."""
         return DenseDesign(self.matrix.index_select(1, index))
 
     def rows(self, index: Tensor) -> Design:
+        """See `Design.rows`."""
         return DenseDesign(self.matrix.index_select(0, index))
 
     def gram(self, weights: Tensor) -> Tensor:
+        """See `Design.gram`."""
         return self.matrix.mT @ (self.matrix * weights[:, None])
 
     def squared_norms(self, weights: Tensor) -> Tensor:
+        """See `Design.squared_norms`."""
         return (self.matrix.square()).mT @ weights
 
 
@@ -172,10 +180,12 @@ class SparseDesign(Design):
 
     @property
     def shape(self) -> tuple[int, int]:
+        """Numbers of samples and of features."""
         return (self.matrix.shape[0], self.matrix.shape[1])
 
     @property
     def device(self) -> torch.device:
+        """Where vectors live."""
         return torch.device("cpu")
 
     def _product(self, vector: Tensor, transposed: bool) -> Tensor:
@@ -187,18 +197,23 @@ class SparseDesign(Design):
         return out.mT if vector.ndim == 2 else out
 
     def matmul(self, coef: Tensor) -> Tensor:
+        """See `Design.matmul`."""
         return self._product(coef, False)
 
     def rmatmul(self, residual: Tensor) -> Tensor:
+        """See `Design.rmatmul`."""
         return self._product(residual, True)
 
     def columns(self, index: Tensor) -> Design:
+        """See `Design.columns`."""
         return SparseDesign(self.matrix[:, index.numpy()])
 
     def rows(self, index: Tensor) -> Design:
+        """See `Design.rows`."""
         return SparseDesign(self.matrix.tocsr()[index.numpy()])
 
     def gram(self, weights: Tensor) -> Tensor:
+        """See `Design.gram`."""
         array = plain_array(weights)
         if array is not None:
             return torch.from_numpy(_Gram(self.matrix).gram(array))
@@ -206,6 +221,7 @@ class SparseDesign(Design):
         return out.reshape(self.shape[1], self.shape[1])
 
     def squared_norms(self, weights: Tensor) -> Tensor:
+        """See `Design.squared_norms`."""
         squared = self.matrix.copy()
         squared.data = self.matrix.data**2
         return torch.from_numpy(np.asarray(squared.T @ weights.detach().numpy()))
@@ -221,16 +237,20 @@ class TorchSparseDesign(Design):
 
     @property
     def shape(self) -> tuple[int, int]:
+        """Numbers of samples and of features."""
         return (self.matrix.shape[0], self.matrix.shape[1])
 
     @property
     def device(self) -> torch.device:
+        """Where vectors live."""
         return self.matrix.device
 
     def matmul(self, coef: Tensor) -> Tensor:
+        """See `Design.matmul`."""
         return self._by_row @ coef
 
     def rmatmul(self, residual: Tensor) -> Tensor:
+        """See `Design.rmatmul`."""
         return self._by_column @ residual
 
     def _take(self, index: Tensor, axis: int) -> Tensor:
@@ -248,9 +268,11 @@ class TorchSparseDesign(Design):
         return block.index_put(tuple(place), values[kept], accumulate=True)
 
     def columns(self, index: Tensor) -> Design:
+        """See `Design.columns`."""
         return DenseDesign(self._take(index, 1))
 
     def rows(self, index: Tensor) -> Design:
+        """See `Design.rows`."""
         position = torch.full((self.shape[0],), -1, dtype=torch.int64, device=self.device)
         position[index] = torch.arange(index.numel(), device=self.device)
         entries = self.matrix.indices()
@@ -261,9 +283,11 @@ class TorchSparseDesign(Design):
         )
 
     def gram(self, weights: Tensor) -> Tensor:
+        """See `Design.gram`."""
         return DenseDesign(self.matrix.to_dense()).gram(weights)
 
     def squared_norms(self, weights: Tensor) -> Tensor:
+        """See `Design.squared_norms`."""
         entries, values = self.matrix.indices(), self.matrix.values()
         out = torch.zeros(self.shape[1], dtype=torch.float64, device=self.device)
         return out.index_add(0, entries[1], values.square() * weights[entries[0]])

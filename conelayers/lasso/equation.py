@@ -128,9 +128,7 @@ class SupportEquation(Equation):
         local = coef[support.features]
         eta = sub.predictions(local, intercept)
         hessian = self.datafit.hessian(eta, problem.y, problem.weights)
-        system = SupportSystem(
-            sub.design, hessian, sub.term, local, support.entries, self.fit_intercept, self.datafit
-        )
+        system = SupportSystem(sub.design, hessian, sub.term, local, support.entries, self.fit_intercept, self.datafit)
         return _Point(sub.design, support.features, support.entries, local, eta, hessian, system)
 
     def _expand(self, point: _Point, solution: Tensor, intercept: Tensor) -> tuple[Tensor, Tensor]:

@@ -82,7 +82,12 @@ class ProximalModel:
             return Problem(design, target, weights, self.datafit, term, self.fit_intercept)
 
     def fit(
-        self, X: Any, y: Any, *hyperparameters: Any, sample_weight: Any = None, start: tuple[Tensor, Tensor] | None = None
+        self,
+        X: Any,
+        y: Any,
+        *hyperparameters: Any,
+        sample_weight: Any = None,
+        start: tuple[Tensor, Tensor] | None = None,
     ) -> FitResult:
         """Solve without derivatives; says how accurate the solution is.
 
@@ -97,7 +102,12 @@ class ProximalModel:
             return self.solver.solve(self.problem(X, y, *hyperparameters, sample_weight=sample_weight), start)
 
     def __call__(
-        self, X: Any, y: Any, *hyperparameters: Any, sample_weight: Any = None, start: tuple[Tensor, Tensor] | None = None
+        self,
+        X: Any,
+        y: Any,
+        *hyperparameters: Any,
+        sample_weight: Any = None,
+        start: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Coefficients and intercept, differentiable in the hyperparameters, y, sample_weight and a dense tensor X.
 
@@ -128,7 +138,13 @@ class ProximalModel:
         return coef.to(dtype), intercept.to(dtype)
 
     def regularity(
-        self, X: Any, y: Any, *hyperparameters: Any, coef: Tensor, intercept: Tensor, sample_weight: Any = None,
+        self,
+        X: Any,
+        y: Any,
+        *hyperparameters: Any,
+        coef: Tensor,
+        intercept: Tensor,
+        sample_weight: Any = None,
         radius: float = 1e-8,
     ) -> SupportCertificate:
         """Certificate of the implicit function theorem at a solution, see `SupportCertificate`."""

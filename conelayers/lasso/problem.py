@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -21,16 +22,21 @@ class FitResult:
     Attributes:
         coef: Coefficients, shape (p,) or (p, K).
         intercept: Shape () or (K,); zero where none is fitted.
-        violation: Largest distance of zero from the subdifferential, relative to that at zero coefficients.
-        gap: Duality gap in units of the objective (NaN for nonconvex penalties).
+        violation: Largest distance of zero from the subdifferential, relative to the gradient at zero coefficients.
         iterations: Outer iterations of the solver.
+        problem: What was solved.
     """
 
     coef: Tensor
     intercept: Tensor
     violation: float
-    gap: float
     iterations: int
+    problem: Problem = field(repr=False)
+
+    @cached_property
+    def gap(self) -> float:
+        """Duality gap in units of the objective (NaN for nonconvex penalties), computed when asked for."""
+        return self.problem.gap(self.coef, self.problem.predictions(self.coef, self.intercept))
 
 
 @dataclass(frozen=True)
@@ -108,9 +114,11 @@ class Problem:
         """The same problem on some features (whole groups), the others being zero."""
         return replace(self, design=self.design.columns(features), term=self.term.restrict(features))
 
+    def worst(self, coef: Tensor, intercept: Tensor) -> float:
+        """Largest violation, in units of the gradient."""
+        entries, slope = self.violations(coef, self.predictions(coef, intercept))
+        return max(float(entries.max()) if entries.numel() else 0.0, float(slope.max()))
+
     def result(self, coef: Tensor, intercept: Tensor, iterations: int) -> FitResult:
-        """Certify a solution."""
-        eta = self.predictions(coef, intercept)
-        entries, slope = self.violations(coef, eta)
-        worst = max(float(entries.max()) if entries.numel() else 0.0, float(slope.max()))
-        return FitResult(coef, intercept, worst / self.scale(), self.gap(coef, eta), iterations)
+        """A solution with its accuracy."""
+        return FitResult(coef, intercept, self.worst(coef, intercept) / self.scale(), iterations, self)

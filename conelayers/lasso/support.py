@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from conelayers.errors import RegularityWarning
-from conelayers.lasso.datafits import Datafit, Multinomial
 from conelayers.lasso._compiled import compiled
+from conelayers.lasso.datafits import Datafit, Multinomial
 from conelayers.lasso.design import Design, SparseDesign, plain_array
 from conelayers.lasso.terms import Term
 
@@ -126,7 +126,6 @@ class SupportSystem:
                 if out is not None:
                     return out
         return solve_symmetric(self.matrix(), rhs, warn)
-
 
     def _iterate(self, curvature: Tensor, rhs: Tensor) -> Tensor | None:
         """Conjugate gradients on the sparse columns; None if they do not converge, or without numba."""

@@ -97,7 +97,9 @@ def _central(function, theta, h):
         step[i] = h
         up, down = (flat + step).reshape(theta.shape), (flat - step).reshape(theta.shape)
         near = (function(up) - function(down)) / (2 * h)
-        wide = (function((flat + 2 * step).reshape(theta.shape)) - function((flat - 2 * step).reshape(theta.shape))) / (4 * h)
+        wide = (function((flat + 2 * step).reshape(theta.shape)) - function((flat - 2 * step).reshape(theta.shape))) / (
+            4 * h
+        )
         out[i] = (4 * near - wide) / 3
     return out.reshape(theta.shape)
 
@@ -139,7 +141,9 @@ def test_derivatives_in_the_data(name):
         return coef, intercept - intercept.mean() if intercept.ndim else intercept
 
     inputs = [x.requires_grad_() for x in inputs]
-    assert torch.autograd.gradcheck(function, inputs, eps=1e-5, atol=1e-6, rtol=1e-6, check_forward_ad=True, fast_mode=True)
+    assert torch.autograd.gradcheck(
+        function, inputs, eps=1e-5, atol=1e-6, rtol=1e-6, check_forward_ad=True, fast_mode=True
+    )
 
 
 @pytest.mark.parametrize("name", list(CASES))

@@ -90,9 +90,9 @@ def test_scikit_learn_solutions():
     labels = np.where(y > np.median(y), 1, -1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        reference = LogisticRegression(
-            penalty="l1", C=1 / (0.05 * 60), solver="saga", tol=1e-10, max_iter=100_000
-        ).fit(X, labels)
+        reference = LogisticRegression(penalty="l1", C=1 / (0.05 * 60), solver="saga", tol=1e-10, max_iter=100_000).fit(
+            X, labels
+        )
     fit = ProximalModel(Logistic(), L1(), True, TIGHT).fit(X, labels, 0.05)
     np.testing.assert_allclose(fit.coef.numpy(), reference.coef_[0], atol=1e-5)
 

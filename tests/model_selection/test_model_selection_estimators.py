@@ -56,8 +56,10 @@ def test_criterion_equals_scikit_learn():
     from sklearn.model_selection import cross_val_score
 
     X, y = _sparse_problem()
-    model = LassoImplicitCV().fit(X, y)
-    scores = cross_val_score(Lasso(alpha=model.alpha_, tol=1e-10), X, y, scoring="neg_mean_squared_error", cv=KFold(5))
+    model = LassoImplicitCV(tol=1e-11).fit(X, y)
+    scores = cross_val_score(
+        Lasso(alpha=model.alpha_, tol=1e-12, max_iter=10**5), X, y, scoring="neg_mean_squared_error", cv=KFold(5)
+    )
     np.testing.assert_allclose(model.best_criterion_, -scores.mean(), rtol=1e-6)
     reference = Lasso(alpha=model.alpha_, tol=1e-12, max_iter=100_000).fit(X, y)
     np.testing.assert_allclose(model.coef_, reference.coef_, atol=1e-6)

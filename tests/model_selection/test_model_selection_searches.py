@@ -47,7 +47,9 @@ def _criteria():
         "weighted held-out": HeldOut(net, two, X[:40], y[:40], X[40:], y[40:], None, w[:40], w[40:]),
         "cross-validation": CrossValidation(net, two, X, y, cv=3, sample_weight=w),
         "sparse": CrossValidation(lasso, one, sp.csr_array(X), y, cv=3),
-        "logistic": CrossValidation(ProximalModel(Logistic(), L1(), True, TIGHT), LogSpace.between({"alpha": (1e-2, 0.3)}), X, labels, cv=3),
+        "logistic": CrossValidation(
+            ProximalModel(Logistic(), L1(), True, TIGHT), LogSpace.between({"alpha": (1e-2, 0.3)}), X, labels, cv=3
+        ),
         "per feature": CrossValidation(ProximalModel(Quadratic(), WeightedL1(), True, TIGHT), many, X, y, cv=3),
         "sure": SURE(lasso, one, X, y, sigma=1.0, probes=2),
         "gcv": GCV(net, two, X, y, sigma=1.0),

@@ -20,22 +20,27 @@ class Logistic(Datafit):
     curvature = 0.25
 
     def loss(self, eta: Tensor, y: Tensor) -> Tensor:
+        """See `Datafit.loss`."""
         return torch.nn.functional.softplus(-y * eta)
 
     def slope(self, eta: Tensor, y: Tensor) -> Tensor:
+        """See `Datafit.slope`."""
         return -y * torch.sigmoid(-y * eta)
 
     def second(self, eta: Tensor, y: Tensor) -> Tensor:
+        """See `Datafit.second`."""
         # y^2 sigma(-y eta) sigma(y eta); both factors keep their relative accuracy in the tails
         return y.square() * torch.sigmoid(-y * eta) * torch.sigmoid(y * eta)
 
     def conjugate(self, slope: Tensor, y: Tensor) -> Tensor:
+        """See `Datafit.conjugate`."""
         p = -slope * y  # in [0, 1]
         inside = (p >= 0) & (p <= 1)
         q = p.clamp(0, 1)
         return torch.where(inside, torch.xlogy(q, q) + torch.xlogy(1 - q, 1 - q), torch.inf)
 
     def targets(self, y: Tensor) -> Tensor:
+        """See `Datafit.targets`."""
         if y.ndim != 1 or not bool(((y == 1) | (y == -1)).all()):
             raise InvalidArgument("y must have shape (n_samples,) and hold the labels -1 and 1")
         return y.to(torch.float64)
@@ -50,24 +55,30 @@ class Multinomial(Datafit):
     curvature = 0.5
 
     def loss(self, eta: Tensor, y: Tensor) -> Tensor:
+        """See `Datafit.loss`."""
         return torch.logsumexp(eta, -1) - (eta * y).sum(-1)
 
     def slope(self, eta: Tensor, y: Tensor) -> Tensor:
+        """See `Datafit.slope`."""
         return torch.softmax(eta, -1) - y
 
     def second(self, eta: Tensor, y: Tensor) -> Tensor:
+        """See `Datafit.second`."""
         p = torch.softmax(eta, -1)
         return torch.diag_embed(p) - p[..., :, None] * p[..., None, :]
 
     def conjugate(self, slope: Tensor, y: Tensor) -> Tensor:
+        """See `Datafit.conjugate`."""
         p = slope + y  # on the simplex
         inside = ((p >= -1e-12).all(-1)) & ((p.sum(-1) - 1).abs() <= 1e-9)
         return torch.where(inside, torch.xlogy(p.clamp_min(0), p.clamp_min(0)).sum(-1), torch.inf)
 
     def targets(self, y: Tensor) -> Tensor:
+        """See `Datafit.targets`."""
         if y.ndim != 1 or y.is_floating_point() or int(y.min()) < 0 or int(y.max()) >= self.n_classes:
             raise InvalidArgument(f"y must hold integer class numbers 0 .. {self.n_classes - 1}")
         return torch.nn.functional.one_hot(y.long(), self.n_classes).to(torch.float64)
 
     def coef_shape(self, n_features: int, y: Tensor) -> tuple[int, ...]:
+        """See `Datafit.coef_shape`."""
         return (n_features, self.n_classes)

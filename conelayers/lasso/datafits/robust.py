@@ -15,6 +15,7 @@ __all__ = ["Huber", "Quantile"]
 
 class _Regression(Datafit):
     def targets(self, y: Tensor) -> Tensor:
+        """See `Datafit.targets`."""
         if y.ndim != 1:
             raise InvalidArgument(f"y must have shape (n_samples,); got {tuple(y.shape)}")
         return y.to(torch.float64)
@@ -27,17 +28,21 @@ class Huber(_Regression):
     delta: float = 1.35
 
     def loss(self, eta: Tensor, y: Tensor) -> Tensor:
+        """See `Datafit.loss`."""
         r = eta - y
         near = r.clamp(-self.delta, self.delta)
         return 0.5 * near.square() + self.delta * (r - near).abs()
 
     def slope(self, eta: Tensor, y: Tensor) -> Tensor:
+        """See `Datafit.slope`."""
         return (eta - y).clamp(-self.delta, self.delta)
 
     def second(self, eta: Tensor, y: Tensor) -> Tensor:
+        """See `Datafit.second`."""
         return ((eta - y).abs() <= self.delta).to(eta.dtype)
 
     def conjugate(self, slope: Tensor, y: Tensor) -> Tensor:
+        """See `Datafit.conjugate`."""
         inside = slope.abs() <= self.delta * (1 + 1e-12)
         return torch.where(inside, 0.5 * slope.square() + slope * y, torch.inf)
 
@@ -63,16 +68,20 @@ class Quantile(_Regression):
         return ((y - eta) / self.smoothing).clamp(self.level - 1, self.level)
 
     def loss(self, eta: Tensor, y: Tensor) -> Tensor:
+        """See `Datafit.loss`."""
         u = self._dual(eta, y)
         return u * (y - eta) - 0.5 * self.smoothing * u.square()
 
     def slope(self, eta: Tensor, y: Tensor) -> Tensor:
+        """See `Datafit.slope`."""
         return -self._dual(eta, y)
 
     def second(self, eta: Tensor, y: Tensor) -> Tensor:
+        """See `Datafit.second`."""
         u = (y - eta) / self.smoothing
         return ((u >= self.level - 1) & (u <= self.level)).to(eta.dtype) / self.smoothing
 
     def conjugate(self, slope: Tensor, y: Tensor) -> Tensor:
+        """See `Datafit.conjugate`."""
         inside = (-slope >= self.level - 1 - 1e-12) & (-slope <= self.level + 1e-12)
         return torch.where(inside, 0.5 * self.smoothing * slope.square() + slope * y, torch.inf)

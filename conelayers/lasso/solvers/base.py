@@ -65,8 +65,7 @@ def newton_polish(
         kept = torch.equal(problem.term.support(trial), problem.term.support(coef))
         if not kept or bool((torch.sign(trial) * torch.sign(coef) < 0).any()) or not bool(trial.isfinite().all()):
             break
-        entries, slope = problem.violations(trial, problem.predictions(trial, shift))
-        worst = max(float(entries.max()) if entries.numel() else 0.0, float(slope.max()))
+        worst = problem.worst(trial, shift)
         if not worst < 0.5 * violation:
             if worst < violation:
                 return trial, shift, worst

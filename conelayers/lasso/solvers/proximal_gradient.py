@@ -52,9 +52,7 @@ class ProximalGradient(Solver):
         coef, intercept, iterations = self.descend(problem, coef, intercept, self.tol * problem.scale())
         return problem.result(coef, intercept, iterations)
 
-    def descend(
-        self, problem: Problem, coef: Tensor, intercept: Tensor, target: float
-    ) -> tuple[Tensor, Tensor, int]:
+    def descend(self, problem: Problem, coef: Tensor, intercept: Tensor, target: float) -> tuple[Tensor, Tensor, int]:
         """Iterate until the violation is at most `target`."""
         coef, intercept, worst = self._polish(problem, coef, intercept, target)
         if worst <= target:
@@ -65,7 +63,9 @@ class ProximalGradient(Solver):
             gradient, slope = problem.gradients(problem.predictions(ahead, shift))
             new, new_intercept = problem.term.prox(ahead - step * gradient, step), shift - step * slope
             # restart when the momentum points uphill
-            uphill = ((ahead - new) * (new - coef)).sum() + ((shift - new_intercept) * (new_intercept - intercept)).sum()
+            uphill = ((ahead - new) * (new - coef)).sum() + (
+                (shift - new_intercept) * (new_intercept - intercept)
+            ).sum()
             if float(uphill) > 0:
                 momentum = 1.0
             following = 0.5 * (1 + math.sqrt(1 + 4 * momentum**2))
@@ -78,11 +78,8 @@ class ProximalGradient(Solver):
                     return coef, intercept, iteration
         return coef, intercept, self.max_iter
 
-    def _polish(
-        self, problem: Problem, coef: Tensor, intercept: Tensor, target: float
-    ) -> tuple[Tensor, Tensor, float]:
-        entries, slope = problem.violations(coef, problem.predictions(coef, intercept))
-        worst = max(float(entries.max()) if entries.numel() else 0.0, float(slope.max()))
+    def _polish(self, problem: Problem, coef: Tensor, intercept: Tensor, target: float) -> tuple[Tensor, Tensor, float]:
+        worst = problem.worst(coef, intercept)
         if worst <= target or not self.newton:
             return coef, intercept, worst
         size = int(problem.term.support(coef).sum())

@@ -20,11 +20,6 @@ __all__ = ["WorkingSet"]
 _Point = tuple[Tensor, Tensor]
 
 
-def _worst(problem: Problem, coef: Tensor, eta: Tensor) -> float:
-    entries, slope = problem.violations(coef, eta)
-    return max(float(entries.max()) if entries.numel() else 0.0, float(slope.max()))
-
-
 @dataclass(frozen=True)
 class WorkingSet(Solver):
     """Working sets around coordinate descent on the Gram matrix, finished by Newton steps on the support.
@@ -44,7 +39,8 @@ class WorkingSet(Solver):
     def solve(self, problem: Problem, start: _Point | None = None) -> FitResult:
         """See `Solver.solve`."""
         coef, intercept = start if start is not None else problem.zero()
-        target = self.tol * problem.scale()
+        scale, worst, iteration = problem.scale(), 0.0, 0
+        target = self.tol * scale
         for iteration in range(1, self.max_iter + 1):
             gradient, slope = problem.gradients(problem.predictions(coef, intercept))
             entries = problem.term.violation(coef, gradient)
@@ -57,7 +53,9 @@ class WorkingSet(Solver):
             within = max(0.5 * target, 0.01 * worst)
             local, intercept = self._subproblem(sub, coef[features], intercept, within)
             coef = torch.zeros_like(coef).index_copy(0, features, local)
-        return problem.result(coef, intercept, iteration)
+        else:
+            worst = problem.worst(coef, intercept)
+        return FitResult(coef, intercept, worst / scale, iteration, problem)
 
     def _choose(self, problem: Problem, coef: Tensor, entries: Tensor) -> Tensor:
         """Features in use, and as many again of the worst violators."""
@@ -78,16 +76,16 @@ class WorkingSet(Solver):
             coef, intercept, _ = self.inner.descend(sub, coef, intercept, target)
             return coef, intercept
         for _ in range(50):
-            eta = sub.predictions(coef, intercept)
-            worst = _worst(sub, coef, eta)
+            worst = sub.worst(coef, intercept)
             if worst <= target:
                 break
+            eta = sub.predictions(coef, intercept)
             # loose rounds: Newton's method finishes as soon as the support is right
             trial = _quadratic_model(sub, coef, intercept, eta, max(target, 0.03 * worst))
-            coef, intercept, improved = (*trial, True) if sub.datafit.quadratic else _line_search(
-                sub, coef, intercept, eta, trial
+            coef, intercept, improved = (
+                (*trial, True) if sub.datafit.quadratic else _line_search(sub, coef, intercept, eta, trial)
             )
-            worst = _worst(sub, coef, sub.predictions(coef, intercept))
+            worst = sub.worst(coef, intercept)
             coef, intercept, worst = newton_polish(sub, coef, intercept, worst, target)
             if not improved:
                 break
@@ -129,7 +127,9 @@ def _quadratic_model(sub: Problem, coef: Tensor, intercept: Tensor, eta: Tensor,
     return new, intercept
 
 
-def _line_search(sub: Problem, coef: Tensor, intercept: Tensor, eta: Tensor, trial: _Point) -> tuple[Tensor, Tensor, bool]:
+def _line_search(
+    sub: Problem, coef: Tensor, intercept: Tensor, eta: Tensor, trial: _Point
+) -> tuple[Tensor, Tensor, bool]:
     """Backtrack from the model's minimiser until the objective falls."""
     value = float(sub.objective(coef, eta))
     direction, shift = trial[0] - coef, trial[1] - intercept

@@ -53,13 +53,13 @@ class GroupTerm(Term):
         return active & ((beta != 0) | (self.l1 == 0))
 
     def slope(self, beta: Tensor) -> Tensor:
-        """scale b / ||b_G|| + l1 sign(b)."""
+        """Scale b / ||b_G|| + l1 sign(b)."""
         norms = self._norms(beta)
         unit = torch.where(norms > 0, self.scale / torch.where(norms > 0, norms, torch.ones_like(norms)), 0)
         return self._spread(unit, beta) * beta + self.l1 * torch.sign(beta.detach())
 
     def curvature(self, beta: Tensor, index: Tensor) -> Tensor:
-        """scale (I - u u') / ||b_G|| per group, u = b_G / ||b_G||, dense of shape (s, s)."""
+        """Scale (I - u u') / ||b_G|| per group, u = b_G / ||b_G||, dense of shape (s, s)."""
         outputs = 1 if beta.ndim == 1 else beta.shape[1]
         group = self.group[index // outputs]
         norms = self._norms(beta)[group]

@@ -69,7 +69,7 @@ class SeparableTerm(Term):
         return torch.where(at_lower, self.lower, upper)
 
     def slope(self, beta: Tensor) -> Tensor:
-        """linear + l1 sign(b) + l2 b."""
+        """Linear + l1 sign(b) + l2 b."""
         return self.linear + self.l1 * torch.sign(beta.detach()) + self.l2 * beta
 
     def curvature(self, beta: Tensor, index: Tensor) -> Tensor:

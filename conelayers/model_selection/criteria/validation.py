@@ -137,9 +137,7 @@ class CrossValidation(Criterion):
     ) -> Evaluation:
         """See `Criterion.evaluate`; the state is the list of the folds' solutions."""
         states = [None] * len(self.folds) if state is None else state
-        calls = [
-            (fold, point, tol, one, gradient) for fold, one in zip(self.folds, states, strict=True)
-        ]
+        calls = [(fold, point, tol, one, gradient) for fold, one in zip(self.folds, states, strict=True)]
         results = _parallel(_evaluate_fold, calls, self.n_jobs)
         value = float(self.shares @ [r.value for r in results])
         slope = None

@@ -95,9 +95,7 @@ class ImplicitCV(BaseEstimator, abc.ABC):
         design, model = as_design(X), self._model()
         largest = self._largest(model, design, target, weight)
         space = LogSpace.between(self._bounds(largest, design.shape[1]))
-        criterion = CrossValidation(
-            model, space, design, target, cv=self.cv, sample_weight=weight, n_jobs=self.n_jobs
-        )
+        criterion = CrossValidation(model, space, design, target, cv=self.cv, sample_weight=weight, n_jobs=self.n_jobs)
         search = self.search if self.search is not None else self._default_search(largest)
         result = search.run(criterion, self._start(criterion, space))
         theta = space.unpack(torch.as_tensor(result.point))

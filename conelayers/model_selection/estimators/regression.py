@@ -36,9 +36,7 @@ __all__ = [
 
 class _Regressor(RegressorMixin, ImplicitCV):
     def _validate(self, X: Any, y: Any) -> tuple[Any, torch.Tensor]:
-        X, y = validate_data(
-            self, X, y, accept_sparse="csc", dtype=np.float64, y_numeric=True, ensure_min_samples=2
-        )
+        X, y = validate_data(self, X, y, accept_sparse="csc", dtype=np.float64, y_numeric=True, ensure_min_samples=2)
         return X, torch.as_tensor(np.asarray(y, dtype=np.float64))
 
     def _finish(self, coef: np.ndarray, intercept: np.ndarray) -> None:

@@ -68,9 +68,7 @@ class Objective:
         self._left, self._callback, self._verbose = max_evaluations, callback, verbose
         self._began = time.perf_counter()
 
-    def __call__(
-        self, point: np.ndarray, tol: float | None = None, gradient: bool = True
-    ) -> tuple[float, np.ndarray]:
+    def __call__(self, point: np.ndarray, tol: float | None = None, gradient: bool = True) -> tuple[float, np.ndarray]:
         """Value and gradient at a point clipped to the bounds; an evaluation that fails counts as infinite."""
         if self._left <= 0:
             raise _Spent
@@ -83,14 +81,14 @@ class Objective:
             self._state = result.state
         if value < self.best_value:
             self.best_value, self.best_point, self.best_state = value, point, result.state
-        trial = Trial(
-            point, value, float(np.linalg.norm(slope)), math.nan if tol is None else tol, self.seconds
-        )
+        trial = Trial(point, value, float(np.linalg.norm(slope)), math.nan if tol is None else tol, self.seconds)
         self.history.trials.append(trial)
         if self._callback is not None:
             self._callback(trial)
         if self._verbose:
-            print(f"{len(self.history):4d}  {value:.6e}  |g| {trial.slope:.1e}  {trial.seconds:7.2f} s", file=sys.stderr)
+            print(
+                f"{len(self.history):4d}  {value:.6e}  |g| {trial.slope:.1e}  {trial.seconds:7.2f} s", file=sys.stderr
+            )
         return value, slope
 
     def restart(self) -> None:
