@@ -1,0 +1,224 @@
+"""The report, the policy and the margin history, on problems as users write them."""
+
+import copy
+import pickle
+import warnings
+
+import cvxpy as cp
+import numpy as np
+import pytest
+import torch
+
+from conelayers import CvxpyLayer
+from conelayers.errors import InvalidArgument, RegularityError, RegularityWarning, UnsupportedError
+from conelayers.layers import LayerSolution, regularity
+from conelayers.layers.regularity import MarginHistory
+
+
+def T(*values):
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def projection(constraints, **options):
+    """The layer a -> argmin |x - a|^2 under constraints, which are given x."""
+    x, a = cp.Variable(3, name="x"), cp.Parameter(3, name="a")
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x - a)), constraints(x))
+    return CvxpyLayer(problem, [a], [x], **options)
+
+
+ARTEFACTS = {
+    "norm": lambda x: [cp.norm(x) <= 10],
+    "abs": lambda x: [cp.abs(x) <= 10],
+    "exp": lambda x: [cp.exp(x) <= 50],
+    "max": lambda x: [cp.max(x) <= 10],
+    "sum of norms": lambda x: [cp.norm(x) + cp.norm(2 * x - 1) <= 30],
+    "norm1": lambda x: [cp.norm1(x) <= 10],
+    "mixed sum": lambda x: [cp.norm1(x) + cp.sum(cp.exp(x)) + cp.max(x) <= 100],
+    "nested": lambda x: [cp.max(cp.hstack([cp.norm(x), cp.norm1(x), cp.sum_squares(x)])) <= 100],
+    "sum of squares": lambda x: [cp.sum_squares(x) + cp.quad_over_lin(x[0], x[1] + 5) <= 100],
+    "log_sum_exp": lambda x: [cp.log_sum_exp(x) <= 20],
+    "power": lambda x: [cp.sum(cp.power(cp.abs(x), 3)) <= 500],
+    "lambda_max": lambda x: [cp.lambda_max(cp.diag(x)) + cp.norm(x) <= 50],
+    "sum_largest active": lambda x: [cp.sum_largest(x, 2) <= 1],
+    "huber": lambda x: [cp.sum(cp.huber(x, 10)) <= 200],
+}
+
+
+@pytest.mark.parametrize("name", ARTEFACTS)
+def test_inactive_epigraphs_are_regular(name):
+    report = projection(ARTEFACTS[name]).solve(T(0.7, 2.0, -1.0)).regularity()
+    assert bool(report.regular) and bool(report.decided), report.explain()
+    assert float(report.sigma_primal) > 1e-6
+    assert not report.undetermined and not report.dependent
+
+
+def test_undetermined_user_variable_is_not_an_artefact():
+    """The same free epigraph variable, but the user's own and requested."""
+    x, t, a = cp.Variable(2, name="x"), cp.Variable(name="t"), cp.Parameter(2)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x - a)), [cp.norm(x) <= t, t <= 10])
+    report = CvxpyLayer(problem, [a], [x, t]).solve(T(1.0, 1.0)).regularity()
+    assert not bool(report.regular) and bool(report.decided)
+    assert list(report.undetermined) == ["t"]
+
+
+def test_auxiliary_variable_pushed_by_a_parameter_is_no_artefact():
+    """With weight 0 on |x| the epigraph is free, but the parameter pushes it."""
+    x, a, weight = cp.Variable(2), cp.Parameter(2), cp.Parameter(nonneg=True)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x - a) + weight * cp.norm1(x)), [cp.norm1(x) <= 10])
+    layer = CvxpyLayer(problem, [a, weight], [x])
+    assert bool(layer.solve(T(1.0, 2.0), T(0.5).squeeze()).regularity().regular)
+    assert not bool(layer.solve(T(1.0, 2.0), T(0.0).squeeze()).regularity().regular)
+
+
+CASES = {
+    # name: (constraints, a, regular, dependent, undetermined, weak)
+    "interior": (lambda x: [cp.sum(x) <= 9], (1.0, 1.0, 1.0), True, [], [], []),
+    "weak bound": (lambda x: [(x >= 0).set_label("bound")], (0.0, 1.0, 2.0), True, [], [], ["bound"]),
+    "weak ball": (lambda x: [(cp.norm(x) <= 3).set_label("ball")], (2.0, 2.0, 1.0), True, [], [], ["ball"]),
+    "redundant": (
+        lambda x: [(cp.sum(x) <= 1).set_label("cap"), (x[0] >= -9).set_label("far"), (2 * cp.sum(x) <= 2).set_label("twice")],
+        (1.0, 1.0, 1.0), False, ["cap", "twice"], [], [],
+    ),
+    "equalities": (
+        lambda x: [(cp.sum(x) == 1).set_label("one"), (3 * cp.sum(x) == 3).set_label("three")],
+        (1.0, 2.0, 1.0), False, ["one", "three"], [], [],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_reports_name_the_constraints(name):
+    constraints, a, regular, dependent, undetermined, weak = CASES[name]
+    report = projection(constraints).solve(T(*a)).regularity()
+    assert bool(report.regular) == regular and bool(report.decided)
+    assert list(report.dependent) == dependent
+    assert list(report.undetermined) == undetermined
+    assert list(report.weakly_active) == weak
+    for label in dependent + undetermined:
+        assert label in report.explain()
+    assert ("Remedies" in str(report)) == (not regular)
+
+
+@pytest.mark.parametrize("cone", ["linear", "second-order", "semidefinite", "exponential"])
+def test_dual_degenerate_optima(cone):
+    """A linear objective parallel to a face leaves the solution undetermined."""
+    x, c = cp.Variable(3, name="x"), cp.Parameter(3)
+    X, C = cp.Variable((2, 2), symmetric=True, name="X"), cp.Parameter((2, 2), symmetric=True)
+    problem, parameter, value, variable = {
+        "linear": (cp.Problem(cp.Minimize(c @ x), [x >= 0, cp.sum(x) == 1]), c, T(1.0, 1.0, 2.0), x),
+        "second-order": (cp.Problem(cp.Minimize(c @ x), [cp.norm(x[:2]) <= 1, cp.abs(x[2]) <= 1]), c, T(1.0, 0.0, 0.0), x),
+        "semidefinite": (
+            cp.Problem(cp.Minimize(cp.trace(C @ X)), [X >> 0, cp.trace(X) == 1]), C, torch.eye(2, dtype=torch.float64), X
+        ),
+        "exponential": (cp.Problem(cp.Minimize(c @ x), [cp.exp(x[0]) <= x[1], x[0] >= 0, cp.abs(x[2]) <= 1]), c, T(0.0, 1.0, 0.0), x),
+    }[cone]
+    report = CvxpyLayer(problem, [parameter], [variable]).solve(value).regularity()
+    assert not bool(report.regular) and bool(report.decided)
+    assert list(report.undetermined) == [variable.name()]
+    assert float(report.sigma_primal) < 1e-8
+
+
+def test_batch_shapes_and_failed_items():
+    layer = projection(lambda x: [x >= 0, cp.sum(x) <= 1])
+    solution = layer.solve(torch.randn(2, 3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
+    report = solution.regularity(radius=0.01)
+    for name in ("regular", "decided", "sigma_dual", "sigma_primal", "margin"):
+        assert getattr(report, name).shape == (2, 3)
+    assert layer.solve(T(1.0, 1.0, 1.0)).regularity().margin.shape == ()
+    x, a = cp.Variable(), cp.Parameter()
+    failing = CvxpyLayer(cp.Problem(cp.Minimize(cp.square(x)), [x >= a, x <= 1]), [a], [x], on_failure="nan")
+    report = failing.solve(T(0.5, 2.0)).regularity()
+    assert report.regular.tolist() == [True, False] and report.decided.tolist() == [True, False]
+    assert report.margin.isnan().tolist() == [False, True]
+    with pytest.raises(UnsupportedError):
+        LayerSolution(solution.variables, solution.cone).regularity()
+
+
+def test_policy_warns_and_raises_by_item():
+    bad, good = T(1.0, 1.0, 1.0), T(0.1, 0.1, 0.1)
+    make = CASES["redundant"][0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RegularityWarning)
+        projection(make)(bad)  # ignored by default
+        projection(make, regularity="warn")(good)
+    with pytest.warns(RegularityWarning, match=r"1 of 3 batch items \(1\).*'cap', 'twice'.*Remedies"):
+        projection(make, regularity="warn")(torch.stack([good, bad, good]))
+    with pytest.raises(RegularityError, match="cap"):
+        projection(make, regularity="raise")(bad)
+    with pytest.raises(InvalidArgument, match="regularity"):
+        projection(make, regularity="yes")
+
+
+def test_policy_works_under_transforms():
+    layer = projection(CASES["redundant"][0], regularity="warn")
+    points = torch.ones(2, 3, dtype=torch.float64)
+    with pytest.warns(RegularityWarning):
+        torch.func.vmap(lambda a: layer(a)[0])(points)
+    with pytest.warns(RegularityWarning):
+        torch.func.jacrev(lambda a: layer(a)[0])(points[0])
+
+
+def test_ordinary_items_take_no_rank_test(monkeypatch):
+    def refuse(*args, **options):
+        raise AssertionError("rank test of an ordinary item")
+
+    layer = projection(lambda x: [x >= 0, cp.sum(x) == 1, cp.norm(x) <= 2], regularity="raise")
+    monkeypatch.setattr(regularity, "examine", refuse)
+    layer(T(0.5, 0.4, 0.3).expand(5, 3))
+
+
+def test_screening_misses_nothing():
+    """Every item that the full certificate rejects is suspicious."""
+    from conelayers.residual.regularity import suspicious
+
+    layer = projection(lambda x: [x >= 0, cp.sum(x) <= 1, x[0] + x[1] <= 1, cp.norm(x) <= 1])
+    points = torch.cat([torch.randint(-1, 3, (200, 3), generator=torch.Generator().manual_seed(1)).double() / 2])
+    program = layer.program.values(points)
+    solution = layer.solve(points)
+    doubtful, margin = suspicious(program, solution.cone.detach())
+    report = solution.regularity()
+    assert bool((doubtful | report.regular).all())
+    assert 0 < int((~report.regular).sum()) and 0 < int((~doubtful).sum())
+    assert torch.equal(margin, report.margin)
+
+
+def test_margin_history():
+    layer = projection(lambda x: [x >= 0])
+    with MarginHistory(layer, certify=True) as history:
+        layer(T(0.5, 0.2, 1.0))
+        layer(T(0.0, 0.2, 1.0).expand(4, 3))
+    layer(T(0.5, 0.2, 1.0))
+    assert [m.shape for m in history.margins] == [(), (4,)]
+    assert float(history.margins[0]) == pytest.approx(0.2, abs=1e-8)
+    assert float(history.margins[1].max()) < 1e-8
+    ax = history.plot()
+    assert len(ax.lines) == 2
+    for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert torch.equal(twin(T(0.5, 0.2, 1.0))[0], layer(T(0.5, 0.2, 1.0))[0])
+
+
+def test_large_problems_by_sparse_factorization(monkeypatch):
+    """The sparse tests agree with the dense ones."""
+    from conelayers.residual.regularity import certificate
+
+    makers = [CASES["redundant"][0], ARTEFACTS["sum of norms"], lambda x: [x >= 0, cp.sum(x) == 1]]
+    for maker in makers:
+        solution = projection(maker).solve(T(1.0, 0.6, -0.5))
+        dense = solution.regularity()
+        with monkeypatch.context() as patch:
+            patch.setattr(certificate, "_DENSE_SIZE", 0)
+            found = solution.regularity()
+        assert bool(found.regular) == bool(dense.regular) and bool(found.decided) == bool(dense.decided)
+        assert list(found.dependent) == list(dense.dependent)
+
+
+def test_large_sparse_problem():
+    n = 600
+    x, a = cp.Variable(n, name="x"), cp.Parameter(n)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x - a)), [x >= 0, cp.sum(x) == 1, (cp.sum(x) <= 1).set_label("again")])
+    rng = np.random.default_rng(0)
+    report = CvxpyLayer(problem, [a], [x]).solve(torch.tensor(rng.standard_normal(n))).regularity()
+    assert not bool(report.regular) and "again" in report.dependent
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x - a)), [x >= 0, cp.sum(x) == 1, cp.norm1(x) <= 30])
+    report = CvxpyLayer(problem, [a], [x]).solve(torch.tensor(rng.standard_normal(n))).regularity()
+    assert bool(report.regular), report.explain()
