@@ -96,7 +96,7 @@ class InteriorPoint {
         stalls = Real(0.0);
         best = Real(1e300);
         best_tau = Real(1.0);
-        dual_only = Real(0.0) > Real(1.0);
+        dual_only = cautious = Real(0.0) > Real(1.0);
         norm_q = norm_inf<Real>(p.q, view.n);
         norm_b = norm_inf<Real>(p.b, view.m);
         equilibrate<Real>(view, p, settings.equilibrate, step);
@@ -226,23 +226,35 @@ class InteriorPoint {
         for (int i = 0; i < n; ++i) rhs[i] = -p.q[i], rhs[N + i] = residual_x(i);
         for (int i = 0; i < m; ++i) rhs[n + i] = p.b[i], rhs[N + n + i] = s[i] - residual_z(i);
         for (int i = 0; i < m; ++i) shift[i] = s[i];
-        const Real tolerance = mu * Real(settings.refine_below);  // rounding far below mu changes nothing
+        // Residuals far below mu change nothing; those of curved cones go into s whole, see primal_step.
+        const Real tolerance = mu * Real(settings.refine_below), fine = mu * Real(diagonal() ? settings.refine_below : 1e-5);
         kkt_solve<Real, 2>(view, settings, p, kkt, rhs, step, tolerance, active);
         constant_part();
         Real dtau, dkappa;
         complete(tau * kappa, Real(1.0), dtau, dkappa, false);
         Real alpha = length(dtau, dkappa, Real(1.0));
         const Real keep = Real(1.0) - alpha;
-        const Real sigma = keep * keep * keep, f = Real(1.0) - sigma;
+        const Real sigma = select(cautious, max(keep * keep * keep, 0.3), keep * keep * keep), f = Real(1.0) - sigma;
+        forget_predictor(dtau);
         cone_product::correct<Real>(view, z, ds, step + (N + n), sigma * mu, scaling, shift, cone_work);
         for (int i = 0; i < n; ++i) rhs[N + i] = f * residual_x(i);
         for (int i = 0; i < m; ++i) rhs[N + n + i] = shift[i] - f * residual_z(i);
-        kkt_solve<Real, 1>(view, settings, p, kkt, rhs + N, step + N, tolerance, active);
+        kkt_solve<Real, 1>(view, settings, p, kkt, rhs + N, step + N, fine, active);
         complete(tau * kappa + dtau * dkappa - sigma * mu, f, dtau, dkappa, true);
         alpha = length(dtau, dkappa, Real(settings.step_fraction));
         move(alpha, dtau, dkappa);
     }
 
+    // After a short step a lane is badly centred: the next corrector only centres, without the second-order term.
+    CL_HD void forget_predictor(Real& dtau) {
+        if (!any_lane(cautious)) return;
+        const int N = view.n + view.m;
+        for (int i = N + view.n; i < 2 * N; ++i) step[i] = select(cautious, Real(0.0), step[i]);
+        for (int i = 0; i < view.m; ++i) ds[i] = select(cautious, Real(0.0), ds[i]);
+        dtau = select(cautious, Real(0.0), dtau);
+    }
+
+    CL_INLINE bool diagonal() const { return view.h_size == view.m; }  // only zero and nonnegative cones
     CL_INLINE Real residual_x(int i) const { return -(Px[i] + Atz[i] + p.q[i] * tau); }
     CL_INLINE Real residual_z(int i) const { return s[i] + Ax[i] - p.b[i] * tau; }
 
@@ -270,17 +282,24 @@ class InteriorPoint {
         cone_product::multiply<Real>(view, h, scaling, false, Real(-1.0), u1 + n, ds, cone_work);
     }
 
-    // ds from the primal equation: -d_s - H dz would bring the rounding of H's largest eigenvalues into s.
+    // ds of non-separable cones from the primal equation: -d_s - H dz would bring the rounding of H's largest
+    // eigenvalues into all of s. On the diagonal blocks -d_s - h dz is exact entry by entry, which keeps tiny entries
+    // of s from being swamped by the residual of the solve.
     CL_HD void primal_step(const Real& dtau, const Real& f) {
         const int N = view.n + view.m;
         Arr<Real> dx = step + N, Adx = kkt.residual;
         for (int i = 0; i < view.m; ++i) Adx[i] = Real(0.0);
-        for (int j = 0; j < view.n; ++j)
+        for (int j = 0; j < view.n && !diagonal(); ++j)
             for (int e = view.A_column[j]; e < view.A_column[j + 1]; ++e) Adx[view.A_row[e]] += p.A[e] * dx[j];
         for (int b = 0; b < view.cones; ++b) {
             const ConeBlock& c = view.cone[b];
-            for (int i = c.row; i < c.row + c.dim; ++i)
-                ds[i] = c.kind == kZero ? Real(0.0) : dtau * p.b[i] - Adx[i] - f * residual_z(i);
+            Arr<Real> hb = h + c.h, dzb = dx + (view.n + c.row);
+            for (int i = 0; i < c.dim; ++i) {
+                const int row = c.row + i;
+                if (c.kind == kZero) ds[row] = Real(0.0);
+                else if (c.kind == kNonnegative) ds[row] = -shift[row] - hb[i] * dzb[i];
+                else ds[row] = dtau * p.b[row] - Adx[row] - f * residual_z(row);
+            }
         }
     }
 
@@ -293,8 +312,9 @@ class InteriorPoint {
     }
 
     CL_HD void move(Real alpha, const Real& dtau, const Real& dkappa) {
-        const int n = view.n, N = view.n + view.m;
+        const int N = view.n + view.m;
         alpha = select(active, alpha, Real(0.0));
+        cautious = alpha < Real(0.1);
         const Mask<Real> short_step = alpha < Real(1e-4);
         stalls = select(short_step, stalls + Real(1.0), Real(0.0));
         if (!view.symmetric) dual_only = mask_and(active, short_step);  // try the other scaling once
@@ -303,7 +323,6 @@ class InteriorPoint {
         for (int i = 0; i < view.m; ++i) s[i] = select(active, s[i] + alpha * ds[i], s[i]);
         tau = select(active, tau + alpha * dtau, tau);
         kappa = select(active, kappa + alpha * dkappa, kappa);
-        (void)n;
     }
 
     // Back to original units; certificates are normalised to b'y = -1 and q'x = -1.
@@ -324,7 +343,7 @@ class InteriorPoint {
     Arr<Real> best_x, best_z, best_s, h, scaling, Px, Ax, Atz, rhs, step, ds, shift, cone_work;
     Real tau, kappa, mu, xPx, qx, bz, denominator, norm_q, norm_b, stalls, best, best_tau;
     Real scaled_P, scaled_q, scaled_b;
-    Mask<Real> active, dual_only;
+    Mask<Real> active, dual_only, cautious;
 };
 
 }  // namespace CONELAYERS_ARCH

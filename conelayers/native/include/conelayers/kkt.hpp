@@ -78,7 +78,7 @@ CL_HD inline void kkt_solve(const EngineView& view, const EngineSettings& settin
         kkt_residual<Real, N>(view, p, kkt, rhs, kkt.correction, kkt.residual, kkt.scratch, after);
         Mask<Real> halved = Real(0.0) > Real(1.0);
         for (int k = 0; k < N; ++k) {
-            const Mask<Real> better = after[k] < Real(it == 0 ? 1e4 : 1.0) * norm[k];
+            const Mask<Real> better = mask_and(going, after[k] < Real(it == 0 ? 1e4 : 1.0) * norm[k]);
             for (int i = k * size; i < (k + 1) * size; ++i)
                 solution[i] = select(better, kkt.correction[i], solution[i]);
             halved = mask_or(halved, mask_and(norm[k] > target[k], after[k] < Real(0.5) * norm[k]));

@@ -248,6 +248,7 @@ CL_HD inline Real min_eigenvalue(int k, Arr<Real> a, Arr<Real> work) {
     }
     const Real tiny = high * Real(1e-15) + Real(1e-300);
     Real x = low - tiny;
+    Mask<Real> moving = Real(0.0) == Real(0.0);  // lanes stop on their own, so that none depends on its neighbours
     for (int it = 0; it < 12; ++it) {
         Real q = d[0] - x, q1(-1.0), q2(0.0);  // Sturm ratio and its derivatives in x
         Real inverse = Real(1.0) / q;
@@ -267,10 +268,11 @@ CL_HD inline Real min_eigenvalue(int k, Arr<Real> a, Arr<Real> work) {
         const Real G = -sum, H = -second;  // sums of 1 / (lambda - x) and of its square
         const Real inside = max(Real(k - 1.0) * (Real(double(k)) * H - G * G), 0.0);
         const Real step = Real(double(k)) / (G + sqrt(inside));
-        const Mask<Real> fine = mask_and(is_finite(step), step > Real(0.0));
+        const Mask<Real> fine = mask_and(moving, mask_and(is_finite(step), step > Real(0.0)));
         const Real move = select(fine, step * Real(1.0 - 1e-12), Real(0.0));
         x += move;
-        if (!any_lane(move > Real(1e-6) * abs(x) + tiny)) break;
+        moving = mask_and(moving, move > Real(1e-6) * abs(x) + tiny);
+        if (!any_lane(moving)) break;
     }
     return x - tiny;
 }

@@ -92,7 +92,8 @@ private:
         const Real inset = min(one, Real(0.5) * (high - low));
         const auto guessed = guess[1] > zero;
         const Real hint = guess[0] / select(guessed, guess[1], one);
-        const auto usable = mask_and(guessed, mask_and(hint > low, hint < high));
+        const Real edge = Real(1e-6) * inset;
+        const auto usable = mask_and(guessed, mask_and(hint > low + edge, hint < high - edge));
         Real r = select(usable, hint, min(max(zero, low + inset), high - inset));
         const auto upper = z >= zero;
         const Real sign = select(upper, one, -one);
@@ -120,7 +121,7 @@ private:
             r = next;
             // Newton squares the error, relative to the distance from the ends, where the logarithms are singular.
             const Real room = min(one, min(r - left, right - r));
-            const auto settled = step <= max(Real(1e-8) * room, Real(4e-16) * abs(r));
+            const auto settled = mask_or(step <= Real(1e-8) * room, high - low <= Real(4e-16) * abs(r));
             if (!any_lane(mask_and(smooth, mask_not(settled)))) break;
         }
         return r;

@@ -41,6 +41,9 @@ struct ProjectionView {
     int scratch;  // packs that the functions on a product of cones need
 };
 
+// Blocks of W are dense, so that larger ones belong to a sparse or iterative method.
+constexpr int kLargestBlock = 4096;
+
 inline bool is_polyhedral(int kind) { return kind == kZeroBlock || kind == kNonnegativeBlock || kind == kFreeBlock; }
 
 // The layout of K, from kinds, dimensions (the order for a semidefinite cone) and parameters. Host code.
@@ -60,7 +63,8 @@ class ProjectionLayout {
         if (kind < kZeroBlock || kind > kFreeBlock) throw std::invalid_argument("cone_kinds must lie between 0 and 8");
         if (size < 0 || size > 1000000) throw std::invalid_argument("cone_dims must lie between 0 and 10^6");
         ProjectionBlock block{kind, rows_, static_cast<int>(size), 0, element_size_, weight_size_, parameter};
-        if (kind == kSemidefiniteBlock) {
+        if (kind == kSemidefiniteBlock && size > kLargestBlock) block.dim = kLargestBlock + 1;  // refused below
+        else if (kind == kSemidefiniteBlock) {
             block.order = block.dim;
             block.dim = block.order * (block.order + 1) / 2;
         }
@@ -69,14 +73,15 @@ class ProjectionLayout {
         if ((kind == kPowerBlock || kind == kDualPowerBlock) && !(parameter > 0.0 && parameter < 1.0))
             throw std::invalid_argument("cone_params must lie between 0 and 1 for power cones");
         if (block.dim == 0) return;
+        if (!is_polyhedral(kind) && block.dim > kLargestBlock)
+            throw std::invalid_argument("second-order and semidefinite blocks may have at most 4096 rows here");
         if (kind == kSecondOrderBlock && block.dim == 1) block.kind = kNonnegativeBlock;
         rows_ += block.dim;
         if (block.kind == kNonnegativeBlock) element_size_ += block.dim;
         if (block.kind == kSecondOrderBlock) element_size_ += block.dim + 2;
         if (kind == kSemidefiniteBlock) element_size_ += block.order * (block.order + 2);
         if (three) element_size_ += 12;
-        const int triangle = block.dim * (block.dim + 1) / 2;
-        weight_size_ += is_polyhedral(block.kind) ? block.dim : triangle;
+        weight_size_ += is_polyhedral(block.kind) ? block.dim : block.dim * (block.dim + 1) / 2;
         scratch_ = std::max(scratch_, 2 * block.order * block.order);
         blocks_.push_back(block);
     }
