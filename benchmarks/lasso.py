@@ -101,7 +101,7 @@ def solvers(args: argparse.Namespace) -> None:
         intercept = (target - eta).mean()
         result = problem.result(b, intercept, 0)
         quality[name] = {"gap": result.gap, "violation": result.violation, "first call s": round(first[name], 3)}
-    report("one fit, 3000 x 12000", timed, quality, "WorkingSet, tol 1e-8")
+    report("one fit, 3000 x 12000", timed, quality, "WorkingSet, tol 1e-08")
 
 
 def _grid(X, y, size: int, penalty=None, bounds=None) -> object:

@@ -56,7 +56,6 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     result = search.run(problem, before, theta)
     after = inner_descent(problem, result.w, result.theta, 300, 0.5)
     weights = torch.sigmoid(result.theta[0])
-    found = float((weights[wrong].mean() < weights[~wrong].mean()).double())
     print(f"test accuracy: {accuracy(before):.3f} with all samples, {accuracy(after):.3f} cleaned")
     print(
         f"mean weight: {float(weights[wrong].mean()):.3f} of wrong labels, {float(weights[~wrong].mean()):.3f} of right ones"
@@ -74,7 +73,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     figure.savefig(options.figure, dpi=130)
     plt.close(figure)
     print(f"figure: {options.figure}")
-    return {"before": accuracy(before), "after": accuracy(after), "separated": found}
+    return {"before": accuracy(before), "after": accuracy(after), "wrong": means[0], "right": means[1]}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The Lasso's penalty in a dozen evaluations: a coarse ladder, then gradients, against scikit-learn's grid of a hundred.
+"""The Lasso's penalty in a dozen evaluations: a coarse ladder, then gradients, against a grid of a hundred points.
 
 Run: python examples/lasso_one_penalty.py [--samples 300] [--figure FILE]
 """

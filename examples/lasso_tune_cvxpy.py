@@ -1,7 +1,7 @@
 """Tune any model declared in CVXPY: the two penalties of a fused Lasso, by the gradient of a held-out error.
 
-A piecewise constant, mostly zero signal is seen through noise. The model penalises jumps and nonzeros; `tune` finds both
-penalties through the `CvxpyLayer`, which knows nothing of the Lasso.
+A piecewise constant, mostly zero signal is seen through noise. The model penalises jumps and nonzeros; `tune` finds
+both penalties through the `CvxpyLayer`, which knows nothing of the Lasso.
 
 Run: python examples/lasso_tune_cvxpy.py [--length 60] [--figure FILE]
 """

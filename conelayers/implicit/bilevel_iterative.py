@@ -56,11 +56,11 @@ def adapt(
 ) -> dict[str, Tensor]:
     """Gradient steps on some parameters of a network, differentiable in their starting values.
 
-    With all parameters this is the inner loop of MAML (Finn, Abbeel & Levine 2017); with those of the head alone, of ANIL
-    (Raghu, Raghu, Bengio & Vinyals 2020).
+    With all parameters this is the inner loop of MAML (Finn, Abbeel & Levine 2017); with those of the head alone, of
+    ANIL (Raghu, Raghu, Bengio & Vinyals 2020).
 
     Args:
-        loss: Loss of a parameter dictionary on the task's support set, such as one made of `torch.func.functional_call`.
+        loss: Loss of a parameter dictionary on the task's support set, as `torch.func.functional_call` makes it.
         parameters: Starting values.
         steps: Number of steps.
         step: Their length.

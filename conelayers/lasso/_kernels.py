@@ -1,7 +1,8 @@
 """Kernels on dense and sparse columns, compiled by numba and cached on disk.
 
-The model is (Xw)'H(Xw)/2 over steps from a starting point, H = diag(h), plus linear, l1 and l2 parts and bounds. Two forms:
-on the Gram matrix of a dense design, and on the columns of a sparse one, where a step costs the entries of its column.
+The model is (Xw)'H(Xw)/2 over steps from a starting point, H = diag(h), plus linear, l1 and l2 parts and bounds.
+Two forms: on the Gram matrix of a dense design, and on the columns of a sparse one, where a step costs the entries of
+its column.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Design matrices: one interface over dense torch tensors, scipy.sparse matrices and torch sparse tensors.
 
-Solvers and derivatives touch a design only through products with it, through the submatrix of a few columns, and through
-the Gram matrix of that submatrix, so nothing of size p x p (or of size n x p for sparse data) is ever formed.
+Solvers and derivatives touch a design only through products with it, through the submatrix of a few columns, and
+through the Gram matrix of that submatrix, so nothing of size p x p (or of size n x p for sparse data) is ever formed.
 """
 
 from __future__ import annotations
@@ -167,8 +167,8 @@ class _Gram:
 class SparseDesign(Design):
     """A scipy.sparse matrix in compressed-column form, on the CPU.
 
-    Products run in scipy; where a derivative is being recorded they run as `Linear` equations, so that derivatives of every
-    order and `torch.func` transforms exist.
+    Products run in scipy; where a derivative is being recorded they run as `Linear` equations, so that derivatives of
+    every order and `torch.func` transforms exist.
     """
 
     def __init__(self, matrix: Any) -> None:

@@ -49,8 +49,8 @@ def _along(function, primals: tuple[Tensor, ...], tangents: tuple[Tensor, ...]) 
 
     Forward mode cannot be nested, and this code runs inside it.
     """
-    outputs, pull = torch.func.vjp(function, *primals)
-    _, push = torch.func.vjp(pull, tuple(torch.zeros_like(z) for z in outputs))
+    outputs, pull = torch.func.vjp(function, *primals)[:2]
+    push = torch.func.vjp(pull, tuple(torch.zeros_like(z) for z in outputs))[1]
     return push(tangents)[0]
 
 
@@ -169,13 +169,13 @@ class SupportEquation(Equation):
             used = used - curved.reshape(n, -1) @ point.coef.reshape(u.shape[0], -1).mT
             grads[0] = torch.zeros_like(inputs[0]).index_copy(1, point.features, used)
         if needed[offset] or needed[offset + 1]:
-            _, pull = torch.func.vjp(lambda t, w: self.datafit.gradient(point.eta, t, w), y, weights)
+            pull = torch.func.vjp(lambda t, w: self.datafit.gradient(point.eta, t, w), y, weights)[1]
             grads[offset], grads[offset + 1] = pull(-q)
         if any(needed[offset + 2 :]):
             off = torch.ones_like(point.coef.detach()).flatten().index_fill(0, point.entries, 0.0)
             held = (g_local - point.design.rmatmul(curved)) * off.reshape(point.coef.shape)
             parts = self._parts(point.features, point.coef, tuple(coef.shape))
-            _, pull = torch.func.vjp(parts, *theta)
+            pull = torch.func.vjp(parts, *theta)[1]
             grads[offset + 2 :] = pull((-u, held))
         return grads
 

@@ -25,7 +25,7 @@ __all__ = ["ProximalModel"]
 class ProximalModel:
     """minimise over (b, c): sum_i w_i l(x_i'b + c, y_i) + penalty(b; hyperparameters), w normalised to sum to one.
 
-    A solution is a fixed point of the proximal gradient map, b = prox(b - t X'f'(Xb + c)), and is differentiated as one.
+    A solution is a fixed point of the proximal gradient map, b = prox(b - t X'f'(Xb + c)), and differentiated as one.
 
     Args:
         datafit: The losses.

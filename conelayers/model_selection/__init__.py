@@ -2,8 +2,8 @@
 
     search.run(criterion) -> SearchResult;  LassoImplicitCV().fit(X, y);  tune(layer, loss, bounds)
 
-`criteria/` says what is minimised, `searches/` how, `estimators/` wrap both in scikit-learn's conventions; `tune` does it
-for any layer, and `bilevel_descent` for any bilevel problem.
+`criteria/` says what is minimised, `searches/` how, `estimators/` wrap both in scikit-learn's conventions; `tune` does
+it for any layer, and `bilevel_descent` for any bilevel problem.
 """
 
 from conelayers.model_selection.bilevel_descent import BilevelDescent, BilevelResult

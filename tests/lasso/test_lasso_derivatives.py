@@ -209,10 +209,10 @@ def test_support_vector_machine_duals():
         grads = torch.autograd.grad(_loss(dual, torch.zeros(())), leaves)
         for i, grad in enumerate(grads):
 
-            def function(value, i=i):
+            def function(value, i=i, leaves=leaves, model=model, design=design):
                 moved = [*leaves[:i], value, *leaves[i + 1 :]]
                 with torch.no_grad():
-                    return _loss(*model(design, target, *moved))
+                    return _loss(*model(design, torch.zeros(P, dtype=torch.float64), *moved))
 
             expected = _central(function, leaves[i].detach(), 1e-5)
             torch.testing.assert_close(grad, expected, rtol=1e-7, atol=1e-7)

@@ -39,23 +39,24 @@ class WorkingSet(Solver):
     def solve(self, problem: Problem, start: _Point | None = None) -> FitResult:
         """See `Solver.solve`."""
         coef, intercept = start if start is not None else problem.zero()
-        scale, worst, iteration = problem.scale(), 0.0, 0
+        scale, iteration, least, stalled = problem.scale(), 0, float("inf"), 0
         target = self.tol * scale
-        for iteration in range(1, self.max_iter + 1):
+        while True:
             gradient, slope = problem.gradients(problem.predictions(coef, intercept))
             entries = problem.term.violation(coef, gradient)
             worst = max(float(entries.max()), float(slope.abs().max()))
-            if worst <= target:
-                break
+            # rounding errors set a floor; below it there is no progress to wait for
+            stalled = 0 if worst < 0.9 * least else stalled + 1
+            least = min(least, worst)
+            if worst <= target or iteration >= self.max_iter or stalled > 10:
+                return FitResult(coef, intercept, worst / scale, iteration, problem)
+            iteration += 1
             features = self._choose(problem, coef, entries)
             sub = problem.restrict(features)
             # looser than needed while new features keep coming in
             within = max(0.5 * target, 0.01 * worst)
             local, intercept = self._subproblem(sub, coef[features], intercept, within)
             coef = torch.zeros_like(coef).index_copy(0, features, local)
-        else:
-            worst = problem.worst(coef, intercept)
-        return FitResult(coef, intercept, worst / scale, iteration, problem)
 
     def _choose(self, problem: Problem, coef: Tensor, entries: Tensor) -> Tensor:
         """Features in use, and as many again of the worst violators."""

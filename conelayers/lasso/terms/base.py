@@ -44,7 +44,7 @@ class Term(abc.ABC):
 
     @abc.abstractmethod
     def curvature(self, beta: Tensor, index: Tensor) -> Tensor:
-        """Hessian of g on the entries `index` (int64, shape (s,)) of beta.flatten(): shape (s,) if diagonal, or (s, s)."""
+        """Hessian of g on the entries `index` of beta.flatten(), shape (s,) if it is diagonal, else (s, s)."""
 
     @abc.abstractmethod
     def violation(self, beta: Tensor, gradient: Tensor) -> Tensor:

@@ -80,7 +80,7 @@ class MCPTerm(_ConcaveTerm):
 
 @dataclass(frozen=True)
 class SCADTerm(_ConcaveTerm):
-    """Derivative scale up to |b| = scale, then falling linearly to 0 at |b| = gamma scale (Fan & Li 2001), gamma > 2."""
+    """Derivative scale up to |b| = scale, then linear to 0 at |b| = gamma scale (Fan & Li 2001), gamma > 2."""
 
     def value(self, beta: Tensor) -> Tensor:
         """Sum of the three pieces."""

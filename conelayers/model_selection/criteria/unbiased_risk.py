@@ -64,8 +64,8 @@ class _RiskEstimate(Criterion):
 class SURE(_RiskEstimate):
     """Stein's unbiased estimate of the prediction risk E ||X b - mu||^2 / n for y = mu + sigma N(0, I).
 
-    ||y - X b||^2 / n - sigma^2 + 2 sigma^2 df / n, the degrees of freedom df estimated by finite differences along random
-    probes (Deledalle, Vaiter, Fadili & Peyre 2014), which keeps the criterion differentiable in the hyperparameters.
+    ||y - X b||^2 / n - sigma^2 + 2 sigma^2 df / n, the degrees of freedom df estimated by finite differences along
+    random probes (Deledalle, Vaiter, Fadili & Peyre 2014), which keeps the criterion differentiable in the hyperparameters.
 
     Args:
         model: A least-squares model.

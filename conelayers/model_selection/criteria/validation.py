@@ -153,7 +153,7 @@ def _evaluate_fold(fold: HeldOut, point: np.ndarray, tol: float | None, state: A
 def _parallel(function: Callable, calls: list[tuple], n_jobs: int | None) -> list:
     from joblib import Parallel, delayed, effective_n_jobs
 
-    if len(calls) == 1 or effective_n_jobs(n_jobs) == 1:
+    if len(calls) == 1 or effective_n_jobs(n_jobs) == 1:  # type: ignore[arg-type]
         return [function(*call) for call in calls]
     return Parallel(n_jobs=n_jobs)(delayed(function)(*call) for call in calls)  # type: ignore[return-value]
 
@@ -163,5 +163,5 @@ def _splits(cv: Any, design: Design, y: Tensor, groups: Any) -> Iterable:
 
     target = y.cpu().numpy()
     classifier = target.ndim == 1 and target.dtype.kind in "iu"
-    splitter = check_cv(cv, target, classifier=classifier)
+    splitter: Any = check_cv(cv, target, classifier=classifier)
     return splitter.split(np.empty((design.shape[0], 0)), target, groups)

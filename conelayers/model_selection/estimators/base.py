@@ -35,6 +35,9 @@ class ImplicitCV(BaseEstimator, abc.ABC):
         verbose: Print a line per evaluation.
     """
 
+    coef_: np.ndarray
+    intercept_: Any
+
     def __init__(
         self,
         *,
