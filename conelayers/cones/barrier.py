@@ -12,7 +12,7 @@ with the vectors ghat_i = eta_i^2 / mu D g_i = B^-1 G (C^-1 + G^T B^-1 G)^-1, ke
 
     D'(v)[u, w] = -mu D hess'F(y)[D u, D w]
 
-is written in ghat_i as well.
+is written in ghat_i as well. (Each g_i = h -+ e in the power cones, so that their two are eliminated by hand.)
 """
 
 import dataclasses
@@ -100,10 +100,9 @@ class ProximalPoint:
         scaled = base * self.direction
         bottom = (self.direction * scaled).sum(-1) + 1 / (total * self.weight)
         inverse = torch.diag_embed(base) - scaled.unsqueeze(-1) * scaled.unsqueeze(-2) / bottom[..., None, None]
-        bent = inverse @ self.gradients
-        small = torch.diag_embed(mu / self.eta.square()) + self.gradients.mT @ bent
-        lifted = bent @ _inverse(small)
-        jacobian = inverse - lifted @ bent.mT
+        flat = mu / self.eta.square()
+        single = self.gradients.shape[-1] == 1
+        jacobian, lifted = _one(inverse, self.gradients, flat) if single else _pair(inverse, self.gradients, flat)
         jacobian = (jacobian + jacobian.mT) / 2
         hessian = -self.weight[..., None, None] * self.direction.unsqueeze(-1) * self.direction.unsqueeze(-2)
         rest = total[..., None, None, None] * self.third
@@ -112,10 +111,36 @@ class ProximalPoint:
         return BarrierDerivative(jacobian, lifted, 2 * mu / self.eta**3, hessian, rest, self.size.unsqueeze(-1))
 
 
-def _inverse(matrix: Tensor) -> Tensor:
-    """Inverse of positive definite matrices of order one or two."""
-    if matrix.shape[-1] == 1:
-        return 1 / matrix
-    a, b, d = matrix[..., 0, 0], matrix[..., 0, 1], matrix[..., 1, 1]
-    rows = torch.stack([torch.stack([d, -b], -1), torch.stack([-b, a], -1)], -2)
-    return rows / (a * d - b * b)[..., None, None]
+def _one(inverse: Tensor, gradients: Tensor, flat: Tensor) -> tuple[Tensor, Tensor]:
+    """(B + g g^T / flat)^-1 and ghat = B^-1 g / (flat + g^T B^-1 g), for one gradient g."""
+    bent = inverse @ gradients
+    lifted = bent / (flat.unsqueeze(-1) + gradients.mT @ bent)
+    return inverse - lifted @ bent.mT, lifted
+
+
+def _pair(inverse: Tensor, gradients: Tensor, flat: Tensor) -> tuple[Tensor, Tensor]:
+    """(B + sum_i g_i g_i^T / flat_i)^-1 and the ghat_i, for the two gradients h - e and h + e.
+
+    Here e is the third axis, and h and the rest of B lie in the first two. In the polar cone the two gradients
+    nearly cancel against each other: the Gram matrix G^T B^-1 G is almost singular there. In the basis (h, e)
+    the same elimination has no subtraction in its determinant, its third row or ghat.
+    """
+    h = gradients.mean(-1)
+    bent = (inverse @ h.unsqueeze(-1)).squeeze(-1)  # third entry zero
+    beta = (h * bent).sum(-1)
+    one, two = flat.unbind(-1)
+    even, odd = (one + two) / 4, (two - one) / 4
+    bottom = one * two / 4 + even * (1 + beta) + beta
+    axis = torch.zeros_like(h)
+    axis[..., 2] = 1
+    columns = [
+        ((one if sign > 0 else two) / 2 + 1).unsqueeze(-1) * bent
+        + sign * ((one if sign > 0 else two) / 2 + beta).unsqueeze(-1) * axis
+        for sign in (-1, 1)
+    ]
+    lifted = torch.stack(columns, -1) / (2 * bottom)[..., None, None]
+    jacobian = inverse - ((even + 1) / bottom)[..., None, None] * bent.unsqueeze(-1) * bent.unsqueeze(-2)
+    corner = (odd / bottom).unsqueeze(-1) * bent
+    jacobian[..., 2, :] = jacobian[..., :, 2] = corner
+    jacobian[..., 2, 2] = (one * two / 4 + even * beta) / bottom
+    return jacobian, lifted
