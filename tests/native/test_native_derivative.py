@@ -137,6 +137,9 @@ def test_lanes_do_not_touch_each_other(family):
         alone = family.engine.derivative(family.P[one], family.A[one], v[one], r1[one], r2[one])
         assert relative(together[0][one], alone[0]) < 1e-11
         assert relative(together[1][one], alone[1]) < 1e-11
+    reversed_items = family.engine.derivative(*(np.ascontiguousarray(a[::-1]) for a in (family.P, family.A, v, r1, r2)))
+    for a, b in zip(together, reversed_items, strict=True):
+        assert np.array_equal(a, b[::-1])
     A = family.A.copy()
     A[3] = np.nan
     beside = family.engine.derivative(family.P, A, v, r1, r2)

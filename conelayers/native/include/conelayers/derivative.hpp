@@ -15,12 +15,13 @@ CL_HD inline Real solution_norm(const DerivativeView& view, const DerivativeWork
     return norm;
 }
 
-// Take trial and its residual where they are better; returns the lanes that gained at least a factor 2.
+// Take trial and its residual in the active lanes where they are better; returns those that gained at least a factor 2.
 template <class Real>
-CL_HD inline Mask<Real> accept_trial(const DerivativeView& view, const DerivativeWork<Real>& w, Real& norm) {
+CL_HD inline Mask<Real> accept_trial(const DerivativeView& view, const DerivativeWork<Real>& w,
+                                     const Mask<Real>& active, Real& norm) {
     const Real trial_norm = residual_norm(view, w, w.trial_residual);
-    const auto better = trial_norm < norm;
-    const auto gained = trial_norm < Real(0.5) * norm;
+    const auto better = mask_and(active, trial_norm < norm);
+    const auto gained = mask_and(active, trial_norm < Real(0.5) * norm);
     for (int k = 0; k < view.n + view.m; ++k) {
         w.solution[k] = select(better, w.trial[k], w.solution[k]);
         w.residual[k] = select(better, w.trial_residual[k], w.residual[k]);
@@ -40,19 +41,23 @@ CL_HD inline Real derivative_solve(const DerivativeView& view, const DerivativeW
     }
     const Real start = residual_norm(view, w, w.rhs);
     Real norm = start, floor = Real(0.0);
+    auto active = start > Real(0.0);
     for (int iteration = 0; iteration < 8; ++iteration) {
         regularised_solve(view, w, w.residual, w.direct);
         for (int k = 0; k < size; ++k) w.trial[k] = w.solution[k] + w.direct[k];
         jacobian_residual(view, w, w.rhs, w.trial, w.trial_residual);
-        const auto gained = accept_trial(view, w, norm);
-        floor = Real(1e-14) * (start + solution_norm(view, w, w.solution));
-        if (!any_lane(mask_and(gained, norm > floor))) break;
+        const auto gained = accept_trial<Real>(view, w, active, norm);
+        floor = Real(5e-15) * (start + solution_norm(view, w, w.solution));
+        active = mask_and(gained, norm > floor);
+        if (!any_lane(active)) break;
     }
+    active = norm > max(Real(1e-10) * start, floor);
     for (int cycle = 0; cycle < 3; ++cycle) {
-        if (!any_lane(norm > max(Real(1e-10) * start, floor))) break;
+        if (!any_lane(active)) break;
         krylov_correction(view, w);
         jacobian_residual(view, w, w.rhs, w.trial, w.trial_residual);
-        if (!any_lane(accept_trial(view, w, norm))) break;
+        const auto gained = accept_trial<Real>(view, w, active, norm);
+        active = mask_and(gained, norm > max(Real(1e-10) * start, floor));
     }
     const Real poison = norm - norm;  // not zero where an input was not finite
     for (int k = 0; k < size; ++k) w.solution[k] = w.solution[k] + poison;

@@ -11,10 +11,10 @@ namespace conelayers {
 inline namespace CONELAYERS_ARCH {
 
 // One Jacobi rotation of rows and columns p < q of the upper triangle of a (row-major n x n) that annihilates a_pq;
-// the columns of u turn with it.
+// the columns of u turn with it. Lanes where `active` is false stay, so that no lane depends on its neighbours.
 template <class Real>
-CL_HD inline void jacobi_rotate(int n, int p, int q, Arr<Real> a, Arr<Real> u) {
-    const Real off = a[p * n + q];
+CL_HD inline void jacobi_rotate(int n, int p, int q, const Mask<Real>& active, Arr<Real> a, Arr<Real> u) {
+    const Real off = select(active, a[p * n + q], Real(0.0));
     const Real gap = a[q * n + q] - a[p * n + p];
     const Real twice = off + off;
     const Real denominator = abs(gap) + sqrt(muladd(gap, gap, twice * twice));
@@ -24,7 +24,7 @@ CL_HD inline void jacobi_rotate(int n, int p, int q, Arr<Real> a, Arr<Real> u) {
     const Real s = t * c;
     a[p * n + p] = muladd(-t, off, a[p * n + p]);
     a[q * n + q] = muladd(t, off, a[q * n + q]);
-    a[p * n + q] = Real(0.0);
+    a[p * n + q] = a[p * n + q] - off;
     const auto turn = [c, s](Real& x, Real& y) {
         const Real old = x;
         x = muladd(c, old, -(s * y));
@@ -54,9 +54,10 @@ CL_HD inline void symmetric_eigen(int n, Arr<Real> a, Arr<Real> u, Arr<Real> lam
         Real off = Real(0.0);
         for (int i = 0; i < n; ++i)
             for (int j = i + 1; j < n; ++j) off = max(off, abs(a[i * n + j]));
-        if (!any_lane(off > Real(1e-18))) break;
+        const auto active = off > Real(1e-18);
+        if (!any_lane(active)) break;
         for (int p = 0; p < n; ++p)
-            for (int q = p + 1; q < n; ++q) jacobi_rotate(n, p, q, a, u);
+            for (int q = p + 1; q < n; ++q) jacobi_rotate<Real>(n, p, q, active, a, u);
     }
     for (int i = 0; i < n; ++i) lambda[i] = a[i * n + i] * safe;
 }

@@ -97,6 +97,7 @@ private:
         Real r = select(usable, hint, min(max(zero, low + inset), high - inset));
         const auto upper = z >= zero;
         const Real sign = select(upper, one, -one);
+        auto active = smooth;
         for (int iteration = 0; iteration < 100; ++iteration) {
             const Real inverse_q = one / muladd(r, r - one, one);
             const Real alpha = max(muladd(r - one, x, y), Real(1e-300)) * inverse_q;
@@ -118,11 +119,12 @@ private:
             const Real middle = Real(0.5) * (low + high);
             const Real next = select(mask_and(newton >= low, newton <= high), newton, middle);
             const Real step = abs(next - r);
-            r = next;
+            r = select(active, next, r);
             // Newton squares the error, relative to the distance from the ends, where the logarithms are singular.
             const Real room = min(one, min(r - left, right - r));
             const auto settled = mask_or(step <= Real(1e-8) * room, high - low <= Real(4e-16) * abs(r));
-            if (!any_lane(mask_and(smooth, mask_not(settled)))) break;
+            active = mask_and(active, mask_not(settled));
+            if (!any_lane(active)) break;
         }
         return r;
     }

@@ -101,6 +101,7 @@ private:
         Real low = Real(-700.0), high = Real(700.0);
         Real t = select(usable, log(select(usable, odds_guess, one)), zero);
         Real share, rest;
+        auto active = smooth;
         for (int iteration = 0; iteration < 100; ++iteration) {
             const Real bend = evaluate(a, x, y, height, t, share, rest, root);  // in [0, 1]
             const Real value = Real(a) * log(root[0]) + Real(b) * log(root[1]) - log(max(root[2], Real(1e-300)));
@@ -117,9 +118,10 @@ private:
             const Real newton = t + select(use_log, by_log, by_share);
             const Real next = select(mask_and(newton >= low, newton <= high), newton, half * (low + high));
             const Real step = abs(next - t);
-            t = next;
+            t = select(active, next, t);
             // Newton squares the error: the last step was below the square root of the precision by far.
-            if (!any_lane(mask_and(smooth, step > Real(1e-10)))) break;
+            active = mask_and(active, step > Real(1e-10));
+            if (!any_lane(active)) break;
         }
         evaluate(a, x, y, height, t, share, rest, root);
     }

@@ -25,13 +25,15 @@ struct Smoothed {
         Real target[3], u[3], gradient[3], hessian[6], step[3];
         for (int i = 0; i < 3; ++i) target[i] = v[i] / root_mu;
         start(block, target, u);
+        auto active = target[0] == target[0];
         for (int iteration = 0; iteration < 80; ++iteration) {
             barrier(block, u, gradient, hessian);
             for (int i = 0; i < 3; ++i) gradient[i] = gradient[i] + u[i] - target[i];
             const Real decrement = newton(hessian, gradient, step);
             const Real length = select(decrement < Real(0.25), one, one / (one + decrement));
-            for (int i = 0; i < 3; ++i) u[i] = u[i] - length * step[i];
-            if (!any_lane(decrement > Real(1e-9))) break;
+            for (int i = 0; i < 3; ++i) u[i] = select(active, u[i] - length * step[i], u[i]);
+            active = mask_and(active, decrement > Real(1e-9));
+            if (!any_lane(active)) break;
         }
         barrier(block, u, gradient, hessian);
         Real matrix[9], vectors[9], values[3];
