@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from conelayers.errors import InvalidArgument
+from conelayers.program.shapes import broadcast
 
 __all__ = ["Block", "ParameterLayout"]
 
@@ -63,7 +64,7 @@ class ParameterLayout:
         rank = max((value.dim() - len(shape) for value, shape in zip(values, self.shapes, strict=True)), default=0)
         batches = [self._batch(index, value, max(rank, 0)) for index, value in enumerate(values)]
         try:
-            return torch.broadcast_shapes(*batches)
+            return broadcast(*batches)
         except RuntimeError:
             listed = ", ".join(f"{name}: {tuple(batch)}" for name, batch in zip(self.names, batches, strict=True))
             raise InvalidArgument(
@@ -87,7 +88,7 @@ class ParameterLayout:
             return None
         if len(vectors) == 1:
             return vectors[0]
-        batch = torch.broadcast_shapes(*(vector.shape[:-1] for vector in vectors))
+        batch = broadcast(*(vector.shape[:-1] for vector in vectors))
         return torch.cat([vector.expand(*batch, vector.shape[-1]) for vector in vectors], dim=-1)
 
     def _read(self, value: Tensor, block: Block) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import torch
@@ -66,3 +67,7 @@ class _ImplicitFunction(torch.autograd.Function):
         batched, aligned = equation.align(in_dims[1:], inputs)
         outputs = implicit(batched, *aligned)
         return outputs, (0,) * len(outputs)
+
+
+# Every `apply` binds its arguments to the signature of `forward`; a stored one spares its inspection on each call.
+_ImplicitFunction.forward.__signature__ = inspect.signature(_ImplicitFunction.forward)  # type: ignore[attr-defined]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from conelayers.errors import InvalidArgument
 from conelayers.program import products
+from conelayers.program.shapes import broadcast
 from conelayers.program.structure import ConeStructure
 
 __all__ = ["ConeProgram"]
@@ -51,10 +53,10 @@ class ConeProgram:
         except RuntimeError as error:
             raise InvalidArgument(f"batch axes of P, q, A and b do not broadcast: {error}") from None
 
-    @property
+    @cached_property
     def batch_shape(self) -> torch.Size:
         """The broadcast batch axes of the four tensors."""
-        return torch.broadcast_shapes(self.P.shape[:-1], self.q.shape[:-1], self.A.shape[:-1], self.b.shape[:-1])
+        return broadcast(self.P.shape[:-1], self.q.shape[:-1], self.A.shape[:-1], self.b.shape[:-1])
 
     def detach(self) -> ConeProgram:
         """The same values, cut from the autograd graph."""

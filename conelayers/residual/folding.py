@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from conelayers.program.shapes import broadcast
+
 __all__ = ["Folding"]
 
 
@@ -31,8 +33,8 @@ class Folding:
     @classmethod
     def of(cls, fixed: Sequence[torch.Size], rhs: Sequence[torch.Size]) -> Folding:
         """The folding for batch shapes of the matrices' data (`fixed`) and of the right-hand sides."""
-        fixed_shape = torch.broadcast_shapes(*fixed)
-        full = torch.broadcast_shapes(fixed_shape, *rhs)
+        fixed_shape = broadcast(*fixed)
+        full = broadcast(fixed_shape, *rhs)
         padded = (1,) * (len(full) - len(fixed_shape)) + tuple(fixed_shape)
         own = tuple(i for i, size in enumerate(padded) if size > 1)
         return cls(full, own, tuple(i for i in range(len(full)) if i not in own))
