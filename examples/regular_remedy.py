@@ -88,7 +88,7 @@ def main(arguments: list[str] | None = None) -> dict[str, object]:
     options = parser.parse_args(arguments)
 
     layer = regular_layer()
-    quadratic = descend(layer, 400, lambda k: 1e-2)
+    quadratic = descend(layer, 700, lambda k: 1e-2)
     report = layer.solve(quadratic[-1]).regularity(radius=0.1)
     print(f"quadratic term: {quadratic[-1].tolist()}, regular within 0.1: {bool(report.regular)}")
     informative = descend(informative_layer(), 400, lambda k: 1e-2 / (1 + k / 20))
