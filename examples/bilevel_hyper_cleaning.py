@@ -57,9 +57,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     after = inner_descent(problem, result.w, result.theta, 300, 0.5)
     weights = torch.sigmoid(result.theta[0])
     print(f"test accuracy: {accuracy(before):.3f} with all samples, {accuracy(after):.3f} cleaned")
-    print(
-        f"mean weight: {float(weights[wrong].mean()):.3f} of wrong labels, {float(weights[~wrong].mean()):.3f} of right ones"
-    )
+    means = float(weights[wrong].mean()), float(weights[~wrong].mean())
+    print(f"mean weight: {means[0]:.3f} of wrong labels, {means[1]:.3f} of right ones")
 
     options.figure.parent.mkdir(parents=True, exist_ok=True)
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")

@@ -29,10 +29,9 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     grid = LassoCV(cv=5).fit(X, y)
     seconds = (middle - began, time.perf_counter() - middle)
     best = float(grid.mse_path_.mean(1).min())
-    print(
-        f"implicit  alpha {ours.alpha_:.4g}  error {ours.best_criterion_:.6g}  {seconds[0]:.2f} s, {ours.n_iter_} evaluations"
-    )
-    print(f"grid      alpha {grid.alpha_:.4g}  error {best:.6g}  {seconds[1]:.2f} s, {len(grid.alphas_)} points")
+    ours_row = ("implicit", ours.alpha_, ours.best_criterion_, seconds[0], ours.n_iter_)
+    for name, alpha, error, time_, count in (ours_row, ("grid", grid.alpha_, best, seconds[1], len(grid.alphas_))):
+        print(f"{name:9s} alpha {alpha:.4g}  error {error:.6g}  {time_:.2f} s, {count} evaluations")
 
     options.figure.parent.mkdir(parents=True, exist_ok=True)
     figure, ax = plt.subplots(figsize=(6, 3.6), layout="constrained")

@@ -65,7 +65,7 @@ class SURE(_RiskEstimate):
     """Stein's unbiased estimate of the prediction risk E ||X b - mu||^2 / n for y = mu + sigma N(0, I).
 
     ||y - X b||^2 / n - sigma^2 + 2 sigma^2 df / n, the degrees of freedom df estimated by finite differences along
-    random probes (Deledalle, Vaiter, Fadili & Peyre 2014), which keeps the criterion differentiable in the hyperparameters.
+    random probes (Deledalle, Vaiter, Fadili & Peyre 2014), which keeps the criterion differentiable.
 
     Args:
         model: A least-squares model.

@@ -15,7 +15,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from conelayers.errors import InvalidArgument
 from conelayers.lasso import ProximalModel, WorkingSet, as_design
 from conelayers.model_selection.criteria import Criterion, CrossValidation
-from conelayers.model_selection.searches import Safeguarded, Search
+from conelayers.model_selection.searches import Safeguarded, Search, SearchResult
 from conelayers.model_selection.space import LogSpace
 
 __all__ = ["ImplicitCV"]
@@ -80,6 +80,9 @@ class ImplicitCV(BaseEstimator, abc.ABC):
     def _start(self, criterion: Criterion, space: LogSpace) -> np.ndarray | None:
         return None
 
+    def _run(self, search: Search, criterion: CrossValidation, space: LogSpace) -> SearchResult:
+        return search.run(criterion, self._start(criterion, space))
+
     def _store(self, values: Mapping[str, float | np.ndarray]) -> None:
         self.alpha_ = values["alpha"]
 
@@ -100,7 +103,7 @@ class ImplicitCV(BaseEstimator, abc.ABC):
         space = LogSpace.between(self._bounds(largest, design.shape[1]))
         criterion = CrossValidation(model, space, design, target, cv=self.cv, sample_weight=weight, n_jobs=self.n_jobs)
         search = self.search if self.search is not None else self._default_search(largest)
-        result = search.run(criterion, self._start(criterion, space))
+        result = self._run(search, criterion, space)
         theta = space.unpack(torch.as_tensor(result.point))
         fit = model.fit(design, target, *theta, sample_weight=weight)
         self.search_result_, self.history_ = result, result.history

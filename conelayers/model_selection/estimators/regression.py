@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,9 +21,9 @@ from conelayers.lasso import (
     Quadratic,
     WeightedL1,
 )
-from conelayers.model_selection.criteria import Criterion
+from conelayers.model_selection.criteria import Criterion, CrossValidation
 from conelayers.model_selection.estimators.base import ImplicitCV
-from conelayers.model_selection.searches import LBFGS, Safeguarded, Search
+from conelayers.model_selection.searches import LBFGS, Safeguarded, Search, SearchResult
 from conelayers.model_selection.space import LogSpace
 
 __all__ = [
@@ -112,8 +113,9 @@ class ElasticNetImplicitCV(LassoImplicitCV):
 class WeightedLassoImplicitCV(LassoImplicitCV):
     """Lasso with one penalty per feature, found from the best single penalty by gradients: beyond any grid.
 
-    Many penalties can adapt to the folds themselves; the search therefore stops after a few steps by default, and the
-    result should be judged on data that took no part in it.
+    Many penalties adapt to the folds themselves: the first steps help on unseen data, later ones hurt. So the search runs
+    within the training samples of the last fold, and of its points (the single penalty is the first) the one with the
+    smallest error on that fold's held-out samples is taken: early stopping is the regulariser.
 
     Attributes:
         alpha_: The penalties, shape (n_features,).
@@ -127,7 +129,20 @@ class WeightedLassoImplicitCV(LassoImplicitCV):
         return {"alpha": (1e-2 * self.eps * high, high)}
 
     def _default_search(self, largest: float) -> Search:
-        return LBFGS(max_evaluations=25, verbose=bool(self.verbose))
+        return LBFGS(max_evaluations=15, verbose=bool(self.verbose))
+
+    def _run(self, search: Search, criterion: CrossValidation, space: LogSpace) -> SearchResult:
+        if len(criterion.folds) < 2:
+            return super()._run(search, criterion, space)
+        judge = criterion.folds[-1]
+        count = min(len(criterion.folds), judge.X.shape[0])
+        rest = CrossValidation(
+            judge.model, space, judge.X, judge.y, cv=count, sample_weight=judge.sample_weight, n_jobs=self.n_jobs
+        )
+        result = search.run(rest, self._start(rest, space))
+        errors = [judge.evaluate(trial.point, gradient=False).value for trial in result.history.trials]
+        best = result.history.trials[int(np.argmin(errors))]
+        return dataclasses.replace(result, point=best.point, value=best.value, hyperparameters=space.values(best.point))
 
     def _start(self, criterion: Criterion, space: LogSpace) -> np.ndarray:
         single = LogSpace.between({"alpha": (10 * np.exp(space.lower[0]), 0.1 * np.exp(space.upper[0]))})
