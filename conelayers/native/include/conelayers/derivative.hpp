@@ -31,9 +31,10 @@ CL_HD inline Mask<Real> accept_trial(const DerivativeView& view, const Derivativ
 }
 
 // w.solution = J^-1 w.rhs after derivative_factor; returns the residual relative to the right-hand side, per lane. Lanes
-// whose data are not finite come out as NaN.
+// whose data are not finite come out as NaN. accuracy: relative residual at which a lane may stop; 0 for all that double
+// precision gives.
 template <class Real>
-CL_HD inline Real derivative_solve(const DerivativeView& view, const DerivativeWork<Real>& w) {
+CL_HD inline Real derivative_solve(const DerivativeView& view, const DerivativeWork<Real>& w, double accuracy = 0.0) {
     const int size = view.n + view.m;
     for (int k = 0; k < size; ++k) {
         w.solution[k] = Real(0.0);
@@ -48,16 +49,17 @@ CL_HD inline Real derivative_solve(const DerivativeView& view, const DerivativeW
         jacobian_residual(view, w, w.rhs, w.trial, w.trial_residual);
         const auto gained = accept_trial<Real>(view, w, active, norm);
         floor = Real(5e-15) * (start + solution_norm(view, w, w.solution));
-        active = mask_and(gained, norm > floor);
+        active = mask_and(gained, norm > max(floor, Real(accuracy) * start));
         if (!any_lane(active)) break;
     }
-    active = norm > max(Real(1e-10) * start, floor);
+    const Real stalled = max(Real(accuracy > 0.0 ? 1e3 * accuracy : 1e-10) * start, floor);
+    active = norm > stalled;
     for (int cycle = 0; cycle < 3; ++cycle) {
         if (!any_lane(active)) break;
         krylov_correction(view, w);
         jacobian_residual(view, w, w.rhs, w.trial, w.trial_residual);
         const auto gained = accept_trial<Real>(view, w, active, norm);
-        active = mask_and(gained, norm > max(Real(1e-10) * start, floor));
+        active = mask_and(gained, norm > stalled);
     }
     const Real poison = norm - norm;  // not zero where an input was not finite
     for (int k = 0; k < size; ++k) w.solution[k] = w.solution[k] + poison;

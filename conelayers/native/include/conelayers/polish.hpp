@@ -125,7 +125,7 @@ CL_HD inline Real polish(const DerivativeView& view, const DerivativeWork<Real>&
         if (!any_lane(open)) break;
         derivative_factor(view, w);
         for (int k = 0; k < n + m; ++k) w.rhs[k] = -t.f[k];
-        derivative_solve(view, w);
+        derivative_solve(view, w, 1e-8);  // what is left is a 1e-8th of the present residual
         for (int j = 0; j < n; ++j) t.x[j] = select(open, t.x[j] + w.solution[j], t.x[j]);
         for (int i = 0; i < m; ++i) {
             t.s[i] = w.y[i] - t.v[i];
