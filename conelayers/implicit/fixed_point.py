@@ -149,7 +149,7 @@ class FixedPointLinearization:
         return implicit(equation, rhs, self.z, *self.theta)[0]
 
     def paired(self, rhs: Tensor, solver: IterativeSolver, derivative: Derivative) -> tuple[Equation, Tensor]:
-        """The pair (z, t) = (f(z), rhs + J(z) t) as an equation, with parameters (rhs, *theta), and its start (z*, 0)."""
+        """The pair (z, t) = (f(z), rhs + J(z) t) as an equation, with inputs (rhs, *theta), and its start (z*, 0)."""
         n = self.z.shape[-1]
 
         def pair(w: Tensor, g: Tensor, *theta: Tensor) -> Tensor:

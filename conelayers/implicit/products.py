@@ -69,7 +69,7 @@ def pushforward(fun: Function, primals: Sequence[Tensor], tangents: Sequence[Ten
             ).sum()
 
     if transforming():
-        scalar, vjp = torch.func.vjp(transposed, torch.zeros_like(like))
+        scalar, vjp, *_ = torch.func.vjp(transposed, torch.zeros_like(like))
         return vjp(torch.ones_like(scalar))[0]
     keep = recording()
     with torch.enable_grad():
@@ -89,7 +89,7 @@ def _functional_pullback(fun, primals, cotangent, needed):
         remaining = iter(moving)
         return fun(*(next(remaining) if use else p for p, use in zip(primals, needed)))
 
-    _, vjp = torch.func.vjp(restricted, *chosen)
+    _, vjp, *_ = torch.func.vjp(restricted, *chosen)
     return _scatter(vjp(cotangent), needed)
 
 

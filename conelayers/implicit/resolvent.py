@@ -79,8 +79,8 @@ def solve_resolvent(
             info.solution, info.residual, info.iterations = found
             if certify:
                 matrix = _operator(forward, adjoint, rhs).as_matrix()
-                info.inverse_norm = torch.linalg.svdvals(matrix)[..., -1].reciprocal()
-                info.error_bound = info.residual * info.inverse_norm
+                inverse_norm = torch.linalg.svdvals(matrix)[..., -1].reciprocal()
+                info.inverse_norm, info.error_bound = inverse_norm, found.residual * inverse_norm
     # An autograd function must not return its input as an output.
     return found.solution.clone() if found.solution is rhs else found.solution
 

@@ -130,7 +130,7 @@ class DEQ(nn.Module):
 
     def normalized_parameters(self) -> dict[str, Tensor]:
         """The cell's parameters, those over the bound `spectral_norm` scaled down to it."""
-        parameters = dict(self.cell.named_parameters())
+        parameters: dict[str, Tensor] = dict(self.cell.named_parameters())
         if self.spectral_norm is None:
             return parameters
         return {name: _bounded(p, self.spectral_norm) if p.dim() >= 2 else p for name, p in parameters.items()}

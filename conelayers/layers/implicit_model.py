@@ -159,10 +159,10 @@ class ImplicitModel(nn.Module):
         Raises:
             InvalidArgument: If the network is not Linear, ReLU, Linear, ..., Linear.
         """
-        linear = list(network)[::2]
-        if not linear or not all(isinstance(m, nn.Linear) for m in linear):
-            raise InvalidArgument("network must alternate nn.Linear and nn.ReLU, beginning and ending with nn.Linear.")
-        if len(network) % 2 == 0 or not all(isinstance(m, nn.ReLU) for m in list(network)[1::2]):
+        layers = list(network)
+        linear = [m for m in layers[::2] if isinstance(m, nn.Linear)]
+        relu = [m for m in layers[1::2] if isinstance(m, nn.ReLU)]
+        if len(layers) % 2 == 0 or len(linear) + len(relu) != len(layers):
             raise InvalidArgument("network must alternate nn.Linear and nn.ReLU, beginning and ending with nn.Linear.")
         hidden = [m.out_features for m in linear[:-1]]
         offsets = [sum(hidden[i + 1 :]) for i in range(len(hidden))]  # layer i starts here: later layers come first
@@ -243,7 +243,7 @@ class ImplicitModel(nn.Module):
         return self._like(*kept)
 
     def reduced(self) -> ImplicitModel:
-        """The model without states that cannot matter: those no output and no other state hears (zero columns of A, C)."""
+        """The model without states that no output and no other state hears (zero columns of A and C)."""
         keep = torch.ones(self.A.shape[0], dtype=torch.bool, device=self.A.device)
         while True:
             heard = (self.A[keep] != 0).any(0) | (self.C != 0).any(0)
@@ -297,7 +297,7 @@ class ImplicitModel(nn.Module):
 def _blocks(rows: list[list[Tensor | None]]) -> Tensor:
     """A matrix from blocks; None is a zero block."""
     heights = [next(b.shape[0] for b in row if b is not None) for row in rows]
-    widths = [next(row[j].shape[1] for row in rows if row[j] is not None) for j in range(len(rows[0]))]
+    widths = [next(b.shape[1] for b in column if b is not None) for column in zip(*rows, strict=True)]
     like = next(b for row in rows for b in row if b is not None)
     full = [
         torch.cat([like.new_zeros(h, w) if b is None else b for b, w in zip(row, widths, strict=True)], 1)

@@ -66,7 +66,7 @@ class _MonotoneModule(nn.Module):
             probe = _StepSearch(self.solver, steps, candidates)
             self._solve(self.inject(x), None, probe, False)  # pyright: ignore[reportArgumentType]
         self.solver = probe.chosen
-        return self.solver.alpha
+        return probe.chosen.alpha
 
     def _solve(self, injection: Any, z0: Any, solver: FixedPointSolver, return_info: bool) -> Any:
         splitting, weights = self.splitting()

@@ -100,8 +100,9 @@ def perron_vector(W: Tensor, floor: float = 1e-6) -> tuple[Tensor, float]:
 
 
 def regular_over_box(W: Tensor, limit: int = 14) -> bool:
-    """Whether I - D W is invertible for every diagonal D in [0, 1]^n, decided exactly up to rounding by 2^n
-    determinants.
+    """Whether I - D W is invertible for every diagonal D in [0, 1]^n.
+
+    Decided exactly, up to rounding, by 2^n determinants.
 
     Raises:
         InvalidArgument: If n exceeds `limit`.

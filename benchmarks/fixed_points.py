@@ -1,0 +1,212 @@
+"""Deep equilibrium solves against torchdeq and against the unrolled iteration: same cell, data and accuracy, one
+process.
+
+    python benchmarks/fixed_points.py [--device cpu] [--repeat 9] [--threads 1] [--json out.json]
+
+For each cell torchdeq runs with each of its solvers (Anderson with lam = 1e-10) to a tolerance; ours then has to
+reach the smallest residual that any of them actually reached, which is below the tolerance. Our derivative solve
+gets a tenth of torchdeq's tolerance, and the gradient's error against the unrolled iteration is printed beside
+every time. Runs alternate, so that a busy machine treats all alike; times are medians, in CPU seconds of the
+process where the device is the CPU. `kept` is what autograd holds between forward and backward.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from conelayers.implicit.implicit_adjoint import ImplicitAdjoint
+from conelayers.implicit.neumann import NeumannGMRES
+from conelayers.implicit.unrolled import Unrolled
+from conelayers.iterations import Anderson
+from conelayers.layers.fixed_point import fixed_point
+
+TORCHDEQ = {"fixed_point_iter": {}, "anderson": {"lam": 1e-10}, "broyden": {}}
+
+
+@dataclasses.dataclass
+class Cell:
+    """A map f(z, W, x), its data, and the number of recorded steps that serve as the reference."""
+
+    name: str
+    f: Callable[[Tensor, Tensor, Tensor], Tensor]
+    W: Tensor
+    x: Tensor
+    steps: int
+
+
+def dense_few(dtype, device) -> Cell:
+    """Tanh cell of norm 1/2."""
+    W = torch.randn(128, 128, dtype=dtype, device=device)
+    W = 0.5 * W / torch.linalg.matrix_norm(W, ord=2)
+    x = torch.randn(64, 128, dtype=dtype, device=device)
+    return Cell("dense tanh, few steps", lambda z, W, x: torch.tanh(z @ W.T + x), W, x, 60)
+
+
+def dense_many(dtype, device) -> Cell:
+    """Relu cell that diffuses on a ring: spectrum over the whole of [-0.96, 0.96], hundreds of Picard steps."""
+    eye = torch.eye(128, dtype=dtype, device=device)
+    W = 0.98 * (0.5 * eye + 0.25 * (eye.roll(1, 0) + eye.roll(-1, 0)))
+    x = torch.randn(64, 128, dtype=dtype, device=device) + 0.3
+    return Cell("dense relu, hundreds", lambda z, W, x: torch.relu(z @ W.T + x), W, x, 1200)
+
+
+def conv_few(dtype, device) -> Cell:
+    """Convolutional tanh cell, contracting by about a half."""
+    W = torch.randn(16, 16, 3, 3, dtype=dtype, device=device) / 40
+    x = torch.randn(16, 16, 14, 14, dtype=dtype, device=device)
+    return Cell("conv tanh, few steps", lambda z, W, x: torch.tanh(torch.conv2d(z, W, padding=1) + x), W, x, 60)
+
+
+def conv_many(dtype, device) -> Cell:
+    """Convolutional relu cell that blurs every channel."""
+    blur = torch.tensor([1.0, 2.0, 1.0], dtype=dtype, device=device) / 4
+    W = 0.98 * torch.eye(8, dtype=dtype, device=device)[:, :, None, None] * torch.outer(blur, blur)
+    x = torch.randn(16, 8, 14, 14, dtype=dtype, device=device) + 0.3
+    return Cell("conv relu, hundreds", lambda z, W, x: torch.relu(torch.conv2d(z, W, padding=1) + x), W, x, 1200)
+
+
+def torchdeq_solve(cell: Cell, solver: str, tolerance: float) -> Tensor:
+    """Forward pass of torchdeq, with its implicit gradient attached."""
+    from torchdeq import get_deq
+
+    limit = 200 if solver == "broyden" else 2000
+    deq = get_deq(
+        f_solver=solver, b_solver=solver, f_max_iter=limit, b_max_iter=limit, f_tol=tolerance, b_tol=tolerance, ift=True
+    )
+    out, _ = deq(
+        lambda z: cell.f(z, cell.W, cell.x), torch.zeros_like(cell.x), solver_kwargs=TORCHDEQ[solver]
+    )  # fmt: skip
+    return out[-1]
+
+
+def our_solve(cell: Cell, atol: float, tolerance: float) -> Tensor:
+    """Forward pass of this package, with its default methods."""
+    return fixed_point(
+        cell.f,
+        torch.zeros_like(cell.x),
+        cell.W,
+        cell.x,
+        solver=Anderson(atol=atol, rtol=0),
+        adjoint=ImplicitAdjoint(NeumannGMRES(tolerance=tolerance)),
+    )
+
+
+def unrolled_solve(cell: Cell, steps: int) -> Tensor:
+    """The recorded iteration."""
+    return fixed_point(cell.f, torch.zeros_like(cell.x), cell.W, cell.x, adjoint=Unrolled(steps))
+
+
+def residual(cell: Cell, z: Tensor) -> float:
+    """Largest 2-norm of f(z) - z over the batch."""
+    with torch.no_grad():
+        return float((cell.f(z, cell.W, cell.x) - z).flatten(1).norm(dim=1).max())
+
+
+def kept_bytes(solve: Callable[[], Tensor]) -> int:
+    """What autograd holds between forward and backward."""
+    sizes: dict[int, int] = {}
+
+    def pack(t: Tensor) -> Tensor:
+        sizes[t.data_ptr()] = t.numel() * t.element_size()
+        return t
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+        solve()
+    return sum(sizes.values())
+
+
+def clock(device: str) -> float:
+    """CPU seconds of this process, or seconds after the device has finished."""
+    if device == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def measure(cell: Cell, runs: dict[str, Callable[[], Tensor]], repeat: int, device: str) -> dict[str, dict[str, Any]]:
+    """Alternate the runs; medians of forward and backward."""
+    times = {name: ([], []) for name in runs}
+    rows: dict[str, dict[str, Any]] = {}
+    for _ in range(repeat + 1):
+        for name, solve in runs.items():
+            a = clock(device)
+            z = solve()
+            b = clock(device)
+            gradients = torch.autograd.grad(z.sum(), (cell.W, cell.x))
+            c = clock(device)
+            times[name][0].append(b - a)
+            times[name][1].append(c - b)
+            rows[name] = {"residual": residual(cell, z.detach()), "gradients": gradients}
+    for name, (forward, backward) in times.items():
+        # The first round warms up.
+        rows[name] |= {"forward": statistics.median(forward[1:]), "backward": statistics.median(backward[1:])}
+        rows[name]["kept"] = kept_bytes(runs[name])
+    return rows
+
+
+def compare(cell: Cell, tolerance: float, repeat: int, device: str) -> list[dict[str, Any]]:
+    """All runs on one cell."""
+    cell.W.requires_grad_()
+    cell.x.requires_grad_()
+    exact = torch.autograd.grad(unrolled_solve(cell, 2 * cell.steps).sum(), (cell.W, cell.x))
+    peers = {f"torchdeq {s}": (lambda s=s: torchdeq_solve(cell, s, tolerance)) for s in TORCHDEQ}
+    rows = measure(cell, peers, max(3, repeat // 3), device)
+    target = min(tolerance, *(row["residual"] for row in rows.values()))
+    adjoint = 0.1 * tolerance / cell.x[0].numel() ** 0.5  # theirs is absolute, ours relative to the cotangent of ones
+    ours = {"ours": lambda: our_solve(cell, target, adjoint), "unrolled": lambda: unrolled_solve(cell, cell.steps)}
+    rows = measure(cell, peers | ours, repeat, device)
+    fastest = min((n for n in rows if n in peers), key=lambda n: rows[n]["forward"])
+    total = min((n for n in rows if n in peers), key=lambda n: rows[n]["forward"] + rows[n]["backward"])
+    table = []
+    for name, row in rows.items():
+        error = max(
+            float((a - b).abs().max() / b.abs().max()) for a, b in zip(row.pop("gradients"), exact, strict=True)
+        )
+        table.append({"cell": cell.name, "dtype": str(cell.W.dtype)[6:], "run": name, **row, "gradient_error": error})
+    mine = rows["ours"]
+    both = rows[total]["forward"] + rows[total]["backward"]
+    print(f"\n{cell.name}, {str(cell.W.dtype)[6:]}, tolerance {tolerance:g}")
+    for row in table:
+        print(
+            f"  {row['run']:26s} forward {1e3 * row['forward']:8.2f} ms  backward {1e3 * row['backward']:8.2f} ms  "
+            f"residual {row['residual']:.1e}  gradient error {row['gradient_error']:.1e}  kept {row['kept'] / 1e6:.2f} MB"
+        )
+    print(
+        f"  ratio to torchdeq's fastest: forward {rows[fastest]['forward'] / mine['forward']:.2f}, "
+        f"forward and backward {both / (mine['forward'] + mine['backward']):.2f}"
+    )
+    return table
+
+
+def main() -> None:
+    """Run all cells in both precisions."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--repeat", type=int, default=9)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    warnings.simplefilter("ignore")
+    table = []
+    for dtype, tolerance in ((torch.float32, 1e-3), (torch.float64, 1e-8)):
+        for make in (dense_few, dense_many, conv_few, conv_many):
+            torch.manual_seed(0)
+            table += compare(make(dtype, arguments.device), tolerance, arguments.repeat, arguments.device)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(table, indent=1))
+
+
+if __name__ == "__main__":
+    main()
