@@ -54,7 +54,7 @@ def main() -> dict[str, float]:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        errors.append(float(loss.sqrt()))
+        errors.append(loss.detach().sqrt().item())
         progress.set_postfix(error=f"{errors[-1]:.4f}")
     print(f"root mean square error of the price: {errors[-1]:.4f}, at the start {errors[0]:.4f}")
 

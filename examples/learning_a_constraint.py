@@ -45,7 +45,7 @@ def main() -> dict[str, float]:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
         errors.append(float((G.detach() - truth).abs().max()))
         progress.set_postfix(loss=f"{losses[-1]:.1e}")
     print(f"largest error of an entry of G: {errors[-1]:.4f}, at the start {errors[0]:.4f}")

@@ -53,7 +53,7 @@ def main() -> dict[str, float]:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        errors.append(float(loss))
+        errors.append(loss.item())
         progress.set_postfix(error=f"{errors[-1]:.4f}")
 
     test_clean, test_noisy = signals(64, seed=1)

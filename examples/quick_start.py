@@ -53,7 +53,7 @@ def train(network: nn.Module, assign, data, steps: int, seed: int) -> list[float
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
         progress.set_postfix(loss=f"{losses[-1]:.3f}")
     return losses
 

@@ -73,7 +73,7 @@ def main() -> dict[str, float]:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        errors.append(float(loss))
+        errors.append(loss.item())
         progress.set_postfix(error=f"{errors[-1]:.4f}")
 
     test = correlations(held_out, 64, 12, seed=2)

@@ -35,8 +35,8 @@ class Residuals:
 def residuals(program: ConeProgram, x: Tensor, y: Tensor, s: Tensor) -> Residuals:
     """Relative residuals of (x, y, s).
 
-    Each is relative to the terms it is made of, in the infinity norm. Interior-point solvers divide by the norms of x, y
-    and s as well, so a solver's "solved" can come with larger numbers here where these norms are large.
+    Each is relative to the terms it is made of, in the infinity norm. Interior-point solvers divide by the norms of x,
+    y and s as well, so a solver's "solved" can come with larger numbers here where these norms are large.
 
     Args:
         program: The programmes, batch axes broadcasting with those of the points.
