@@ -15,6 +15,7 @@ from torch import Tensor
 from conelayers.canonicalize import _cvxpy
 from conelayers.canonicalize.affine_map import AffineMap
 from conelayers.canonicalize.form import CanonicalForm
+from conelayers.canonicalize.hermitian import hermitian_blocks
 from conelayers.canonicalize.outputs import Output
 from conelayers.canonicalize.parameters import Block, ParameterLayout
 from conelayers.canonicalize.presolve import substitute_epigraphs
@@ -117,6 +118,11 @@ class ParametricProgram:
     def owners(self) -> Owners:
         """Which of the user's constraints and variables each row and column comes from."""
         return self.provenance.owners(self.structure)
+
+    @cached_property
+    def hermitian_blocks(self) -> np.ndarray:
+        """Which cones are lifted Hermitian matrices, see `hermitian`."""
+        return hermitian_blocks(self)
 
     def validate_params(self, params: Sequence[Tensor]) -> torch.Size:
         """Check the parameter tensors and return their common batch shape.

@@ -209,7 +209,7 @@ def _interface(parametric: ParametricProgram) -> Interface:
     structure = parametric.structure
     parts = (parametric.q, structure.n), (parametric.P, structure.P_nnz), (parametric.A, structure.A_nnz)
     pushed = [_parametric(part.map.matrix, size) for part, size in parts]
-    return Interface(parametric.owners.columns >= 0, *pushed)
+    return Interface(parametric.owners.columns >= 0, *pushed, parametric.hermitian_blocks)
 
 
 def _parametric(matrix, size: int) -> np.ndarray:

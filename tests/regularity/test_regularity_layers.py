@@ -70,6 +70,22 @@ def test_auxiliary_variable_pushed_by_a_parameter_is_no_artefact():
     assert not bool(layer.solve(T(1.0, 2.0), T(0.0).squeeze()).regularity().regular)
 
 
+def test_parameters_in_inactive_rows_of_free_epigraphs_are_harmless():
+    x, a, weight = cp.Variable(2), cp.Parameter(2), cp.Parameter(nonneg=True)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x - a)), [weight * cp.norm(x) + cp.norm1(x) <= 30])
+    assert bool(CvxpyLayer(problem, [a, weight], [x]).solve(T(1.0, 2.0), T(0.5).squeeze()).regularity().regular)
+
+
+def test_geometric_programme():
+    x, y, a = cp.Variable(pos=True, name="x"), cp.Variable(pos=True, name="y"), cp.Parameter(pos=True)
+    problem = cp.Problem(cp.Minimize(x + y), [(x * y >= a).set_label("area"), (x <= 10).set_label("cap")])
+    layer = CvxpyLayer(problem, [a], [x, y], gp=True)
+    assert bool(layer.solve(T(2.0).squeeze()).regularity().regular)
+    problem = cp.Problem(cp.Minimize(x + y), [(x * y >= a).set_label("area"), (x * y >= 1).set_label("unit")])
+    report = CvxpyLayer(problem, [a], [x, y], gp=True).solve(T(1.0).squeeze()).regularity()
+    assert list(report.dependent) == ["area", "unit"]
+
+
 CASES = {
     # name: (constraints, a, regular, dependent, undetermined, weak)
     "interior": (lambda x: [cp.sum(x) <= 9], (1.0, 1.0, 1.0), True, [], [], []),
@@ -116,6 +132,22 @@ def test_dual_degenerate_optima(cone):
     assert not bool(report.regular) and bool(report.decided)
     assert list(report.undetermined) == [variable.name()]
     assert float(report.sigma_primal) < 1e-8
+
+
+def test_hermitian_constraints_are_judged_as_such():
+    """The lifted dual of a Hermitian block is never unique; the user's is, unless the constraint stands there twice."""
+    Z, C = cp.Variable((2, 2), hermitian=True, name="Z"), cp.Parameter((2, 2), hermitian=True)
+    value = torch.tensor([[1.0, 0.3j], [-0.3j, 2.0]], dtype=torch.complex128)
+    objective = cp.Minimize(cp.real(cp.trace(C @ Z)))
+    total = cp.real(cp.trace(Z)) == 1
+    layer = CvxpyLayer(cp.Problem(objective, [Z >> 0, total]), [C], [Z])
+    report = layer.solve(value).regularity()
+    assert bool(report.regular) and float(report.sigma_dual) > 1e-3
+    twice = CvxpyLayer(cp.Problem(objective, [(Z >> 0).set_label("one"), (2 * Z >> 0).set_label("two"), total]), [C], [Z])
+    report = twice.solve(value).regularity()
+    assert not bool(report.regular) and list(report.dependent) == ["one", "two"]
+    tie = torch.eye(2, dtype=torch.complex128)
+    assert list(layer.solve(tie).regularity().undetermined) == ["Z"]
 
 
 def test_batch_shapes_and_failed_items():

@@ -1,4 +1,4 @@
-"""Null directions of the lifting: undetermined auxiliary variables that leave the user's problem regular.
+"""Null directions of the lifting that leave the user's problem regular: auxiliary variables, Hermitian duals.
 
 CVXPY lifts |x_1| + |x_2| <= d to t_1 + t_2 <= d, t_i >= |x_i|; while that constraint is inactive nothing determines t.
 Let the columns of N span the null space of [P; U_+(D_min)'A]. The user's problem is regular although N is not empty if
@@ -10,6 +10,11 @@ Let the columns of N span the null space of [P; U_+(D_min)'A]. The user's proble
 Then PN = 0, q'N = 0 and N'A'y = 0 hold for all parameters near the given ones and all y with the same vanishing blocks;
 so the solution of the problem with its variables restricted to x + (a complement of N), whose Jacobians are all
 invertible, solves the problem itself.
+
+A Hermitian matrix of order n, lifted to a symmetric one of order 2n, X = JXJ' with J = [[0, -I], [I, 0]], has a dual
+that is unique up to matrices with Y = -JYJ', which are orthogonal to all slacks. The projection and its derivative
+commute with the symmetry; so if v has it, the null vectors of (a) that lack any symmetric part are no fault of the
+user's problem: its own Jacobian is J(D) on symmetric vectors.
 """
 
 from __future__ import annotations
@@ -20,10 +25,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from conelayers.cones import ProductCone
+from conelayers.cones.svec import smat, svec
 from conelayers.program import ConeStructure
 from conelayers.residual.regularity.ranks import RANK_TOLERANCE, RankMatrices, primal_singular_values
 
-__all__ = ["Interface", "NullDirections", "Verdict", "null_directions"]
+__all__ = ["Interface", "NullDirections", "Verdict", "lifted_duals", "null_directions"]
 
 # A null vector of norm one touches a variable whose entry exceeds this.
 _TOUCHES = 1e-6
@@ -36,12 +43,14 @@ class Interface:
     Attributes:
         variables: Columns of the user's own variables, bool, (n,).
         q, P, A: Entries that a parameter enters, bool, of the sizes of the programme's tensors.
+        hermitian: Semidefinite blocks that are lifted Hermitian matrices, bool, (number of cones,); None for none.
     """
 
     variables: np.ndarray
     q: np.ndarray
     P: np.ndarray
     A: np.ndarray
+    hermitian: np.ndarray | None = None
 
     @classmethod
     def everything(cls, structure: ConeStructure) -> Interface:
@@ -114,3 +123,26 @@ def _benign(
     scale = A.abs().amax(-1, keepdim=True)
     moves = (moved.abs() > _TOUCHES * scale).any(-1)
     return None if bool((moves & ~silent).any()) else True
+
+
+def lifted_duals(vectors: Tensor, v: Tensor, cone: ProductCone, interface: Interface) -> Verdict:
+    """Whether null vectors of (a), (k, m), are all due to lifted Hermitian blocks; None where v lacks the symmetry."""
+    if interface.hermitian is None or not interface.hermitian.any():
+        return False
+    symmetric, point = vectors.clone(), torch.zeros_like(v)
+    for position in np.flatnonzero(interface.hermitian):
+        rows = slice(cone.offsets[position], cone.offsets[position + 1])
+        symmetric[:, rows] = _symmetric_part(vectors[:, rows])
+        point[rows] = v[rows] - _symmetric_part(v[rows])
+    if bool((symmetric.norm(dim=-1) > _TOUCHES * vectors.norm(dim=-1)).any()):
+        return False
+    return True if point.norm() <= _TOUCHES * v.norm() else None
+
+
+def _symmetric_part(u: Tensor) -> Tensor:
+    """svec of (X + JXJ') / 2."""
+    X = smat(u)
+    n = X.shape[-1] // 2
+    (a, b), (c, d) = ((X[..., i, :n], X[..., i, n:]) for i in (slice(None, n), slice(n, None)))
+    turned = torch.cat([torch.cat([d, -c], -1), torch.cat([-b, a], -1)], -2)
+    return svec((X + turned) / 2)

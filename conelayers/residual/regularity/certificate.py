@@ -21,12 +21,11 @@ from torch import Tensor
 
 from conelayers.program import ConeProgram, ConeSolution
 from conelayers.residual.regularity import sparse
-from conelayers.residual.regularity.artefacts import Interface, Verdict, null_directions
+from conelayers.residual.regularity.artefacts import Interface, Verdict, lifted_duals, null_directions
 from conelayers.residual.regularity.extremes import Extremes, extremes
 from conelayers.residual.regularity.ranks import (
-    RANK_TOLERANCE,
     RankMatrices,
-    dependent_rows,
+    dual_null_vectors,
     rank_matrices,
     smallest_singular_values,
 )
@@ -195,8 +194,13 @@ class _Test:
         found = null_directions(matrices, silent, A, self.structure, self.interface)
         dual: Verdict = True
         if not sigma > matrices.needed_dual[0]:
-            dual = False if sigma <= RANK_TOLERANCE else None
-            out.dependent[item] = dependent_rows(matrices) > _TAKES_PART
+            vectors, above = dual_null_vectors(matrices)
+            dual = lifted_duals(vectors, self.v[item], self.structure.cone, self.interface) if len(vectors) else None
+            if dual is True:
+                out.sigma_dual[item] = above
+                dual = True if above > matrices.needed_dual[0] else None
+            else:
+                out.dependent[item] = (vectors.abs() > _TAKES_PART).any(0)
         out.sigma_primal[item] = found.sigma
         out.regular[item] = dual is True and found.verdict is True
         out.decided[item] = bool(out.regular[item]) or dual is False or found.verdict is False

@@ -22,7 +22,7 @@ __all__ = [
     "RANK_TOLERANCE",
     "RankMatrices",
     "Ranks",
-    "dependent_rows",
+    "dual_null_vectors",
     "primal_singular_values",
     "rank_matrices",
     "smallest_singular_values",
@@ -180,17 +180,17 @@ def primal_singular_values(matrices: RankMatrices) -> tuple[Tensor, Tensor]:
     return values, vectors
 
 
-def dependent_rows(matrices: RankMatrices) -> Tensor:
-    """Null vectors u of (a), A'u = 0, for a batch of one item: largest |entry| of each row of v over them, (m,)."""
+def dual_null_vectors(matrices: RankMatrices) -> tuple[Tensor, float]:
+    """Null vectors u of (a), A'u = 0, for a batch of one item, (k, m), and the smallest singular value above zero.
+
+    In the rows of v, scaled as the rows of A are: orthonormal.
+    """
     rows = matrices.A[0, matrices.one[0]]
     left, values, _ = torch.linalg.svd(rows, full_matrices=True)
     rank = int((values > RANK_TOLERANCE).sum())
     vectors = torch.zeros(rows.shape[0] - rank, matrices.A.shape[1], dtype=rows.dtype)
     vectors[:, matrices.one[0]] = left[:, rank:].T
-    if not len(vectors):
-        return vectors.new_zeros(matrices.A.shape[1])
-    scaled = matrices.unrotate(vectors) / matrices.row_scale
-    return scaled.abs().amax(0)
+    return matrices.unrotate(vectors) / matrices.row_scale, float(values[rank - 1]) if rank else torch.inf
 
 
 def _gather(rows: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,9 +1,9 @@
 """A cheap test that clears ordinary solutions, so that rank tests are for the suspicious ones.
 
-Without a weakly active block J(D) is the only element of the Clarke Jacobian. One step of inverse iteration from random
-vectors r estimates its smallest singular value: |r| / |J^-1 r| is at most sigma_min sqrt(N) / |<u, r / |r|> sqrt(N)|,
-with u the left singular vector, so with two of them the estimate is rarely off by more than a factor of ten. This
-costs one factorization with two right-hand sides: one backward.
+Without a weakly active block J(D) is the only element of the Clarke Jacobian. One step of inverse iteration, J z = r
+from a random r, tells whether it is singular: if its smallest singular value is zero, with the left singular vector u,
+no z brings the relative residual below |<u, r>| / |r|, which is about 1 / sqrt(N); if it is tiny, |r| / |z| is of its
+size times sqrt(N). This costs one factorization with one right-hand side and a product: less than a backward.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from conelayers.residual.regularity.certificate import accuracy
 
 __all__ = ["kink_margin", "suspicious"]
 
-_VECTORS = 2
 # J's entries vary with the user's units; far below this even badly scaled regular problems do not come.
 _SMALLEST = 1e-7
 _RESIDUAL = 1e-6
@@ -55,7 +54,7 @@ def _nearly_singular(P: Tensor, A: Tensor, v: Tensor, structure: ConeStructure) 
     if items == 0:
         return torch.zeros(0, dtype=torch.bool)
     generator = torch.Generator().manual_seed(0)
-    rhs = torch.randn(1, _VECTORS, n + structure.m, dtype=v.dtype, generator=generator).expand(items, -1, -1)
+    rhs = torch.randn(1, 1, n + structure.m, dtype=v.dtype, generator=generator).expand(items, -1, -1)
     linearization = linearize(structure, P, A, v)
     dx, dv = linearization.solve((rhs[..., :n].contiguous(), rhs[..., n:].contiguous()))
     w = linearization.project(dv)

@@ -57,6 +57,8 @@ def judge(
     if not dual:
         weights = np.abs(high @ vectors).max(axis=1, initial=0.0)
         dependent = weights > 1e-6 * weights.max(initial=1e-300)
+        if interface.hermitian is not None and interface.hermitian.any():
+            dual = None  # the lifting may be the reason
     primal, sigma_primal, undetermined = _primal(
         sp.csr_array(sp.vstack([_normalized(full_P), _normalized(sp.csr_array(low.T @ A))])),
         A, silent, structure, interface,
@@ -64,7 +66,7 @@ def judge(
     if False in (dual, primal):
         verdict: Verdict = False
     else:
-        verdict = None if primal is None or turned else True
+        verdict = None if dual is None or primal is None or turned else True
     return SparseVerdict(verdict, sigma_dual, sigma_primal, dependent, undetermined)
 
 

@@ -1,0 +1,65 @@
+"""Which semidefinite blocks are Hermitian matrices in disguise.
+
+CVXPY lifts a Hermitian X + iY of order n to the real symmetric [[X, -Y], [Y, X]] of order 2n. Only matrices of this
+form occur as slacks; the dual of the lifted block has more freedom than the user's, so it is never unique.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from conelayers.cones import PositiveSemidefinite
+
+if TYPE_CHECKING:
+    from conelayers.canonicalize.parametric import ParametricProgram
+
+__all__ = ["hermitian_blocks"]
+
+
+def hermitian_blocks(program: ParametricProgram) -> np.ndarray:
+    """Blocks whose rows of A and b have the lifted form for all parameter values, bool, (number of cones,)."""
+    cone = program.structure.cone
+    found = np.zeros(len(cone.cones), dtype=bool)
+    for position, block in enumerate(cone.cones):
+        if isinstance(block, PositiveSemidefinite) and block.order and block.order % 2 == 0:
+            start, stop = cone.offsets[position], cone.offsets[position + 1]
+            conditions = _conditions(block.order // 2)
+            found[position] = all(_vanishes(conditions @ part) for part in _coefficients(program, start, stop))
+    return found
+
+
+def _coefficients(program: ParametricProgram, start: int, stop: int) -> list[sp.csr_array]:
+    """Rows of A and of b in all their dependence on the parameters, (rows, anything)."""
+    structure = program.structure
+    A: Any = sp.coo_array(program.A.map.matrix)
+    width = A.shape[1]
+    rows, columns = structure.A_indices[A.row], structure.A_columns[A.row]
+    inside = (rows >= start) & (rows < stop)
+    where = (rows[inside] - start, columns[inside] * width + A.col[inside])
+    lifted = sp.csr_array((A.data[inside], where), shape=(stop - start, structure.n * width))
+    return [lifted, sp.csr_array(program.b.map.matrix)[start:stop]]
+
+
+def _conditions(n: int) -> sp.csr_array:
+    """One row per linear condition on svec of a symmetric matrix of order 2n that makes it a lifted one."""
+
+    def place(row: int, column: int) -> int:
+        row, column = max(row, column), min(row, column)
+        return column * 2 * n - column * (column - 1) // 2 + row - column
+
+    entries = []
+    for i in range(n):
+        for j in range(i + 1):
+            entries.append((place(i, j), place(n + i, n + j), -1.0))
+            entries.append((place(n + i, j), place(n + j, i), 1.0))
+    count, size = len(entries), n * (2 * n + 1)
+    first, second, sign = zip(*entries, strict=True)
+    data = np.concatenate([np.ones(count), sign])
+    return sp.csr_array((data, (np.tile(np.arange(count), 2), np.concatenate([first, second]))), shape=(count, size))
+
+
+def _vanishes(matrix: Any) -> bool:
+    return matrix.nnz == 0 or bool(np.abs(matrix.data).max() <= 1e-12)
