@@ -21,13 +21,14 @@ from conelayers.model_selection.estimators import (
 )
 from conelayers.model_selection.searches import LBFGS, GridSearch, Safeguarded
 
+QUICK = Safeguarded(size=2, max_evaluations=4)  # the conventions do not depend on the search
 ESTIMATORS = [
     LassoImplicitCV(),
-    ElasticNetImplicitCV(search=Safeguarded(size=3)),
-    GroupLassoImplicitCV(search=Safeguarded(size=4)),
-    WeightedLassoImplicitCV(search=LBFGS(max_evaluations=3)),
-    MultiTaskLassoImplicitCV(search=Safeguarded(size=4)),
-    LogisticImplicitCV(search=Safeguarded(size=4)),
+    ElasticNetImplicitCV(search=QUICK, cv=3),
+    GroupLassoImplicitCV(search=QUICK, cv=3),
+    WeightedLassoImplicitCV(search=LBFGS(max_evaluations=2), cv=3),
+    MultiTaskLassoImplicitCV(search=QUICK, cv=3),
+    LogisticImplicitCV(search=QUICK, cv=3),
 ]
 
 

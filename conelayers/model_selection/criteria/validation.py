@@ -120,8 +120,10 @@ class CrossValidation(Criterion):
         design, targets = as_design(X), torch.as_tensor(y)
         weights = None if sample_weight is None else torch.as_tensor(sample_weight, dtype=torch.float64)
         self.folds: list[HeldOut] = []
+        self.splits: list[tuple[np.ndarray, np.ndarray]] = []
         sizes = []
         for train, test in _splits(cv, design, targets, groups):
+            self.splits.append((np.asarray(train), np.asarray(test)))
             train, test = (torch.as_tensor(np.asarray(part)).to(design.device) for part in (train, test))
             held = None if weights is None else weights[test]
             kept = None if weights is None else weights[train]

@@ -35,6 +35,19 @@ __all__ = [
 ]
 
 
+def _within(splits: list[tuple[np.ndarray, np.ndarray]]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """All splits but the last, restricted to the training samples of the last and numbered within them."""
+    kept = splits[-1][0]
+    order = np.argsort(kept)
+
+    def positions(part: np.ndarray) -> np.ndarray:
+        part = part[np.isin(part, kept)]
+        return order[np.searchsorted(kept[order], part)]
+
+    pairs = [(positions(train), positions(test)) for train, test in splits[:-1]]
+    return [(train, test) for train, test in pairs if train.size and test.size]
+
+
 class _Regressor(RegressorMixin, ImplicitCV):
     def _validate(self, X: Any, y: Any) -> tuple[Any, torch.Tensor]:
         X, y = validate_data(self, X, y, accept_sparse="csc", dtype=np.float64, y_numeric=True, ensure_min_samples=2)
@@ -113,8 +126,8 @@ class ElasticNetImplicitCV(LassoImplicitCV):
 class WeightedLassoImplicitCV(LassoImplicitCV):
     """Lasso with one penalty per feature, found from the best single penalty by gradients: beyond any grid.
 
-    Many penalties adapt to the folds themselves: the first steps help on unseen data, later ones hurt. So the search runs
-    within the training samples of the last fold, and of its points (the single penalty is the first) the one with the
+    Many penalties adapt to the folds themselves: the first steps help on unseen data, later ones hurt. So the search
+    runs within the training samples of the last fold, and of its points (the single penalty is the first) the one with the
     smallest error on that fold's held-out samples is taken: early stopping is the regulariser.
 
     Attributes:
@@ -132,12 +145,17 @@ class WeightedLassoImplicitCV(LassoImplicitCV):
         return LBFGS(max_evaluations=15, verbose=bool(self.verbose))
 
     def _run(self, search: Search, criterion: CrossValidation, space: LogSpace) -> SearchResult:
-        if len(criterion.folds) < 2:
+        if not _within(criterion.splits):
             return super()._run(search, criterion, space)
         judge = criterion.folds[-1]
-        count = min(len(criterion.folds), judge.X.shape[0])
         rest = CrossValidation(
-            judge.model, space, judge.X, judge.y, cv=count, sample_weight=judge.sample_weight, n_jobs=self.n_jobs
+            judge.model,
+            space,
+            judge.X,
+            judge.y,
+            cv=_within(criterion.splits),
+            sample_weight=judge.sample_weight,
+            n_jobs=self.n_jobs,
         )
         result = search.run(rest, self._start(rest, space))
         errors = [judge.evaluate(trial.point, gradient=False).value for trial in result.history.trials]
