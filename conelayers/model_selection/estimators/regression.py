@@ -126,9 +126,10 @@ class ElasticNetImplicitCV(LassoImplicitCV):
 class WeightedLassoImplicitCV(LassoImplicitCV):
     """Lasso with one penalty per feature, found from the best single penalty by gradients: beyond any grid.
 
-    Many penalties adapt to the folds themselves: the first steps help on unseen data, later ones hurt. So the search
-    runs within the training samples of the last fold, and of its points (the single penalty is the first) the one with the
-    smallest error on that fold's held-out samples is taken: early stopping is the regulariser.
+    Many penalties adapt to the folds themselves: the first steps help on unseen data, later ones hurt. So the
+    search runs within the training samples of the last fold, and of its points (the single penalty is the
+    first) the one with the smallest error on that fold's held-out samples is taken: early stopping is the
+    regulariser.
 
     Attributes:
         alpha_: The penalties, shape (n_features,).
