@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <map>
 #include <numeric>
 #include <stdexcept>
@@ -321,6 +322,8 @@ class Symbolic {
                 int end = p;
                 while (end < s.below && rows_[s.rows + end] < t.first + t.width) ++end;
                 Update u{k, p, end, static_cast<int>(relative_.size())};
+                if (relative_.size() + s.below > static_cast<std::size_t>(std::numeric_limits<int>::max()))
+                    throw std::length_error("the factor is too large for 32-bit positions");
                 for (int r = p; r < s.below; ++r) relative_.push_back(local_row(t, rows_[s.rows + r]));
                 lists[target].push_back(u);
                 p = end;
