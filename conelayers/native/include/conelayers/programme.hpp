@@ -58,14 +58,6 @@ CL_HD inline Real norm_inf(Arr<Real> u, int count) {
     return r;
 }
 
-// max |u_i / d_i|
-template <class Real>
-CL_HD inline Real norm_inf_over(Arr<Real> u, Arr<Real> d, int count) {
-    Real r(0.0);
-    for (int i = 0; i < count; ++i) r = max(r, abs(u[i] / d[i]));
-    return r;
-}
-
 namespace equilibration {
 
 template <class Real>

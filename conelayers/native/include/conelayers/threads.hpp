@@ -5,6 +5,7 @@
 // own thread alone.
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <condition_variable>
 #include <functional>
