@@ -1,5 +1,4 @@
-"""Deep equilibrium solves against torchdeq and against the unrolled iteration: same cell, data and accuracy, one
-process.
+"""Deep equilibrium solves against torchdeq and the unrolled iteration: same cell, data and accuracy, one process.
 
     python benchmarks/fixed_points.py [--device cpu] [--repeat 9] [--threads 1] [--json out.json]
 
@@ -180,7 +179,7 @@ def compare(cell: Cell, tolerance: float, repeat: int, device: str) -> list[dict
     for row in table:
         print(
             f"  {row['run']:26s} forward {1e3 * row['forward']:8.2f} ms  backward {1e3 * row['backward']:8.2f} ms  "
-            f"residual {row['residual']:.1e}  gradient error {row['gradient_error']:.1e}  kept {row['kept'] / 1e6:.2f} MB"
+            f"residual {row['residual']:.1e} gradient error {row['gradient_error']:.1e} kept {row['kept'] / 1e6:.2f} MB"
         )
     print(
         f"  ratio to torchdeq's fastest: forward {rows[fastest]['forward'] / mine['forward']:.2f}, "
