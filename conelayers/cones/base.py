@@ -11,7 +11,7 @@ Every cone here returns the **smallest** one unless asked for the largest.
 
 import abc
 from collections.abc import Hashable, Sequence
-from typing import ClassVar, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -97,8 +97,9 @@ class Cone(abc.ABC):
     broadcasts against the leading axes of v.
     """
 
-    #: True for cones cut out by finitely many half-spaces: their projection is piecewise linear.
-    polyhedral: ClassVar[bool] = False
+    #: True where the projection acts on each row alone, piecewise linearly: its derivative is locally constant.
+    #: (A second-order cone of two rows is an orthant turned by 45 degrees, but its rows are coupled: False.)
+    polyhedral: bool = False
 
     #: Number of rows.
     dim: int

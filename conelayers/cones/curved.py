@@ -28,8 +28,12 @@ from torch import Tensor
 
 from conelayers.cones.barrier import ProximalPoint
 from conelayers.cones.base import EXACT, BlockDerivative, Cone, Kink, expand_like
+from conelayers.cones.roots import increasing_root, surely
 
 __all__ = ["CurvedCone", "Frame", "FrameDerivative", "Location"]
+
+#: The grid that brackets the least distance from within: sinh(26) is about 1e11.
+_GRID_END, _GRID_COUNT, _GRID_CHUNK, _BASINS = 26.0, 161, 23, 4
 
 
 class Frame(NamedTuple):
@@ -202,9 +206,10 @@ class CurvedCone(Cone):
         `along` becomes the distance from v to the boundary of the polar cone and `across` that to the
         boundary of K.
         """
-        root = self._inner_root(v, where.polar)
-        inner = self.frame(root, v)
         hidden = where.inside | where.polar
+        if surely(~hidden):
+            return where
+        inner = self.frame(self._inner_root(v, where.polar, hidden), v)
         blended = [
             torch.where(hidden.reshape(hidden.shape + (1,) * (new.dim() - hidden.dim())), new, old)
             for new, old in zip(inner, where.frame, strict=True)
@@ -215,18 +220,39 @@ class CurvedCone(Cone):
         across = torch.where(where.inside, depth, torch.where(where.polar, length, where.across))
         return Location(Frame(*blended), along, across, where.inside, where.polar)
 
-    def _inner_root(self, v: Tensor, polar: Tensor) -> Tensor:
-        """Minimise -v . c^ (where polar) or -v . n^ over the boundary. Parameters are sinh of a uniform grid."""
-        center = torch.zeros_like(v[..., 0])
-        # sinh(26) is about 1e11; each search looks one step to either side of the best point of the one before.
-        for count, width in [(193, 26.0)] + [(17, 0.6 / 4**level) for level in range(14)]:
-            offsets = torch.linspace(-width, width, count, dtype=v.dtype, device=v.device)
-            points = center + offsets.reshape(-1, *(1 for _ in center.shape))  # shape: (count, *batch)
-            frame = self.frame(torch.sinh(points), v)
-            facing = torch.where(polar.unsqueeze(-1), frame.ray, frame.normal)
-            best = (v * facing).sum(-1).argmax(0, keepdim=True)
-            center = points.gather(0, best).squeeze(0)
-        return torch.sinh(center)
+    def _inner_root(self, v: Tensor, polar: Tensor, hidden: Tensor) -> Tensor:
+        """Minimise -v . c^ (where polar) or -v . n^ over the boundary; anything where not `hidden`.
+
+        A grid in t with r = sinh t brackets the lowest local minima (a point may be about equally far from
+        several parts of the boundary); the slope in t is a positive multiple of -v . e^, whose roots in the
+        brackets are found by Newton steps, and the lowest minimum is taken.
+        """
+        grid = torch.linspace(-_GRID_END, _GRID_END, _GRID_COUNT, dtype=v.dtype, device=v.device)
+        points = grid.reshape(-1, *(1 for _ in hidden.shape)).sinh()
+        depth = torch.cat([self.facing(part, v, polar) for part in points.split(_GRID_CHUNK)])  # (count, *batch)
+        wall = torch.full_like(depth[:1], torch.inf)
+        rounding = 4 * torch.finfo(v.dtype).eps * v.norm(dim=-1)  # the depth tends to limits at both ends
+        local = (depth < torch.cat([wall, depth[:-1]]) - rounding) & (depth <= torch.cat([depth[1:], wall]) + rounding)
+        center = grid[torch.where(local, depth, torch.inf).topk(_BASINS, dim=0, largest=False).indices]
+
+        def evaluate(root: Tensor) -> tuple[Tensor, Tensor]:
+            frame = self.frame(torch.sinh(root), v)
+            value = -(v * frame.tangent).sum(-1)
+            slope = (v * frame.ray).sum(-1) * frame.sigma + (v * frame.normal).sum(-1) * frame.nu
+            slope = slope * frame.scale * torch.cosh(root)
+            proposal = torch.where(slope > 0, root - value / torch.where(slope > 0, slope, 1), torch.nan)
+            return value, torch.where(hidden, proposal, root)
+
+        step = grid[1] - grid[0]
+        low, high = (center - step).clamp(min=-_GRID_END), (center + step).clamp(max=_GRID_END)
+        # The depth errs by the square of the error of the root.
+        unit = torch.finfo(v.dtype).eps ** 0.625
+        roots = torch.sinh(increasing_root(evaluate, center, low, high, unit=unit))
+        return roots.gather(0, self.facing(roots, v, polar).argmin(0, keepdim=True)).squeeze(0)
+
+    @abc.abstractmethod
+    def facing(self, root: Tensor, v: Tensor, polar: Tensor) -> Tensor:
+        """-v . c^ where polar and -v . n^ elsewhere, at parameter `root`, on the sheet nearer to v."""
 
     @abc.abstractmethod
     def proximal(self, v: Tensor, mu: Tensor) -> ProximalPoint:

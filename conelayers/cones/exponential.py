@@ -5,6 +5,7 @@ root-finding problem", Optimization Methods and Software 2023 (2021 preprint).
 """
 
 import dataclasses
+import functools
 
 import torch
 from torch import Tensor
@@ -37,11 +38,19 @@ class Exponential(CurvedCone):
         """The dual exponential cone."""
         return DualExponential()
 
+    def facing(self, root: Tensor, v: Tensor, polar: Tensor) -> Tensor:
+        """-v . c^ or -v . n^."""
+        big, small = _exponential(root)
+        x, y, z = v.unbind(-1)
+        along = -(x * root * small + y * small + z * big)
+        across = -(x * big + y * (1 - root) * big - z * small)
+        along = along / ((root.square() + 1) * small.square() + big.square()).sqrt()
+        return torch.where(polar, along, across / (((1 - root).square() + 1) * big.square() + small.square()).sqrt())
+
     def frame(self, root: Tensor, v: Tensor) -> Frame:
         """The ray (r, 1, exp r) and the normal (exp r, (1 - r) exp r, -1), scaled where exp r is large."""
-        decay = torch.exp(-root.abs())
+        big, small = _exponential(root)
         one = torch.ones_like(root)
-        big, small = torch.where(root > 0, one, decay), torch.where(root > 0, decay, one)  # exp(r) = big / small
         ray = torch.stack([root * small, small, big], -1)
         normal = torch.stack([big, (1 - root) * big, -small], -1)
         ray_length, normal_length = ray.norm(dim=-1), normal.norm(dim=-1)
@@ -149,6 +158,12 @@ class DualExponential(Cone):
         return Exponential().margin(-v)
 
 
+def _exponential(root: Tensor) -> tuple[Tensor, Tensor]:
+    """(big, small) with exp(r) = big / small, the larger of them one."""
+    decay, one = torch.exp(-root.abs()), torch.ones_like(root)
+    return torch.where(root > 0, one, decay), torch.where(root > 0, decay, one)
+
+
 def _flat(v: Tensor, radius: float | Tensor) -> Tensor:
     """Where x <= 0 and y <= 0, up to `radius` and to what the root search takes for zero."""
     zero = torch.finfo(v.dtype).tiny ** 0.45 * v.abs().amax(-1)
@@ -176,7 +191,9 @@ def _boundary_root(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
     start = torch.minimum(torch.maximum(torch.full_like(x, 0.5), low + half), high - half)
     info = torch.finfo(x.dtype)
 
-    def evaluate(root: Tensor) -> tuple[Tensor, Tensor]:
+    def evaluate(
+        root: Tensor, x: Tensor, y: Tensor, z: Tensor, low: Tensor, high: Tensor
+    ) -> tuple[Tensor, Tensor]:
         shape = root * (root - 1) + 1
         a = (((root - 1) * x + y) / shape).clamp(min=info.tiny)
         b = ((x - root * y) / shape).clamp(min=info.tiny)
@@ -193,7 +210,7 @@ def _boundary_root(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
             proposal <= low, low + torch.maximum(below * torch.exp(-step / below), least), proposal
         )
 
-    return increasing_root(evaluate, start, low, high)
+    return increasing_root(evaluate, start, low, high, (x, y, z, low, high))
 
 
 def _proximal(v: Tensor, mu: Tensor, delta: float) -> ProximalPoint:
@@ -212,9 +229,8 @@ def _proximal(v: Tensor, mu: Tensor, delta: float) -> ProximalPoint:
     mu = (mu / size.square()).expand(x.shape)
     with torch.no_grad():
         bound = 1e3 + 10 / mu
-        root = increasing_root(
-            lambda root: _proximal_residual(root, x, y, z, mu, delta), torch.zeros_like(x), -bound, bound
-        )
+        residual = functools.partial(_proximal_residual, delta=delta)
+        root = increasing_root(residual, torch.zeros_like(x), -bound, bound, (x, y, z, mu))
     eta, py, _ = _two_rows(root, x, y, mu)
     pz = _positive_root(z, eta * py + mu)
     point = torch.stack([x - eta, py, pz], -1)
@@ -246,13 +262,13 @@ def _positive_root(linear: Tensor, constant: Tensor) -> Tensor:
 def _two_rows(root: Tensor, x: Tensor, y: Tensor, mu: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Solve for eta and y the first two optimality conditions at given r, and dy/d(its linear term)."""
 
-    def rows(eta: Tensor) -> tuple[Tensor, Tensor]:
+    def rows(eta: Tensor, root: Tensor, y: Tensor, mu: Tensor) -> tuple[Tensor, Tensor]:
         py = _positive_root(y + (root - 1) * eta, mu)
         return py, py.square() / (py.square() + mu)
 
-    def evaluate(log_eta: Tensor) -> tuple[Tensor, Tensor]:
+    def evaluate(log_eta: Tensor, root: Tensor, x: Tensor, y: Tensor, mu: Tensor) -> tuple[Tensor, Tensor]:
         eta = torch.exp(log_eta)
-        py, share = rows(eta)
+        py, share = rows(eta, root, y, mu)
         value = root * py + eta - mu / eta - x
         noise = 4 * torch.finfo(x.dtype).eps * (root.abs() * py + eta + mu / eta + x.abs())
         value = torch.where(value.abs() <= noise, 0, value)
@@ -261,8 +277,8 @@ def _two_rows(root: Tensor, x: Tensor, y: Tensor, mu: Tensor) -> tuple[Tensor, T
         return value, _positive_root((x - root * py + (slope - 1) * eta) / slope, mu / slope).log()
 
     bound = torch.full_like(x, 300.0 if x.dtype == torch.float64 else 40.0)
-    eta = increasing_root(evaluate, torch.zeros_like(x), -bound, bound).exp()
-    return eta, *rows(eta)
+    eta = increasing_root(evaluate, torch.zeros_like(x), -bound, bound, (root, x, y, mu)).exp()
+    return eta, *rows(eta, root, y, mu)
 
 
 def _proximal_residual(

@@ -67,6 +67,18 @@ class Power(CurvedCone):
         """The exponent as a tensor that broadcasts against (*batch,)."""
         return torch.as_tensor(self.alpha, dtype=like.dtype, device=like.device)
 
+    def facing(self, root: Tensor, v: Tensor, polar: Tensor) -> Tensor:
+        """-v . c^ or -v . n^."""
+        a = self.exponent(v)
+        x, y, z = v.unbind(-1)
+        log_x, log_y = (1 - a) * root, -a * root
+        log_x = torch.where(polar, log_x, a.log() - log_x)
+        log_y = torch.where(polar, log_y, torch.log1p(-a) - log_y)
+        scale = torch.maximum(log_x, log_y).clamp(min=0)
+        left, right, level = (log_x - scale).exp(), (log_y - scale).exp(), (-scale).exp()
+        value = torch.where(polar, -1.0, 1.0).to(v.dtype) * (x * left + y * right) - z.abs() * level
+        return value / (left.square() + right.square() + level.square()).sqrt()
+
     def frame(self, root: Tensor, v: Tensor) -> Frame:
         """The ray (X, Y, s) and the normal (-alpha / X, -(1 - alpha) / Y, s), s the sign of z, in logarithms."""
         a = self.exponent(v)
@@ -276,11 +288,12 @@ def _odds(x: Tensor, y: Tensor, z: Tensor, a: Tensor, mu: Tensor, shift: Tensor)
     faces.) Where both x and y are positive it flattens for large t but is linear in z - p_z; where both are
     negative it is linear in p_z for small t.
     """
-    log_z = z.log()
     bound = (1000 / torch.minimum(a, 1 - a)).expand(x.shape)
-    log_mu = (2 * mu).log()
 
-    def evaluate(odds: Tensor) -> tuple[Tensor, Tensor]:
+    def evaluate(
+        odds: Tensor, x: Tensor, y: Tensor, z: Tensor, a: Tensor, mu: Tensor, shift: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        log_z, log_mu = z.log(), (2 * mu).log()
         (log_px, share_x), (log_py, share_y), log_product = _means(odds, x, y, z, a, mu)
         log_square = 2 * (log_z - softplus(-odds))
         log_total = torch.logaddexp(log_square, log_mu + odds)
@@ -297,7 +310,7 @@ def _odds(x: Tensor, y: Tensor, z: Tensor, a: Tensor, mu: Tensor, shift: Tensor)
         proposal = torch.where(in_rest, torch.log1p(-rest) - rest.log(), odds - step)
         return value, torch.where(in_point, point.log() - torch.log1p(-point), proposal)
 
-    return increasing_root(evaluate, torch.zeros_like(x), -bound, bound)
+    return increasing_root(evaluate, torch.zeros_like(x), -bound, bound, (x, y, z, a, mu, shift))
 
 
 def _fraction(log_part: Tensor, other: Tensor) -> Tensor:

@@ -108,6 +108,8 @@ class ProductCone:
         cones: the factors, a tuple.
         offsets: k + 1 integers; the rows of factor i are offsets[i] to offsets[i + 1].
         dim: number of rows m.
+        is_polyhedral: whether every factor is: then D is locally constant wherever it is continuous, and
+            `ConeDerivative.curvature` vanishes.
 
     Raises:
         InvalidArgument: a factor is no `Cone`.
@@ -120,6 +122,7 @@ class ProductCone:
                 raise InvalidArgument(f"cones[{index}] must be a Cone, got {type(cone).__name__}.")
         self.offsets = tuple(itertools.accumulate((cone.dim for cone in self.cones), initial=0))
         self.dim = self.offsets[-1]
+        self.is_polyhedral = all(cone.polyhedral for cone in self.cones)
         self._hash = hash(self.cones)
         self._dual: ProductCone | None = None
         self._layouts: dict[torch.device, _Layout] = {}

@@ -101,6 +101,11 @@ class SecondOrder(Cone):
         """Check the dimension."""
         check_count("dim", self.dim, least=1)
 
+    @property
+    def polyhedral(self) -> bool:  # type: ignore[override]
+        """Only the half-line is."""
+        return self.dim == 1
+
     def dual(self) -> "SecondOrder":
         """The same cone."""
         return self

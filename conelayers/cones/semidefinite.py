@@ -72,6 +72,11 @@ class PositiveSemidefinite(Cone):
         """Number of rows, n (n + 1) / 2."""
         return svec_size(self.order)
 
+    @property
+    def polyhedral(self) -> bool:  # type: ignore[override]
+        """Only the half-line is."""
+        return self.order <= 1
+
     def dual(self) -> "PositiveSemidefinite":
         """The same cone."""
         return self

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from conelayers.cones import Free, Nonnegative, ProductCone, Zero
+from conelayers.cones import ProductCone
 from conelayers.errors import UnsupportedError
 from conelayers.implicit import Derivative, Equation, LeastSquares, implicit
 from conelayers.program import ConeStructure
@@ -174,7 +174,7 @@ class _Curvature(Equation):
         """Linear in u and w; the derivative in v would be of third order."""
         v, u, w = inputs
         (g,) = cotangents
-        if needed[0] and not _is_polyhedral(self.cone):
+        if needed[0] and not self.cone.is_polyhedral:
             raise UnsupportedError("Third derivatives through a curved cone are not provided; two orders are.")
         return (
             torch.zeros_like(v) if needed[0] else None,
@@ -186,7 +186,7 @@ class _Curvature(Equation):
         """Linear in u and w; the derivative in v would be of third order."""
         v, u, w = inputs
         v_dot, u_dot, w_dot = tangents
-        if v_dot is not None and not _is_polyhedral(self.cone):
+        if v_dot is not None and not self.cone.is_polyhedral:
             raise UnsupportedError("Third derivatives through a curved cone are not provided; two orders are.")
         out = torch.zeros_like(outputs[0])
         if u_dot is not None:
@@ -197,11 +197,6 @@ class _Curvature(Equation):
 
 
 def _curvature(cone: ProductCone, v: Tensor, u: Tensor, w: Tensor) -> Tensor:
-    if _is_polyhedral(cone):
+    if cone.is_polyhedral:
         return torch.zeros_like(v + u + w)
     return implicit(_Curvature(cone), v, u, w)[0]
-
-
-def _is_polyhedral(cone: ProductCone) -> bool:
-    """Whether D is locally constant wherever it is continuous, so that its derivative vanishes."""
-    return all(isinstance(block, (Zero, Free, Nonnegative)) for block in cone.cones)
