@@ -58,7 +58,7 @@ class Linear(Equation):
 
     def pushforward(self, inputs, outputs, tangents) -> tuple[Tensor | None, ...]:
         """The map applied to the tangent."""
-        return implicit(self, *tangents)
+        return implicit(self, *(t for t in tangents if t is not None))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -86,4 +86,4 @@ class Affine(Equation):
 
     def pushforward(self, inputs, outputs, tangents) -> tuple[Tensor | None, ...]:
         """M times the tangent."""
-        return implicit(Linear(self.operator), *tangents)
+        return implicit(Linear(self.operator), *(t for t in tangents if t is not None))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 
@@ -30,6 +30,7 @@ def outside_graphs(function: Callable[Arguments, Result]) -> Callable[Arguments,
     return wrapper
 
 
-def _eagerly(function, args, kwargs):
+def _eagerly(function: Callable[..., Result], args: tuple, kwargs: dict[str, Any]) -> Result:
     torch._dynamo.graph_break()
-    return torch.compiler.disable(function)(*args, **kwargs)
+    eager: Any = torch.compiler.disable(function)
+    return eager(*args, **kwargs)

@@ -174,7 +174,7 @@ def _is_sparse(matrix: Tensor) -> bool:
     return matrix.layout is not torch.strided
 
 
-def _pattern(name: str, matrix: Pattern) -> sp.csc_array:
+def _pattern(name: str, matrix: Pattern) -> Any:
     """Ones on the stored entries of a sparse matrix, or on all entries of a dense one."""
     if isinstance(matrix, Tensor) and _is_sparse(matrix):
         coo = matrix.detach().to_sparse_coo().coalesce().cpu()
@@ -185,7 +185,7 @@ def _pattern(name: str, matrix: Pattern) -> sp.csc_array:
         pattern.sum_duplicates()
         pattern.data[:] = 1.0
         return pattern
-    shape = tuple(np.shape(matrix)) if not isinstance(matrix, Tensor) else tuple(matrix.shape)
+    shape = tuple(np.shape(matrix))  # type: ignore[arg-type]
     if len(shape) != 2:
         raise InvalidArgument(f"{name} must be a matrix, got shape {shape}.")
     return sp.csc_array(np.ones(shape))

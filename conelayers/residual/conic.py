@@ -82,10 +82,10 @@ class ConicConditions(Equation):
         """The adjoint formula of the class docstring."""
         P, _, A, _ = inputs
         x, y, s, active = _solved(outputs)
-        cotangents = tuple(torch.where(active[..., None] > 0, g, 0.0) for g in cotangents[:3])
+        gx, gy, gs = (torch.where(active[..., None] > 0, g, 0.0) for g in cotangents[:3])
         if isinstance(self.mode, LagrangianProximal):
-            return proximal_pullback(self, inputs, (x, y), cotangents, needed)
-        arguments = (P, A, x, y, s, *cotangents, active)
+            return proximal_pullback(self, inputs, (x, y), (gx, gy, gs), needed)
+        arguments = (P, A, x, y, s, gx, gy, gs, active)
         stated = functools.partial(adjoint_gradients, self.structure, self.mode)
         if self._is_fused(P) and (needed[0] or needed[2]):
             return implicit(FusedAdjoint(self.structure, stated), *arguments)

@@ -8,6 +8,7 @@ Derivatives of this pass (second derivatives of the layer) go through the torch 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -70,7 +71,7 @@ class FusedAdjoint(Equation):
 
     def pullback(self, inputs, outputs, cotangents, needed) -> tuple[Tensor | None, ...]:
         """By the stated form."""
-        _, pull = torch.func.vjp(self.stated, *inputs)
+        pull: Any = torch.func.vjp(self.stated, *inputs)[1]
         return pull(cotangents)
 
     def pushforward(self, inputs, outputs, tangents) -> tuple[Tensor | None, ...]:
@@ -82,9 +83,10 @@ class FusedAdjoint(Equation):
         dP, dA, dx, dy, ds, dgx, dgy, dgs, _ = filled
         first = gx - A_transpose_times(self.structure, A, gs)
         first_moved = dgx - A_transpose_times(self.structure, dA, gs) - A_transpose_times(self.structure, A, dgs)
-        lam_moved, _, w_moved = LinearizedConditions(self.structure, Exact()).pushforward(
+        moved: Any = LinearizedConditions(self.structure, Exact()).pushforward(
             (P, A, y - s, first, gy, active), (lam, u, nu - gs), (dP, dA, dy - ds, first_moved, dgy, None)
         )
+        lam_moved, _, w_moved = moved
         nu_moved = w_moved + dgs
         return (
             -(symmetric_outer(self.structure, lam_moved, x) + symmetric_outer(self.structure, lam, dx)),
