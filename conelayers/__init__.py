@@ -14,23 +14,76 @@ Packages, in the order in which they build on each other:
     lasso, model_selection
 """
 
-from conelayers.errors import ConelayersError, SolveError
-from conelayers.implicit import Exact, LeastSquares, Smoothed
-from conelayers.layers import ConeLayer, CvxpyLayer, LayerSolution, solve_cone_program
+from conelayers.errors import ConelayersError, RegularityWarning, SolveError
+from conelayers.implicit import (
+    Exact,
+    ImplicitAdjoint,
+    LagrangianProximal,
+    LeastSquares,
+    Neumann,
+    OneStep,
+    PhantomGradient,
+    Piggyback,
+    Smoothed,
+    Unrolled,
+)
+from conelayers.iterations import Anderson, Broyden, ForwardBackward, NewtonKrylov, PeacemanRachford, Picard
+from conelayers.layers import (
+    DEQ,
+    ConeLayer,
+    CvxpyLayer,
+    FixedPointLayer,
+    ImplicitModel,
+    LayerSolution,
+    MarginHistory,
+    MonotoneConvDEQ,
+    MonotoneDEQ,
+    MonotoneMultiTierDEQ,
+    RegularityReport,
+    extreme_jacobians,
+    fixed_point,
+    one_sided_derivative,
+    solve_cone_program,
+)
 from conelayers.program import Status
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Anderson",
+    "Broyden",
     "ConeLayer",
     "ConelayersError",
     "CvxpyLayer",
+    "DEQ",
     "Exact",
+    "FixedPointLayer",
+    "ForwardBackward",
+    "ImplicitAdjoint",
+    "ImplicitModel",
+    "LagrangianProximal",
     "LayerSolution",
     "LeastSquares",
+    "MarginHistory",
+    "MonotoneConvDEQ",
+    "MonotoneDEQ",
+    "MonotoneMultiTierDEQ",
+    "Neumann",
+    "NewtonKrylov",
+    "OneStep",
+    "PeacemanRachford",
+    "PhantomGradient",
+    "Picard",
+    "Piggyback",
+    "RegularityReport",
+    "RegularityWarning",
     "Smoothed",
     "SolveError",
     "Status",
+    "Unrolled",
     "__version__",
+    "extreme_jacobians",
+    "fixed_point",
+    "one_sided_derivative",
     "solve_cone_program",
 ]

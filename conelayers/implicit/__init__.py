@@ -3,24 +3,41 @@
 from conelayers.implicit.affine import Affine, AffineOperator, Linear
 from conelayers.implicit.equation import Equation
 from conelayers.implicit.exact import Exact
+from conelayers.implicit.fixed_point import FixedPointEquation
 from conelayers.implicit.function import implicit
+from conelayers.implicit.implicit_adjoint import ImplicitAdjoint
 from conelayers.implicit.least_squares import LeastSquares
 from conelayers.implicit.mode import Derivative, Linearization
+from conelayers.implicit.neumann import Neumann, NeumannGMRES
+from conelayers.implicit.one_step import OneStep
 from conelayers.implicit.perturbed import LagrangianProximal
+from conelayers.implicit.phantom_gradient import PhantomGradient
+from conelayers.implicit.piggyback import Piggyback
 from conelayers.implicit.residual_equation import ResidualEquation
+from conelayers.implicit.resolvent import AdjointInfo
 from conelayers.implicit.smoothed import Smoothed
+from conelayers.implicit.unrolled import Unrolled
 
 __all__ = [
+    "AdjointInfo",
     "Affine",
     "AffineOperator",
     "Derivative",
     "Equation",
     "Exact",
+    "FixedPointEquation",
+    "ImplicitAdjoint",
     "LagrangianProximal",
     "LeastSquares",
     "Linear",
     "Linearization",
+    "Neumann",
+    "NeumannGMRES",
+    "OneStep",
+    "PhantomGradient",
+    "Piggyback",
     "ResidualEquation",
     "Smoothed",
+    "Unrolled",
     "implicit",
 ]

@@ -2,6 +2,32 @@
 
 from conelayers.layers.cone_layer import ConeLayer, solve_cone_program
 from conelayers.layers.cvxpy_layer import CvxpyLayer
+from conelayers.layers.deq import DEQ, fixed_point_correction
+from conelayers.layers.fixed_point import FixedPointLayer, fixed_point
+from conelayers.layers.implicit_model import ImplicitModel, InfinityNorm, PerronFrobenius
+from conelayers.layers.kinks import ExtremeJacobians, extreme_jacobians, one_sided_derivative
+from conelayers.layers.monotone_deq import MonotoneConvDEQ, MonotoneDEQ, MonotoneMultiTierDEQ
+from conelayers.layers.regularity import MarginHistory, RegularityReport
 from conelayers.layers.solution import LayerSolution
 
-__all__ = ["ConeLayer", "CvxpyLayer", "LayerSolution", "solve_cone_program"]
+__all__ = [
+    "DEQ",
+    "ConeLayer",
+    "CvxpyLayer",
+    "ExtremeJacobians",
+    "FixedPointLayer",
+    "ImplicitModel",
+    "InfinityNorm",
+    "LayerSolution",
+    "MarginHistory",
+    "MonotoneConvDEQ",
+    "MonotoneDEQ",
+    "MonotoneMultiTierDEQ",
+    "PerronFrobenius",
+    "RegularityReport",
+    "extreme_jacobians",
+    "fixed_point",
+    "fixed_point_correction",
+    "one_sided_derivative",
+    "solve_cone_program",
+]
