@@ -130,6 +130,17 @@ def test_scale_invariance(name, v, power):
 
 
 @pytest.mark.parametrize("name", list(KINDS))
+def test_subnormal_entries(name):
+    entries = np.array([1.0, -1.0, 5e-324, -5e-324, 0.0, 1e-200, -1e-200, 1e-110])
+    v = np.stack(np.meshgrid(entries, entries, entries), axis=-1).reshape(-1, 3)
+    y = ENGINES[name].project_dual(v)
+    D = ENGINES[name].apply_D(v, np.tile(np.eye(3), (len(v), 1, 1)))
+    assert np.isfinite(y).all() and np.isfinite(D).all()
+    assert np.abs((y * (y - v)).sum(1)).max() < 1e-15
+    assert np.abs(np.einsum("bij,bj->bi", D, v) - y).max() < 1e-14
+
+
+@pytest.mark.parametrize("name", list(KINDS))
 def test_smoothing_tends_to_the_projection(name):
     v = np.random.default_rng(0).standard_normal((50, 3))
     run = ENGINES[name]

@@ -26,7 +26,11 @@ struct Exponential {
         const Real zero = Real(0.0), one = Real(1.0);
         const Real largest = max(abs(v[0]), max(abs(v[1]), abs(v[2])));
         const Real inverse = one / select(largest > Real(1e-290), largest, one);
-        const Real x[3] = {v[0] * inverse, v[1] * inverse, v[2] * inverse};
+        Real x[3];
+        for (int i = 0; i < 3; ++i) {  // ratios of entries, and their cubes, must not overflow
+            x[i] = v[i] * inverse;
+            x[i] = select(abs(x[i]) < Real(1e-100), zero, x[i]);
+        }
         const auto apex = largest <= zero;
         const auto inside = largest_element ? mask_or(contains(x[0], x[1], x[2], true), apex)
                                             : contains(x[0], x[1], x[2], false);
