@@ -4,10 +4,11 @@ Minimise (x - s1)^2 + 4 (y - s2)^2 over (x, y), where s solves the linear progra
 
     maximise (a + b)(-3x + y + 2)  over  0 <= a <= 3, -1 <= b <= 5.
 
-Off the line -3x + y + 2 = 0 the solution s is a vertex, (3, 5) or (0, -1), and does not move: its derivative is zero, the
-implicit function theorem holds, and gradient descent heads for the current vertex. Each vertex lies on the other side of
-the line. So the iterates cross, turn round, cross again, and never come near a critical point, because on the line itself
-s is a set and no derivative can tell what happens there. (Bolte, Le, Pauwels & Silveti-Falls, NeurIPS 2021.)
+Off the line -3x + y + 2 = 0 the solution s is a vertex, (3, 5) or (0, -1), and does not move: its derivative is zero,
+the implicit function theorem holds, and gradient descent heads for the current vertex. Each vertex lies on the other
+side of the line. So the iterates cross, turn round, cross again, and never come near a critical point, because on the
+line itself s is a set and no derivative can tell what happens there. (Bolte, Le, Pauwels & Silveti-Falls, NeurIPS
+2021.)
 
 The certificate at the iterate itself has nothing to object off the line; with a radius it warns before each crossing.
 

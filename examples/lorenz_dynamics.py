@@ -1,13 +1,13 @@
 """Gradient descent that is chaotic: a minimum-norm derivative that silently drops the term that matters.
 
-The inner problem s(u) = argmin |s - u|^4 has the solution s = u, so ds/du = I. But its optimality condition, the gradient
-4 |s - u|^2 (s - u) = 0, has the derivative zero at the solution: the implicit function theorem does not apply. The
-minimum-norm least-squares answer to "0 ds = 0 du" is ds/du = 0. For the loss -<u, F(s)> with the Lorenz field F this leaves
-the gradient -F(u), and gradient descent u <- u + step F(u) is Euler's method on the Lorenz system.
+The inner problem s(u) = argmin |s - u|^4 has the solution s = u, so ds/du = I. But its optimality condition, the
+gradient 4 |s - u|^2 (s - u) = 0, has the derivative zero at the solution: the implicit function theorem does not
+apply. The minimum-norm least-squares answer to "0 ds = 0 du" is ds/du = 0. For the loss -<u, F(s)> with the Lorenz
+field F this leaves the gradient -F(u), and gradient descent u <- u + step F(u) is Euler's method on the Lorenz system.
 
-The same problem, lifted by CVXPY to a cone programme, has another singular Jacobian and another minimum-norm answer, neither
-zero nor right: a minimum norm depends on the form in which the problem is written. The constants of the experiment of
-Bolte, Le, Pauwels & Silveti-Falls (NeurIPS 2021) are not known here; these are chosen to show the effect.
+The same problem, lifted by CVXPY to a cone programme, has another singular Jacobian and another minimum-norm answer,
+neither zero nor right: a minimum norm depends on the form in which the problem is written. The constants of the
+experiment of Bolte, Le, Pauwels & Silveti-Falls (NeurIPS 2021) are not known here; these are chosen to show the effect.
 
 Run: python examples/lorenz_dynamics.py [--steps 2000] [--figure FILE]
 """
@@ -53,9 +53,13 @@ def unlifted() -> ResidualEquation:
 def lifted() -> dict[str, CvxpyLayer]:
     """The same problem as two cone programmes."""
     s, u = cp.Variable(3), cp.Parameter(3)
-    forms = {"power(norm(s - u), 4)": cp.power(cp.norm(s - u), 4), "square(sum_squares(s - u))": cp.square(cp.sum_squares(s - u))}
+    forms = {
+        "power(norm(s - u), 4)": cp.power(cp.norm(s - u), 4),
+        "square(sum_squares(s - u))": cp.square(cp.sum_squares(s - u)),
+    }
     return {
-        name: CvxpyLayer(cp.Problem(cp.Minimize(form)), [u], [s], derivative=LeastSquares()) for name, form in forms.items()
+        name: CvxpyLayer(cp.Problem(cp.Minimize(form)), [u], [s], derivative=LeastSquares())
+        for name, form in forms.items()
     }
 
 
@@ -85,7 +89,8 @@ def main(arguments: list[str] | None = None) -> dict[str, object]:
     for name, layer in lifted().items():
         lifted_jacobians[name] = torch.func.jacrev(lambda u, layer=layer: layer(u)[0])(u)
         regular = bool(layer.solve(u).regularity().regular)
-        print(f"minimum norm, {name}: {[round(v, 6) for v in lifted_jacobians[name].diagonal().tolist()]}, regular: {regular}")
+        diagonal = [round(v, 6) for v in lifted_jacobians[name].diagonal().tolist()]
+        print(f"minimum norm, {name}: {diagonal}, regular: {regular}")
 
     points = descend(equation, options.steps)
     lobes = torch.sign(points[:, 0])

@@ -1,13 +1,13 @@
 """The remedy: the problems of cyclic_dynamics.py and lorenz_dynamics.py, made regular, converge.
 
-1. The linear programme gets a quadratic term, -(eps/2)(a^2 + b^2). Its solution then moves with its parameters, the certificate
-   holds with a radius as well, and gradient descent reaches a critical point with loss zero. Keeping the linear programme and
-   asking for an informative gradient (`LagrangianProximal`) makes the iterates settle on the line instead of circling.
-   (`Smoothed(mu)` smooths the derivative and not the solution: it does not help here.)
-2. The quartic gets a quadratic term, (rho/2)|s - u|^2. The solution is s = u as before, but the Hessian is rho I, the implicit
-   derivative is the identity, and what is followed is the gradient of the loss. That loss is an indefinite quadratic form,
-   unbounded below, so both dynamics are projected on a ball that holds the Lorenz attractor: with the true derivative they
-   converge to the minimiser on the sphere, with the minimum-norm one they wander as before.
+1. The linear programme gets a quadratic term, -(eps/2)(a^2 + b^2). Its solution then moves with its parameters, the
+   certificate holds with a radius as well, and gradient descent reaches a critical point with loss zero. Keeping the
+   linear programme and asking for an informative gradient (`LagrangianProximal`) makes the iterates settle on the line
+   instead of circling. (`Smoothed(mu)` smooths the derivative and not the solution: it does not help here.)
+2. The quartic gets a quadratic term, (rho/2)|s - u|^2. The solution is s = u as before, but the Hessian is rho I, the
+   implicit derivative is the identity, and what is followed is the gradient of the loss. That loss is an indefinite
+   quadratic form, unbounded below, so both dynamics are projected on a ball that holds the Lorenz attractor: with the
+   true derivative they converge to the minimiser on the sphere, with the minimum-norm one they wander as before.
 
 Run: python examples/regular_remedy.py [--figure FILE]
 """
@@ -94,7 +94,8 @@ def main(arguments: list[str] | None = None) -> dict[str, object]:
     informative = descend(informative_layer(), 400, lambda k: 1e-2 / (1 + k / 20))
     height = float(-3 * informative[-1, 0] + informative[-1, 1] + 2)
     spread = float((informative[-100:] - informative[-1]).norm(dim=-1).max())
-    print(f"informative gradient: {informative[-1].tolist()}, height over the line {height:.3f}, last moves {spread:.3f}")
+    print(f"informative gradient: {informative[-1].tolist()}, height over the line {height:.3f}, last moves
+    {spread:.3f}")
 
     regular, losses = descend_in_ball(regular_quartic(), 400)
     wandering, wandering_losses = descend_in_ball(chaotic.unlifted(), 800)
@@ -106,7 +107,8 @@ def main(arguments: list[str] | None = None) -> dict[str, object]:
     print(f"figure: {options.figure}")
     return {
         "quadratic": quadratic, "report": report, "informative": informative, "height": height, "spread": spread,
-        "regular": regular, "losses": losses, "best": best, "wandering": wandering, "wandering_losses": wandering_losses,
+        "regular": regular, "losses": losses, "best": best,
+        "wandering": wandering, "wandering_losses": wandering_losses,
     }
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 
-from conelayers.cones import Exponential, Nonnegative, PositiveSemidefinite, ProductCone, SecondOrder, Zero
+from conelayers.cones import Exponential, Nonnegative, PositiveSemidefinite, Power, ProductCone, SecondOrder, Zero
 from conelayers.cones.svec import svec
 from conelayers.program import ConeProgram, ConeSolution, ConeStructure
 
@@ -26,12 +26,15 @@ BLOCKS = {
     "psd_smooth": (PositiveSemidefinite(3), _psd(1.0, 0.5, -2.0)),
     "psd_one": (PositiveSemidefinite(3), _psd(1.0, 0.0, -2.0)),
     "psd_two": (PositiveSemidefinite(3), _psd(0.0, 0.0, -1.5)),
-    "exp_outside": (Exponential(), [1.0, 0.5, -2.0]),
-    # K* is the polar of K with the sign changed; kinks of the projection on K* are those of K at -v.
+    # The projection on K* at v is v plus that on K at -v: same kinks.
+    "exp_curved": (Exponential(), [-1.0, -1.0, -1.0]),
     "exp_boundary": (Exponential(), [-1.0, -1.0, -float(np.e)]),
     "exp_apex": (Exponential(), [0.0, 0.0, 0.0]),
     "exp_face": (Exponential(), [1.0, 0.5, -0.8]),
     "exp_face_kink": (Exponential(), [1.0, 0.5, 0.0]),
+    "power_curved": (Power(0.3), [-0.5, -0.4, 1.5]),
+    "power_apex": (Power(0.3), [0.0, 0.0, 0.0]),
+    "power_boundary": (Power(0.5), [-1.0, -4.0, 2.0]),
 }
 
 MIXES = [
@@ -45,11 +48,14 @@ MIXES = [
     ("psd_smooth",),
     ("psd_one", "nonnegative"),
     ("psd_two", "soc_outside"),
-    ("exp_outside", "nonnegative"),
+    ("exp_curved", "nonnegative"),
     ("exp_boundary", "zero"),
     ("exp_apex", "nonnegative"),
     ("exp_face", "exp_face_kink"),
     ("exp_face_kink", "psd_one"),
+    ("power_curved", "nonnegative"),
+    ("power_boundary", "zero"),
+    ("power_apex", "nonnegative"),
 ]
 
 
@@ -61,7 +67,9 @@ def build(mix, kind, seed, n=12):
     A = rng.standard_normal((cone.dim, n))
     root = rng.standard_normal((n, n - 1))
     P = root @ root.T
-    D = {weak: cone.dual_derivative(torch.tensor(v), weak=weak, radius=1e-9).matrix().numpy() for weak in ("min", "max")}
+    D = {
+        weak: cone.dual_derivative(torch.tensor(v), weak=weak, radius=1e-9).matrix().numpy() for weak in ("min", "max")
+    }
     values, vectors = np.linalg.eigh(D["max"])
     ones = vectors[:, values > 1 - 1e-9]
     values, vectors = np.linalg.eigh(D["min"])

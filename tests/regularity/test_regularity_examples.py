@@ -51,7 +51,7 @@ def test_cycle_of_the_reference(cyclic):
 
 
 def test_descent_through_the_layer_is_the_reference_cycle(cyclic):
-    """The layer's gradient is that of the closed formula across the first switch, and the certificates tell it apart."""
+    """The layer's gradient is that of the closed formula across the first switch; the certificates see it."""
     points = cyclic.descend(cyclic.vertex_layer(), (1.0, 2.0), 620)
     assert torch.allclose(points, reference_cycle(620), atol=1e-9)
     turns = cyclic.crossings(points)

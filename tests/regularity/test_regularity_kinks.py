@@ -20,7 +20,9 @@ def simplex_layer():
     """Projection on the simplex; returns the point and the multiplier of its sum."""
     x, a = cp.Variable(4), cp.Parameter(4)
     total = cp.sum(x) == 1
-    return CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - a)), [x >= 0, total]), [a], [x, total.dual_variables[0]])
+    return CvxpyLayer(
+        cp.Problem(cp.Minimize(cp.sum_squares(x - a)), [x >= 0, total]), [a], [x, total.dual_variables[0]]
+    )
 
 
 # The projection is (0.6, 0.4, 0, 0), with the last two on the border.
@@ -29,9 +31,11 @@ KINK = T(0.8, 0.6, 0.2, 0.2)
 
 def test_extreme_jacobians_of_the_simplex():
     found = extreme_jacobians(simplex_layer(), KINK)
-    assert found.complete and found.invertible.all() and found.active.tolist() == [
-        [False, False], [True, False], [False, True], [True, True]
-    ]
+    assert (
+        found.complete
+        and found.invertible.all()
+        and found.active.tolist() == [[False, False], [True, False], [False, True], [True, True]]
+    )
     for jacobian, active in zip(found.jacobians[0][0], found.active, strict=True):
         free = [0, 1] + [2 + i for i in range(2) if not active[i]]
         expected = torch.zeros(4, 4, dtype=torch.float64)

@@ -92,12 +92,24 @@ CASES = {
     "weak bound": (lambda x: [(x >= 0).set_label("bound")], (0.0, 1.0, 2.0), True, [], [], ["bound"]),
     "weak ball": (lambda x: [(cp.norm(x) <= 3).set_label("ball")], (2.0, 2.0, 1.0), True, [], [], ["ball"]),
     "redundant": (
-        lambda x: [(cp.sum(x) <= 1).set_label("cap"), (x[0] >= -9).set_label("far"), (2 * cp.sum(x) <= 2).set_label("twice")],
-        (1.0, 1.0, 1.0), False, ["cap", "twice"], [], [],
+        lambda x: [
+            (cp.sum(x) <= 1).set_label("cap"),
+            (x[0] >= -9).set_label("far"),
+            (2 * cp.sum(x) <= 2).set_label("twice"),
+        ],
+        (1.0, 1.0, 1.0),
+        False,
+        ["cap", "twice"],
+        [],
+        [],
     ),
     "equalities": (
         lambda x: [(cp.sum(x) == 1).set_label("one"), (3 * cp.sum(x) == 3).set_label("three")],
-        (1.0, 2.0, 1.0), False, ["one", "three"], [], [],
+        (1.0, 2.0, 1.0),
+        False,
+        ["one", "three"],
+        [],
+        [],
     ),
 }
 
@@ -122,11 +134,24 @@ def test_dual_degenerate_optima(cone):
     X, C = cp.Variable((2, 2), symmetric=True, name="X"), cp.Parameter((2, 2), symmetric=True)
     problem, parameter, value, variable = {
         "linear": (cp.Problem(cp.Minimize(c @ x), [x >= 0, cp.sum(x) == 1]), c, T(1.0, 1.0, 2.0), x),
-        "second-order": (cp.Problem(cp.Minimize(c @ x), [cp.norm(x[:2]) <= 1, cp.abs(x[2]) <= 1]), c, T(1.0, 0.0, 0.0), x),
-        "semidefinite": (
-            cp.Problem(cp.Minimize(cp.trace(C @ X)), [X >> 0, cp.trace(X) == 1]), C, torch.eye(2, dtype=torch.float64), X
+        "second-order": (
+            cp.Problem(cp.Minimize(c @ x), [cp.norm(x[:2]) <= 1, cp.abs(x[2]) <= 1]),
+            c,
+            T(1.0, 0.0, 0.0),
+            x,
         ),
-        "exponential": (cp.Problem(cp.Minimize(c @ x), [cp.exp(x[0]) <= x[1], x[0] >= 0, cp.abs(x[2]) <= 1]), c, T(0.0, 1.0, 0.0), x),
+        "semidefinite": (
+            cp.Problem(cp.Minimize(cp.trace(C @ X)), [X >> 0, cp.trace(X) == 1]),
+            C,
+            torch.eye(2, dtype=torch.float64),
+            X,
+        ),
+        "exponential": (
+            cp.Problem(cp.Minimize(c @ x), [cp.exp(x[0]) <= x[1], x[0] >= 0, cp.abs(x[2]) <= 1]),
+            c,
+            T(0.0, 1.0, 0.0),
+            x,
+        ),
     }[cone]
     report = CvxpyLayer(problem, [parameter], [variable]).solve(value).regularity()
     assert not bool(report.regular) and bool(report.decided)
@@ -143,7 +168,9 @@ def test_hermitian_constraints_are_judged_as_such():
     layer = CvxpyLayer(cp.Problem(objective, [Z >> 0, total]), [C], [Z])
     report = layer.solve(value).regularity()
     assert bool(report.regular) and float(report.sigma_dual) > 1e-3
-    twice = CvxpyLayer(cp.Problem(objective, [(Z >> 0).set_label("one"), (2 * Z >> 0).set_label("two"), total]), [C], [Z])
+    twice = CvxpyLayer(
+        cp.Problem(objective, [(Z >> 0).set_label("one"), (2 * Z >> 0).set_label("two"), total]), [C], [Z]
+    )
     report = twice.solve(value).regularity()
     assert not bool(report.regular) and list(report.dependent) == ["one", "two"]
     tie = torch.eye(2, dtype=torch.complex128)
@@ -247,7 +274,9 @@ def test_large_problems_by_sparse_factorization(monkeypatch):
 def test_large_sparse_problem():
     n = 600
     x, a = cp.Variable(n, name="x"), cp.Parameter(n)
-    problem = cp.Problem(cp.Minimize(cp.sum_squares(x - a)), [x >= 0, cp.sum(x) == 1, (cp.sum(x) <= 1).set_label("again")])
+    problem = cp.Problem(
+        cp.Minimize(cp.sum_squares(x - a)), [x >= 0, cp.sum(x) == 1, (cp.sum(x) <= 1).set_label("again")]
+    )
     rng = np.random.default_rng(0)
     report = CvxpyLayer(problem, [a], [x]).solve(torch.tensor(rng.standard_normal(n))).regularity()
     assert not bool(report.regular) and "again" in report.dependent

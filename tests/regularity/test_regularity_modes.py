@@ -51,7 +51,9 @@ VALUES = (
     ids=repr,
 )
 def test_all_modes_agree_where_the_problem_is_regular(mode, tolerance):
-    assert torch.allclose(gradients(regular_layer(mode), VALUES), gradients(regular_layer(Exact()), VALUES), atol=tolerance)
+    assert torch.allclose(
+        gradients(regular_layer(mode), VALUES), gradients(regular_layer(Exact()), VALUES), atol=tolerance
+    )
 
 
 def test_proximal_error_orders():

@@ -140,7 +140,7 @@ def lifted_duals(vectors: Tensor, v: Tensor, cone: ProductCone, interface: Inter
 
 
 def _symmetric_part(u: Tensor) -> Tensor:
-    """svec of (X + JXJ') / 2."""
+    """Svec of (X + JXJ') / 2."""
     X = smat(u)
     n = X.shape[-1] // 2
     (a, b), (c, d) = ((X[..., i, :n], X[..., i, n:]) for i in (slice(None, n), slice(n, None)))
