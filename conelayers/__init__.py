@@ -1,7 +1,7 @@
 """Convex optimization problems as PyTorch layers, differentiated by the nonsmooth implicit function theorem.
 
-    CVXPY problem -canonicalize-> ParametricProgram -(theta)-> ConeProgram -backends-> ConeSolution -residual-> derivative
-                                                          |_______________ layers join these _______________|
+    CVXPY problem -canonicalize-> ParametricProgram -(theta)-> ConeProgram -backends-> ConeSolution -> derivative
+                                                          |_____________ layers join these _____________|
 
 Packages, in the order in which they build on each other:
 
