@@ -29,13 +29,16 @@ from conelayers.cones import (
 )
 
 FAST = settings(
-    max_examples=8,
+    max_examples=6,
     deadline=None,
     derandomize=True,
     phases=[Phase.explicit, Phase.generate],  # a seed does not shrink
     suppress_health_check=[HealthCheck.differing_executors],
 )
 seeds = st.integers(0, 2**31 - 1)
+# Differences err by STEP^4 times the fifth derivative, which for exponents near 0 or 1 reaches 1e6, and by rounding
+# over STEP: at 1e-3 the first error alone is 1e-5 for the power cone of 0.99, at 1e-4 both are below 1e-9.
+STEP = 1e-4
 
 
 def points(dim: int, seed: int, spread: float, count: int = 64) -> Tensor:
@@ -82,10 +85,10 @@ class ConeContract:
 
     def hard(self, seed: int, spread: float) -> Tensor:
         """Points on all sides of the faces, near the boundaries of the cone and of its polar, and on them."""
-        v = points(self.cone.dim, seed, spread)
+        v = points(self.cone.dim, seed, spread, 16)
         p = self.cone.project(v)
         d = v - p
-        tilt = 10.0 ** -torch.arange(0, 16, dtype=torch.float64).repeat(4).unsqueeze(-1)
+        tilt = 10.0 ** -torch.arange(0, 16, dtype=torch.float64).unsqueeze(-1)
         signs = torch.cartesian_prod(*[torch.tensor([-1.0, 0.0, 1.0], dtype=v.dtype)] * min(self.cone.dim, 3))
         corners = torch.zeros(len(signs), self.cone.dim, dtype=v.dtype)
         corners[:, : min(self.cone.dim, 3)] = signs.reshape(len(signs), -1)
@@ -146,17 +149,17 @@ class ConeContract:
 
     def test_derivative_matches_differences_of_the_projection(self):
         v = self.smooth()
-        expected = central(self.cone.project, v, 1e-3 * self.smooth_margin / 0.05)
-        assert (self.product().derivative(v).matrix() - expected).abs().max() < 1e-8
+        expected = central(self.cone.project, v, STEP)
+        assert (self.product().derivative(v).matrix() - expected).abs().max() < 1e-9
 
     def test_curvature_matches_differences_of_the_derivative(self):
         v = self.smooth()
         u, w = points(self.cone.dim, 7, 0.0, len(v)), points(self.cone.dim, 8, 0.0, len(v))
         product = self.product()
-        expected = central(lambda x: (product.derivative(x).apply(u) * w).sum(-1), v, 5e-4 * self.smooth_margin / 0.05)
+        expected = central(lambda x: (product.derivative(x).apply(u) * w).sum(-1), v, STEP)
         actual = product.derivative(v).curvature(u, w)
         scale = 1 + expected.abs().amax(-1, keepdim=True) ** 3  # error of the differences: their fifth derivative
-        assert ((actual - expected).abs() / scale).max() < 1e-7
+        assert ((actual - expected).abs() / scale).max() < 1e-9
         assert (actual - product.derivative(v).curvature(w, u)).abs().max() < 1e-12 * scale.max()
 
     @FAST
@@ -188,17 +191,17 @@ class ConeContract:
     def test_margin_is_a_distance_to_the_boundaries(self, seed, spread):
         v = self.hard(seed, spread)
         w = v + 0.1 * points(self.cone.dim, seed + 1, 2.0, len(v))
-        margin, other = self.cone.margin(v), self.cone.margin(w)
+        p = self.cone.project(v)
+        margin, other, double, boundary = self.cone.margin(torch.stack([v, w, 2 * v, p]))
         if torch.isinf(margin).all():
             return
         assert (margin >= 0).all()
-        assert (margin - other - (v - w).norm(dim=-1)).max() < 1e-10  # distances are nonexpansive
-        assert (self.cone.margin(2 * v) - 2 * margin).abs().max() < 1e-10
-        p = self.cone.project(v)
+        # Distances are nonexpansive and homogeneous; the best of several basins is found, to rounding.
+        assert (margin - other - (v - w).norm(dim=-1)).max() < 1e-14 * 5
+        assert (double - 2 * margin).abs().max() < 1e-14 * 5
         kinked = (v - p).norm(dim=-1) > 1e-9  # then p lies on the boundary of the cone
-        if kinked.any():
-            assert self.cone.margin(p[kinked]).max() < 1e-10
-        assert (margin - self.cone.dual().margin(-v)).abs().max() < 1e-12
+        assert torch.where(kinked, boundary, 0).max() < 1e-14 * 5
+        assert (margin - self.cone.dual().margin(-v)).abs().max() < 1e-14
 
     def test_derivative_is_continuous_within_the_margin(self):
         v = points(self.cone.dim, 11, 1.0, 100)
