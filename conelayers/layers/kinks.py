@@ -105,7 +105,7 @@ def one_sided_derivative(
         found = layer.program.values(*values, apply=_affine)
         return found.P, found.q, found.A, found.b
 
-    _, moved = torch.func.jvp(data, values, tangents)
+    moved = torch.func.jvp(data, values, tangents)[1]
     tangent = ConeProgram(program.structure, *moved)
     radius = _radius(solution, solution.y - solution.s, radius)
     dx, dy, ds = one_sided(program, solution, tangent, radius)

@@ -208,8 +208,8 @@ def _interface(parametric: ParametricProgram) -> Interface:
     """Which columns are the user's, and which entries parameters enter."""
     structure = parametric.structure
     parts = (parametric.q, structure.n), (parametric.P, structure.P_nnz), (parametric.A, structure.A_nnz)
-    pushed = [_parametric(part.map.matrix, size) for part, size in parts]
-    return Interface(parametric.owners.columns >= 0, *pushed, parametric.hermitian_blocks)
+    q, P, A = (_parametric(part.map.matrix, size) for part, size in parts)
+    return Interface(parametric.owners.columns >= 0, q, P, A, parametric.hermitian_blocks)
 
 
 def _parametric(matrix, size: int) -> np.ndarray:

@@ -62,10 +62,9 @@ class FixedElement(Equation):
         """The adjoint formula at the chosen element."""
         P, _, A, _ = inputs
         x, y = outputs[:2]
-        point = (x, y, y - self.v)
-        gradients = adjoint_gradients(
-            self.conditions.structure, Exact(), P, A, *point, *cotangents[:3], x.new_ones(()), (needed[0], needed[2])
-        )
+        gx, gy, gs = cotangents[:3]
+        structure, s, one = self.conditions.structure, y - self.v, x.new_ones(())
+        gradients = adjoint_gradients(structure, Exact(), P, A, x, y, s, gx, gy, gs, one, (needed[0], needed[2]))
         return tuple(g if use else None for g, use in zip(gradients, needed, strict=True))
 
     def pushforward(self, inputs, outputs, tangents) -> tuple[Tensor | None, ...]:
@@ -148,7 +147,7 @@ class _PiecewiseLinear:
         for _ in range(_STEPS):
             step, _ = self._invert(signs, target - image)
             ahead, rate = z[n + self.rows], step[n + self.rows]
-            leaving = (rate * signs < 0)
+            leaving = rate * signs < 0
             times = torch.where(leaving, -ahead / torch.where(leaving, rate, 1), torch.inf).clamp(min=0)
             left = 1.0 - done
             if not count or float(times.min()) >= left:
@@ -173,9 +172,7 @@ class _PiecewiseLinear:
 
     def _invert(self, signs: Tensor, rhs: Tensor) -> tuple[Tensor, Tensor]:
         n, program = self.program.structure.n, self.program
-        dx, dv, w = implicit(
-            self.equation, program.P, program.A, self._at(signs), rhs[:n], rhs[n:], rhs.new_ones(())
-        )
+        dx, dv, w = implicit(self.equation, program.P, program.A, self._at(signs), rhs[:n], rhs[n:], rhs.new_ones(()))
         return torch.cat([dx, dv]), w
 
     def _apply(self, signs: Tensor, z: Tensor) -> Tensor:

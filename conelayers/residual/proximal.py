@@ -93,6 +93,6 @@ def _with_diagonal(structure: ConeStructure) -> tuple[ConeStructure, Tensor, Ten
         new = np.union1d(old, diagonal)
         indptr = np.searchsorted(new, np.arange(n + 1, dtype=np.int64) * n)
         widened = dataclasses.replace(structure, P_indptr=indptr.astype(np.int64), P_indices=new % max(n, 1))
-        places = tuple(torch.as_tensor(np.searchsorted(new, entries)) for entries in (old, diagonal))
-        _widened[structure] = (widened, *places)
+        places, places_of_diagonal = (torch.as_tensor(np.searchsorted(new, entries)) for entries in (old, diagonal))
+        _widened[structure] = (widened, places, places_of_diagonal)
     return _widened[structure]

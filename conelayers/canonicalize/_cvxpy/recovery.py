@@ -55,7 +55,7 @@ def provenance(problem: cp.Problem, reduction: Reduction) -> Provenance:
             parts = outputs(problem, constraint.dual_variables, reduction, gp=False)
         except UnsupportedError:  # CVXPY has no dual values for it: its rows go without a name
             continue
-        matrix = sp.csr_array(sp.vstack([part.matrix for part in parts]))
+        matrix: Any = sp.csr_array(sp.vstack([part.matrix for part in parts]))
         duals.append(Output(label, (matrix.shape[0],), "dual", matrix))
     return Provenance(variables, tuple(duals))
 

@@ -6,6 +6,7 @@ For a tall matrix X the factor of the quasidefinite [[I, X], [X', -eps I]] appli
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import qdldl
@@ -61,7 +62,10 @@ def judge(
             dual = None  # the lifting may be the reason
     primal, sigma_primal, undetermined = _primal(
         sp.csr_array(sp.vstack([_normalized(full_P), _normalized(sp.csr_array(low.T @ A))])),
-        A, silent, structure, interface,
+        A,
+        silent,
+        structure,
+        interface,
     )
     if False in (dual, primal):
         verdict: Verdict = False
@@ -100,7 +104,7 @@ def _primal(stacked, A, silent, structure, interface) -> tuple[Verdict, float, n
     return verdict, sigma, undetermined
 
 
-def smallest_singular(X: sp.csc_array) -> tuple[float, np.ndarray]:
+def smallest_singular(X: Any) -> tuple[float, np.ndarray]:
     """Smallest singular value of a tall matrix and vectors (columns) that span its null space, or part of it.
 
     More columns than rows give zero and a null vector; no column gives infinity.
@@ -139,7 +143,7 @@ def _rotation(spectrum, position: int, keep, m: int) -> sp.csr_array:
     return sp.csr_array(data, shape=(m, count))
 
 
-def _normalized(matrix: sp.csr_array) -> sp.csr_array:
+def _normalized(matrix: Any) -> sp.csr_array:
     """Rows of norm one; rows of zeros, or negligible ones, as they are."""
     norms = sp.linalg.norm(matrix, axis=1) if matrix.shape[0] else np.zeros(0)
     floor = 1e-12 * norms.max(initial=0.0)
