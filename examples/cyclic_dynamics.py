@@ -79,8 +79,10 @@ def main(arguments: list[str] | None = None) -> dict[str, object]:
     pointwise, ball = solution.regularity(), solution.regularity(radius=RADIUS)
     on_line = layer.solve(torch.tensor([1.0, 1.0], dtype=torch.float64)).regularity()
     warned = ~ball.regular
-    print(f"regular at the iterate: {int(pointwise.regular.sum())} of {len(points)}; with radius {RADIUS}: "
-          f"{int(ball.regular.sum())}; on the line: {bool(on_line.regular)}")
+    print(
+        f"regular at the iterate: {int(pointwise.regular.sum())} of {len(points)}; with radius {RADIUS}: "
+        f"{int(ball.regular.sum())}; on the line: {bool(on_line.regular)}"
+    )
     print(on_line.explain())
     lead = [i - 1 - int(torch.nonzero(~warned[:i])[-1]) for i in turns]
     print("iterations of warning before each crossing:", lead)
@@ -88,8 +90,14 @@ def main(arguments: list[str] | None = None) -> dict[str, object]:
     draw(points, turns, pointwise, ball, options.figure)
     print(f"figure: {options.figure}")
     return {
-        "crossings": points[turns], "period": period, "pointwise": pointwise, "ball": ball, "on_line": on_line,
-        "turns": turns, "lead": lead, "points": points,
+        "crossings": points[turns],
+        "period": period,
+        "pointwise": pointwise,
+        "ball": ball,
+        "on_line": on_line,
+        "turns": turns,
+        "lead": lead,
+        "points": points,
     }
 
 

@@ -94,21 +94,31 @@ def main(arguments: list[str] | None = None) -> dict[str, object]:
     informative = descend(informative_layer(), 400, lambda k: 1e-2 / (1 + k / 20))
     height = float(-3 * informative[-1, 0] + informative[-1, 1] + 2)
     spread = float((informative[-100:] - informative[-1]).norm(dim=-1).max())
-    print(f"informative gradient: {informative[-1].tolist()}, height over the line {height:.3f}, last moves
-    {spread:.3f}")
+    print(
+        f"informative gradient: {informative[-1].tolist()}, height over the line {height:.3f}, last moves {spread:.3f}"
+    )
 
     regular, losses = descend_in_ball(regular_quartic(), 400)
     wandering, wandering_losses = descend_in_ball(chaotic.unlifted(), 800)
     matrix = torch.tensor([[10.0, -19.0, 0.0], [-19.0, 1.0, 0.0], [0.0, 0.0, 8 / 3]], dtype=torch.float64)
     best = RADIUS_OF_BALL**2 * float(torch.linalg.eigvalsh(matrix)[0])
-    print(f"regular quartic: loss {float(losses[-1]):.6f}, minimum on the ball {best:.6f}; minimum norm: last losses "
-          f"between {float(wandering_losses[-200:].min()):.0f} and {float(wandering_losses[-200:].max()):.0f}")
+    print(
+        f"regular quartic: loss {float(losses[-1]):.6f}, minimum on the ball {best:.6f}; minimum norm: last losses "
+        f"between {float(wandering_losses[-200:].min()):.0f} and {float(wandering_losses[-200:].max()):.0f}"
+    )
     draw(quadratic, informative, losses, wandering_losses, best, options.figure)
     print(f"figure: {options.figure}")
     return {
-        "quadratic": quadratic, "report": report, "informative": informative, "height": height, "spread": spread,
-        "regular": regular, "losses": losses, "best": best,
-        "wandering": wandering, "wandering_losses": wandering_losses,
+        "quadratic": quadratic,
+        "report": report,
+        "informative": informative,
+        "height": height,
+        "spread": spread,
+        "regular": regular,
+        "losses": losses,
+        "best": best,
+        "wandering": wandering,
+        "wandering_losses": wandering_losses,
     }
 
 
