@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from typing import Protocol
 
 import torch
+from torch import Tensor
 
-from conelayers.program import ConeProgram, ConeSolution, Status, residuals
+from conelayers.program import ConeProgram, ConeSolution, Status
 from conelayers.residual.compiled import compiled_differentiator, rows, thread_count
 from conelayers.residual.polish import polish
 
@@ -53,24 +55,30 @@ def _polished(program: ConeProgram, solution: ConeSolution, tol: float) -> ConeS
     if kernels is None:
         return polish(program, solution)
     data = (program.P, program.q, program.A, program.b, solution.x, solution.y, solution.s)
-    *point, _ = kernels.polish(*(rows(value) for value in data), threads=thread_count())
+    x, y, s, _, relative = (
+        torch.from_numpy(value) for value in kernels.polish(*(rows(value) for value in data), threads=thread_count())
+    )
+    primal, dual, gap = relative.unbind(-1)
+    polished = ConeSolution(x, y, s, solution.status_code, solution.iterations, primal, dual, gap)
     usable = solution.has_solution
-    x, y, s = (
-        torch.where(usable[:, None], torch.from_numpy(new), old)
-        for new, old in zip(point, (solution.x, solution.y, solution.s), strict=True)
-    )
-    measured = residuals(program, x, y, s)
-    reached = (solution.status_code == int(Status.INACCURATE)) & (measured.worst <= tol)
-    return ConeSolution(
-        x,
-        y,
-        s,
-        torch.where(reached, int(Status.SOLVED), solution.status_code).to(torch.int8),
-        solution.iterations,
-        torch.where(usable, measured.primal, solution.primal_residual),
-        torch.where(usable, measured.dual, solution.dual_residual),
-        torch.where(usable, measured.gap, solution.gap),
-    )
+    if not bool(usable.all()):
+        polished = _choose(usable, polished, solution)
+    inaccurate = solution.status_code == int(Status.INACCURATE)
+    if bool(inaccurate.any()):
+        reached = inaccurate & (relative.amax(-1) <= tol)
+        codes = torch.where(reached, int(Status.SOLVED), solution.status_code).to(torch.int8)
+        polished = dataclasses.replace(polished, status_code=codes)
+    return polished
+
+
+def _choose(where: Tensor, first: ConeSolution, second: ConeSolution) -> ConeSolution:
+    """Items of `first` where the mask holds, of `second` elsewhere."""
+    fields = {}
+    for field in dataclasses.fields(first):
+        value = getattr(first, field.name)
+        mask = where[:, None] if value.dim() == 2 else where
+        fields[field.name] = torch.where(mask, value, getattr(second, field.name))
+    return ConeSolution(**fields)
 
 
 def _flat_start(warm_start: ConeSolution | None, items: int) -> ConeSolution | None:

@@ -101,7 +101,7 @@ def test_pullback_matches_central_differences_of_polished_solutions(family):
             np.ascontiguousarray(base + sign * step * direction)
             for base, direction in zip((family.P, point.q, family.A, point.b), directions, strict=True)
         )
-        x, y, s, residual = family.engine.polish(P, q, A, b, point.x, point.y, point.s, steps=8)
+        x, y, s, residual, _ = family.engine.polish(P, q, A, b, point.x, point.y, point.s, steps=8)
         values.append((gx * x).sum(1) + (gy * y).sum(1) + (gs * s).sum(1))
         good = residual < 1e-12
         assert good.mean() > 0.9
@@ -164,7 +164,7 @@ def test_polish_reaches_machine_precision(family, noise, steps):
     rng = np.random.default_rng(8)
     point = solved(family, rng.standard_normal((13, family.m)), rng)
     start = [a + noise * rng.standard_normal(a.shape) for a in (point.x, point.y, point.s)]
-    x, y, s, residual = family.engine.polish(family.P, point.q, family.A, point.b, *start, steps)
+    x, y, s, residual, _ = family.engine.polish(family.P, point.q, family.A, point.b, *start, steps)
     assert residual.max() < 1e-13
     assert relative(x, point.x) < 1e-11 and relative(s, point.s) < 1e-11
     again = family.engine.polish(family.P, point.q, family.A, point.b, x, y, s, steps=0)
@@ -196,7 +196,7 @@ def test_singular_consistent_system():
     assert out["residual"][0] < 1e-12
     assert np.allclose(out["dq"], [[-1.0, 0.0]], rtol=0, atol=1e-7)
     assert np.allclose(out["lam"], [[1.0, 0.0]], rtol=0, atol=1e-7)
-    x2, _, _, residual = family.engine.polish(
+    x2, _, _, residual, _ = family.engine.polish(
         family.P, np.array([[-0.4, 0.0]]), family.A, np.array([[0.0, 0.0, 5.0]]), x, y, s, steps=2
     )
     assert residual[0] < 1e-12 and abs(x2[0, 0] - 0.4) < 1e-9 and abs(x2[0, 1] - 1.0) < 1e-6
@@ -276,7 +276,7 @@ def test_diffcp_dense_mode():
     pattern.sort_indices()
     empty = sp.csc_matrix((n, n))
     family = Family(n, cones, empty, pattern, np.zeros((1, 0)), pattern.data[None].copy())
-    x, y, s, residual = family.engine.polish(
+    x, y, s, residual, _ = family.engine.polish(
         family.P, c[None], family.A, b[None], *(np.ascontiguousarray(a[None]) for a in (x, y, s)), steps=3
     )
     assert residual[0] < 1e-13

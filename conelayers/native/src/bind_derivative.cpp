@@ -132,18 +132,19 @@ class Differentiator {
     nb::tuple polish(const Matrix& p, const Matrix& q, const Matrix& a, const Matrix& b, const Matrix& x,
                      const Matrix& y, const Matrix& s, int steps, double target, int threads) const {
         const std::size_t batch = x.shape(0);
-        Result x_out{batch, n()}, y_out{batch, m()}, s_out{batch, m()}, residual{batch};
+        Result x_out{batch, n()}, y_out{batch, m()}, s_out{batch, m()}, residual{batch}, relative{batch, 3};
         const PolishData data{rows(p, "P", batch, view_.p_entries), rows(q, "q", batch, view_.n),
                               rows(a, "A", batch, view_.a_entries), rows(b, "b", batch, view_.m),
                               rows(x, "x", batch, view_.n),         rows(y, "y", batch, view_.m),
                               rows(s, "s", batch, view_.m),         steps,
                               target,                               x_out.data,
                               y_out.data,                           s_out.data,
-                              residual.data};
+                              residual.data,
+                              relative.data};
         run(batch, threads, [&](const DerivativeKernels& kernels, PackRange range, double* work) {
             kernels.polish(view_, range, data, work);
         });
-        return nb::make_tuple(x_out.array(), y_out.array(), s_out.array(), residual.array());
+        return nb::make_tuple(x_out.array(), y_out.array(), s_out.array(), residual.array(), relative.array());
     }
 
     double flops() const { return view_.ldlt.flops; }

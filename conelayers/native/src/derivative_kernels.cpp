@@ -126,6 +126,9 @@ void polish_items(const DerivativeView& view, PackRange range, const PolishData&
     store(extra.best_y, range, m, data.y_out);
     store(extra.s, range, m, data.s_out);
     store(&residual, range, 1, data.residual);
+    Real relative[3];
+    relative_residuals(view, work, extra, relative);
+    store(relative, range, 3, data.relative);
 }
 
 template <class Real>

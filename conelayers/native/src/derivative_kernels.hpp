@@ -31,6 +31,7 @@ struct PolishData {
     int steps;
     double target;
     double *x_out, *y_out, *s_out, *residual;
+    double* relative;  // (batch, 3): relative primal residual, dual residual and gap
 };
 
 struct DerivativeKernels {

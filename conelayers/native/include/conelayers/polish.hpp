@@ -35,29 +35,37 @@ struct PolishWork {
 
 namespace polish_detail {
 
-// t.f = (F1, F2) at (t.x, t.v), with y = Pi(v) and D on the way; t.image = (P x, A x). t.s: near y - v.
+// image = (P x, A x) and transposed = A' y.
 template <class Real>
-CL_HD inline void conditions(const DerivativeView& view, const DerivativeWork<Real>& w, const PolishWork<Real>& t) {
+CL_HD inline void products(const DerivativeView& view, const DerivativeWork<Real>& w, Arr<Real> x, Arr<Real> y,
+                           Arr<Real> image, Arr<Real> transposed) {
     const int n = view.n, m = view.m;
-    Arr<Real> x = t.x, v = t.v, y = w.y, f = t.f;
-    projection::project_dual<Real>(view.cone, v, t.s, 0.0, y, w.element, w.scratch);
-    for (int k = 0; k < n + m; ++k) t.image[k] = Real(0.0);
+    for (int k = 0; k < n + m; ++k) image[k] = Real(0.0);
     for (int j = 0; j < n; ++j) {
         Real dual = Real(0.0), quadratic = Real(0.0);
         for (int k = view.a_start[j]; k < view.a_start[j + 1]; ++k) {
             const int i = view.a_row[k];
-            t.image[n + i] = t.image[n + i] + w.a[k] * x[j];
+            image[n + i] = image[n + i] + w.a[k] * x[j];
             dual = dual + w.a[k] * y[i];
         }
         for (int k = view.p_start[j]; k < view.p_start[j + 1]; ++k) {
             const int i = view.p_row[k];
             quadratic = quadratic + w.p[k] * x[i];
-            if (i != j) t.image[i] = t.image[i] + w.p[k] * x[j];
+            if (i != j) image[i] = image[i] + w.p[k] * x[j];
         }
-        t.image[j] = t.image[j] + quadratic;
-        f[j] = t.q[j] + dual;
+        image[j] = image[j] + quadratic;
+        transposed[j] = dual;
     }
-    for (int j = 0; j < n; ++j) f[j] = f[j] + t.image[j];
+}
+
+// t.f = (F1, F2) at (t.x, t.v), with y = Pi(v) and D on the way; t.image = (P x, A x). t.s: near y - v.
+template <class Real>
+CL_HD inline void conditions(const DerivativeView& view, const DerivativeWork<Real>& w, const PolishWork<Real>& t) {
+    const int n = view.n, m = view.m;
+    Arr<Real> v = t.v, y = w.y, f = t.f;
+    projection::project_dual<Real>(view.cone, v, t.s, 0.0, y, w.element, w.scratch);
+    products(view, w, t.x, y, t.image, f);
+    for (int j = 0; j < n; ++j) f[j] = (t.q[j] + f[j]) + t.image[j];
     for (int i = 0; i < m; ++i) f[n + i] = (t.image[n + i] - t.b[i]) + (y[i] - v[i]);
 }
 
@@ -138,6 +146,31 @@ CL_HD inline Real polish(const DerivativeView& view, const DerivativeWork<Real>&
         best = select(better, norm, best);
     }
     return best;
+}
+
+// Relative residuals of (t.best_x, t.best_y, t.s), as conelayers.program.residuals defines them: primal, dual, gap.
+template <class Real>
+CL_HD inline void relative_residuals(const DerivativeView& view, const DerivativeWork<Real>& w,
+                                     const PolishWork<Real>& t, Real* out) {
+    polish_detail::products(view, w, t.best_x, t.best_y, t.image, t.f);
+    Real primal = Real(0.0), primal_size = Real(1.0), dual = Real(0.0), dual_size = Real(1.0);
+    Real quadratic = Real(0.0), linear = Real(0.0), bound = Real(0.0);
+    for (int i = 0; i < view.m; ++i) {
+        const Real image = t.image[view.n + i];
+        primal = max(primal, abs((image - t.b[i]) + t.s[i]));
+        primal_size = max(primal_size, max(abs(t.s[i]), max(abs(t.b[i]), abs(image))));
+        bound = bound + t.b[i] * t.best_y[i];
+    }
+    for (int j = 0; j < view.n; ++j) {
+        dual = max(dual, abs((t.q[j] + t.f[j]) + t.image[j]));
+        dual_size = max(dual_size, max(abs(t.f[j]), max(abs(t.q[j]), abs(t.image[j]))));
+        quadratic = quadratic + t.best_x[j] * t.image[j];
+        linear = linear + t.q[j] * t.best_x[j];
+    }
+    const Real half = quadratic * Real(0.5), smaller = min(abs(half + linear), abs(half + bound));
+    out[0] = primal / primal_size;
+    out[1] = dual / dual_size;
+    out[2] = abs((quadratic + linear) + bound) / max(Real(1.0), smaller);
 }
 
 }  // namespace CONELAYERS_ARCH
