@@ -12,7 +12,7 @@ line itself s is a set and no derivative can tell what happens there. (Bolte, Le
 
 The certificate at the iterate itself has nothing to object off the line; with a radius it warns before each crossing.
 
-Run: python examples/cyclic_dynamics.py [--steps 3100] [--figure FILE]
+Run: python examples/cyclic_dynamics.py [--steps 3250] [--figure FILE]
 """
 
 import argparse
@@ -63,7 +63,7 @@ def crossings(points: torch.Tensor) -> list[int]:
 
 def main(arguments: list[str] | None = None) -> dict[str, object]:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=3100)
+    parser.add_argument("--steps", type=int, default=3250)
     figures = Path(os.environ.get("CONELAYERS_FIGURES", "examples/figures"))
     parser.add_argument("--figure", type=Path, default=figures / "cyclic_dynamics.png")
     options = parser.parse_args(arguments)
