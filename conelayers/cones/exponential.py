@@ -191,9 +191,7 @@ def _boundary_root(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
     start = torch.minimum(torch.maximum(torch.full_like(x, 0.5), low + half), high - half)
     info = torch.finfo(x.dtype)
 
-    def evaluate(
-        root: Tensor, x: Tensor, y: Tensor, z: Tensor, low: Tensor, high: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def evaluate(root: Tensor, x: Tensor, y: Tensor, z: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         shape = root * (root - 1) + 1
         a = (((root - 1) * x + y) / shape).clamp(min=info.tiny)
         b = ((x - root * y) / shape).clamp(min=info.tiny)
