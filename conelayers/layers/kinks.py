@@ -27,7 +27,8 @@ class ExtremeJacobians:
 
     Attributes:
         jacobians: For each output and each parameter a tensor (count, *output.shape, *parameter.shape); NaN where the
-            element of the residual's Jacobian is singular. The first element is the one that `Exact()` uses.
+            element of the residual's Jacobian is singular. The first is the smallest element, all rows inactive;
+            `Exact()` uses one of them, that of the side on which rounding leaves the solution.
         invertible: Whether J(D) is invertible, bool, (count,). All must be for the theorem to hold.
         active: Which of the weakly active rows each element treats as active, bool, (count, rows).
         complete: Whether these are all extreme elements: false beyond the limit, or with a curved constraint on a kink,
