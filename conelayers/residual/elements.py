@@ -89,8 +89,7 @@ def weak_rows(cone: ProductCone, v: Tensor, radius: float) -> tuple[Tensor, bool
 def extreme_points(v: Tensor, rows: Tensor, limit: int) -> Iterator[Tensor]:
     """Points with the extreme elements of the weakly active `rows`: v with these entries -1 or 1.
 
-    At most `limit` of them; the smallest element, which is the one that `Exact()` uses, comes first, then those in
-    which few rows are active.
+    At most `limit` of them; the smallest element comes first, then those in which few rows are active.
     """
     count = len(rows)
     subsets = itertools.chain.from_iterable(itertools.combinations(range(count), size) for size in range(count + 1))
