@@ -194,8 +194,8 @@ class CurvedCone(Cone):
         """Distance to the boundary of K or of its polar cone, whichever is nearer.
 
         From outside both it is |d| or |p|, to rounding. From inside it is the least value of -v . n^ (or -v .
-        c^) over the boundary, found by a grid search with refinement: a minimum in one variable, accurate to
-        about 1e-12 |v|.
+        c^) over the boundary, by a search in every basin that a grid shows (see `_inner_root`): against dense
+        searches it errs by less than 1e-13 |v|, which is a measurement and no proof.
         """
         where = self._move_to_boundary(v, self.locate(v))
         return torch.minimum(where.along, where.across)
