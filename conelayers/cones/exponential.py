@@ -234,7 +234,7 @@ def _proximal(v: Tensor, mu: Tensor, delta: float) -> ProximalPoint:
     point = torch.stack([x - eta, py, pz], -1)
     one, zero = torch.ones_like(py), torch.zeros_like(py)
     ratio = py / pz
-    third = torch.zeros(*py.shape, 3, 3, 3, dtype=v.dtype, device=v.device)
+    third = py.new_zeros(*py.shape, 3, 3, 3)
     third[..., 1, 1, 1] = 1 / py.square()
     third[..., 1, 2, 2] = third[..., 2, 1, 2] = third[..., 2, 2, 1] = -1 / pz.square()
     third[..., 2, 2, 2] = 2 * ratio / pz.square()
