@@ -42,7 +42,7 @@ def random_program(
 
     cone = ProductCone(cones)
     m = cone.dim
-    mask = torch.rand(m, n, generator=generator) < density
+    mask = torch.rand(m, n, generator=generator, dtype=torch.float64) < density
     A = randn(*batch, m, n) * mask
     root = randn(*batch, n, n)
     P = root @ root.mT / n + 0.1 * torch.eye(n, dtype=torch.float64)

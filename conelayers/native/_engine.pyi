@@ -122,3 +122,89 @@ class Engine:
     @property
     def flops(self) -> float:
         """Multiplications and additions of one factorization of the KKT matrix."""
+
+class Differentiator:
+    """Derivative kernels of one structure: solves with J(D), the whole reverse mode, and the Newton polish."""
+
+    def __init__(
+        self,
+        n: int,
+        m: int,
+        P_indptr: NDArray[np.int64],
+        P_indices: NDArray[np.int64],
+        A_indptr: NDArray[np.int64],
+        A_indices: NDArray[np.int64],
+        cone_kinds: NDArray[np.int64],
+        cone_dims: NDArray[np.int64],
+        cone_params: NDArray[np.float64],
+    ) -> None: ...
+    def derivative(
+        self,
+        P: NDArray[np.float64],
+        A: NDArray[np.float64],
+        v: NDArray[np.float64],
+        r1: NDArray[np.float64],
+        r2: NDArray[np.float64],
+        mu: float = 0.0,
+        threads: int = 1,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """(dx, dv, relative residual) of J(D(v)) [dx; dv] = [r1; r2]; r1 (B, k, n), r2 (B, k, m)."""
+
+    def apply_D(
+        self, v: NDArray[np.float64], u: NDArray[np.float64], mu: float = 0.0, threads: int = 1
+    ) -> NDArray[np.float64]:
+        """D(v) u; u (B, k, m)."""
+
+    def project_dual(self, v: NDArray[np.float64], mu: float = 0.0, threads: int = 1) -> NDArray[np.float64]:
+        """The projection of v onto the dual cone, smoothed for mu > 0."""
+
+    def pullback(
+        self,
+        P: NDArray[np.float64],
+        A: NDArray[np.float64],
+        x: NDArray[np.float64],
+        y: NDArray[np.float64],
+        s: NDArray[np.float64],
+        gx: NDArray[np.float64],
+        gy: NDArray[np.float64],
+        gs: NDArray[np.float64],
+        mu: float = 0.0,
+        threads: int = 1,
+    ) -> dict[str, NDArray[np.float64]]:
+        """dP, dq, dA, db, lam, u and the relative residual of the adjoint system."""
+
+    def polish(
+        self,
+        P: NDArray[np.float64],
+        q: NDArray[np.float64],
+        A: NDArray[np.float64],
+        b: NDArray[np.float64],
+        x: NDArray[np.float64],
+        y: NDArray[np.float64],
+        s: NDArray[np.float64],
+        steps: int = 2,
+        target: float = 1e-14,
+        threads: int = 1,
+    ) -> tuple[
+        NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]
+    ]:
+        """x, y, s, their residual, and (B, 3): relative primal residual, dual residual and gap."""
+
+    @property
+    def flops(self) -> float:
+        """Multiplications and additions of one factorization."""
+
+    @property
+    def fill(self) -> int:
+        """Entries below the diagonal in the factor."""
+
+def csr_product(
+    indptr: NDArray[np.int32],
+    indices: NDArray[np.int32],
+    data: NDArray[np.float64],
+    offset: NDArray[np.float64],
+    x: NDArray[np.float64],
+    out: NDArray[np.float64],
+    threads: int = 1,
+) -> None:
+    """out[i] = M x[i] + offset for the CSR matrix M and every row x[i]."""

@@ -11,6 +11,7 @@ import torch
 from canonicalize.clarabel_oracle import difference, solve, solve_with_cvxpy, tensors
 
 from conelayers.canonicalize import AffineMap, ParametricProgram
+from conelayers.canonicalize.sparse_product import SparseProduct
 
 
 class Differentiable(torch.autograd.Function):
@@ -100,14 +101,18 @@ def test_apply_and_transpose_are_adjoint(shape):
     assert torch.allclose((linear * values).sum(-1), (theta * pulled).sum(-1), rtol=1e-12, atol=1e-12)
 
 
-def test_torch_path_equals_the_scipy_path():
-    problem, parameters, x = least_squares()
-    affine = ParametricProgram.from_problem(problem, parameters, [x]).A.map
-    theta = torch.randn(4, affine.theta_size, dtype=torch.float64)
-    values = torch.randn(4, affine.size, dtype=torch.float64)
-    forward, backward, offset = affine._tensors(torch.device("cpu"))
-    assert torch.allclose((forward @ theta.T).T + offset, affine.apply(theta), atol=1e-14)
-    assert torch.allclose((backward @ values.T).T, affine.apply_transpose(values), atol=1e-14)
+@pytest.mark.parametrize("batch", [1, 7])
+@pytest.mark.parametrize(
+    ("rows", "columns", "density"), [(5, 3, 0.5), (60, 40, 0.02), (3, 50_000, 0.9), (70_000, 2, 0.8)]
+)
+def test_sparse_products_agree_on_every_path(batch, rows, columns, density):
+    matrix = sp.random_array((rows, columns), density=density, format="csr", rng=np.random.default_rng(0))
+    offset = np.arange(rows, dtype=float)
+    product = SparseProduct(sp.csr_array(matrix), offset)
+    x = torch.randn(batch, columns, dtype=torch.float64)
+    expected = torch.from_numpy(x.numpy() @ matrix.toarray().T + offset)
+    assert torch.allclose(product(x), expected, rtol=1e-12, atol=1e-12)
+    assert torch.allclose(product._elsewhere(x), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_gradients_through_values():

@@ -6,8 +6,6 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from conelayers.implicit import Affine, Equation, implicit
 
-torch.set_default_dtype(torch.float64)
-
 
 class CubeRoot(Equation):
     """z with z^3 + z = a b, elementwise, and the number of Newton steps as an output without derivative."""

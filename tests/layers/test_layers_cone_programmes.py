@@ -21,7 +21,7 @@ from conelayers.cones import (
 )
 
 MIXES = {
-    "linear": ([Zero(3), Nonnegative(6)], 8),
+    "linear": ([Zero(3), Nonnegative(6)], 10),
     "second-order": ([Zero(1), SecondOrder(4), SecondOrder(3), SecondOrder(1)], 9),
     "semidefinite": ([PositiveSemidefinite(3), Zero(1), PositiveSemidefinite(2)], 10),
     "exponential": ([Nonnegative(2), Exponential(), Exponential()], 8),

@@ -7,8 +7,6 @@ from torch.autograd import gradcheck, gradgradcheck
 
 from conelayers import CvxpyLayer
 
-torch.set_default_dtype(torch.float64)
-
 
 def quadratic():
     x, F, g, h = cp.Variable(3), cp.Parameter((4, 3)), cp.Parameter(4), cp.Parameter(2)

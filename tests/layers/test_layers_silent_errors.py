@@ -11,8 +11,6 @@ import conelayers
 from conelayers import CvxpyLayer, solve_cone_program
 from conelayers.cones import Nonnegative
 
-torch.set_default_dtype(torch.float64)
-
 
 def test_sum_squares_of_a_symmetric_variable_stays_in_the_objective():
     """CVXPY before 1.9.3 lost it with a native quadratic objective: a strongly convex problem came out unbounded."""

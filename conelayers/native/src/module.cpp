@@ -7,6 +7,7 @@ namespace nb = nanobind;
 
 namespace conelayers {
 void bind_ldlt(nb::module_& m);
+void bind_sparse(nb::module_& m);
 #if defined(CONELAYERS_WITH_ENGINE)
 void bind_engine(nb::module_& m);
 #endif
@@ -24,6 +25,7 @@ NB_MODULE(_engine, m) {
         return arch == conelayers::kAvx512 ? "avx512" : (arch == conelayers::kAvx2 ? "avx2" : "portable");
     });
     conelayers::bind_ldlt(m);
+    conelayers::bind_sparse(m);
 #if defined(CONELAYERS_WITH_ENGINE)
     conelayers::bind_engine(m);
 #endif
