@@ -12,35 +12,15 @@ import torch
 from torch import Tensor
 
 from conelayers.backends.base import Backend
-from conelayers.cones import (
-    Cone,
-    DualExponential,
-    DualPower,
-    Exponential,
-    Nonnegative,
-    PositiveSemidefinite,
-    Power,
-    SecondOrder,
-    Zero,
-)
+from conelayers.cones import Cone
 from conelayers.errors import InvalidArgument
 from conelayers.program import ConeProgram, ConeSolution, ConeStructure, Status
+from conelayers.program.codes import CODES, cone_codes
 
 if TYPE_CHECKING:
     from conelayers.native import Engine
 
-__all__ = ["Batched", "cone_codes"]
-
-_KINDS: dict[type[Cone], int] = {
-    Zero: 0,
-    Nonnegative: 1,
-    SecondOrder: 2,
-    PositiveSemidefinite: 3,
-    Exponential: 4,
-    DualExponential: 5,
-    Power: 6,
-    DualPower: 7,
-}
+__all__ = ["Batched", "engine"]
 
 _engines: weakref.WeakKeyDictionary[ConeStructure, Engine] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
@@ -67,7 +47,7 @@ class Batched(Backend):
     verbose: bool = False
 
     name: ClassVar[str] = "BATCHED"
-    cones: ClassVar[frozenset[type[Cone]]] = frozenset(_KINDS)
+    cones: ClassVar[frozenset[type[Cone]]] = frozenset(CODES)
 
     def __post_init__(self) -> None:
         if not self.tol > 0:
@@ -84,7 +64,10 @@ class Batched(Backend):
         batch_shape = program.batch_shape
         flat = program.flatten()
         result = engine(structure).solve(
-            *(_rows(values) for values in (flat.P, flat.q, flat.A, flat.b)),
+            _rows(flat.P),
+            _rows(flat.q),
+            _rows(flat.A),
+            _rows(flat.b),
             batch_shape.numel(),
             threads=self.threads or torch.get_num_threads(),
             tol=self.tol,
@@ -121,18 +104,9 @@ def engine(structure: ConeStructure) -> Engine:
                 structure.P_indices,
                 structure.A_indptr,
                 structure.A_indices,
-                *cone_codes(structure),
+                *cone_codes(structure.cone),
             )
     return found
-
-
-def cone_codes(structure: ConeStructure) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Kind, size (order for semidefinite cones) and exponent of each cone, as the compiled engine reads them."""
-    cones = structure.cone.cones
-    kinds = np.array([_KINDS[type(cone)] for cone in cones], dtype=np.int64)
-    sizes = [cone.order if isinstance(cone, PositiveSemidefinite) else cone.dim for cone in cones]
-    exponents = [cone.alpha if isinstance(cone, (Power, DualPower)) else 0.0 for cone in cones]
-    return kinds, np.array(sizes, dtype=np.int64), np.array(exponents, dtype=np.float64)
 
 
 def _rows(values: Tensor) -> np.ndarray:

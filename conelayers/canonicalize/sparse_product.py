@@ -22,22 +22,22 @@ class SparseProduct:
 
     def __init__(self, matrix: sp.csr_array, offset: np.ndarray | None = None) -> None:
         self.matrix = matrix
-        self.offset = np.zeros(matrix.shape[0]) if offset is None else offset
+        self.size, self.columns = (int(length) for length in np.asarray(matrix.shape))
+        self.offset = np.zeros(self.size) if offset is None else offset
         self._on_device: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def __call__(self, x: Tensor) -> Tensor:
         """M x + c for x of shape (*batch, columns), float64; shape (*batch, size)."""
-        size, columns = self.matrix.shape
-        flat = x.detach().reshape(x.shape[:-1].numel(), columns)
+        flat = x.detach().reshape(x.shape[:-1].numel(), self.columns)
         product = self._on_cpu(flat) if x.device.type == "cpu" else self._elsewhere(flat)
-        return product.reshape(*x.shape[:-1], size)
+        return product.reshape(*x.shape[:-1], self.size)
 
     def _on_cpu(self, flat: Tensor) -> Tensor:
         try:
             from conelayers.native import csr_product  # only here: the package imports without a compiled engine
         except ImportError:
             return torch.from_numpy((self.matrix @ flat.numpy().T).T + self.offset)
-        product = torch.empty(flat.shape[0], self.matrix.shape[0], dtype=torch.float64)
+        product = torch.empty(flat.shape[0], self.size, dtype=torch.float64)
         csr_product(
             *self._arrays, self.offset, flat.contiguous().numpy(), product.numpy(), threads=torch.get_num_threads()
         )
@@ -60,7 +60,7 @@ class SparseProduct:
                     torch.as_tensor(self.matrix.indptr.astype(np.int64)),
                     torch.as_tensor(self.matrix.indices.astype(np.int64)),
                     torch.as_tensor(self.matrix.data.astype(np.float64)),
-                    size=self.matrix.shape,
+                    size=(self.size, self.columns),
                     device=device,
                 )
             self._on_device[device] = (matrix, torch.as_tensor(self.offset, device=device))

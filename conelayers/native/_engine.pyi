@@ -5,7 +5,7 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LDLT", "Engine", "EngineSolution", "LDLTFactor", "instruction_set"]
+__all__ = ["LDLT", "Differentiator", "Engine", "EngineSolution", "LDLTFactor", "csr_product", "instruction_set"]
 
 def instruction_set() -> str:
     """The instruction set the kernels run with: "avx512", "avx2" or "portable"."""
@@ -185,9 +185,7 @@ class Differentiator:
         steps: int = 2,
         target: float = 1e-14,
         threads: int = 1,
-    ) -> tuple[
-        NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]
-    ]:
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
         """x, y, s, their residual, and (B, 3): relative primal residual, dual residual and gap."""
 
     @property

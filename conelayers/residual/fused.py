@@ -58,7 +58,8 @@ class FusedAdjoint(Equation):
         """One batch axis B; items that the kernel's fixed number of refinements did not solve go by the stated form."""
         kernels = compiled_differentiator(self.structure)
         assert kernels is not None
-        found = kernels.pullback(*(rows(value) for value in flat), threads=thread_count())
+        P, A, x, y, s, gx, gy, gs = (rows(value) for value in flat)
+        found = kernels.pullback(P, A, x, y, s, gx, gy, gs, threads=thread_count())
         gradients = [torch.from_numpy(found[name]) for name in ("dP", "dq", "dA", "db")]
         missed = torch.nonzero(~(torch.from_numpy(found["residual"]) <= ACCEPTED) & keep[:, 0])[:, 0]
         if len(missed):

@@ -80,8 +80,8 @@ def _polished(program: ConeProgram, solution: ConeSolution, tol: float) -> ConeS
 def _no_worse(program: ConeProgram, solution: ConeSolution, polished: Tensor) -> Tensor:
     """Items whose polished residual is no larger than that of the backend's point, bool, shape (B,).
 
-    The polish starts from v = y - s, whose projections differ from y and s by about the gap over |v|: beside a kink that
-    can cost digits which its steps do not win back. Only items with residuals worth a comparison are measured.
+    The polish starts from v = y - s, whose projections differ from y and s by about the gap over |v|: beside a kink
+    that can cost digits which its steps do not win back. Only items with residuals worth a comparison are measured.
     """
     doubtful = torch.nonzero(~(polished <= _DOUBTFUL) & solution.has_solution)[:, 0]
     keep = torch.ones(polished.shape, dtype=torch.bool)

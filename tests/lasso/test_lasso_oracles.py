@@ -196,7 +196,7 @@ def test_certificate_sees_weak_and_duplicated_features():
 def test_batches_and_dtypes():
     X, y, w = _data()
     model = ProximalModel(Quadratic(), L1(), True, TIGHT)
-    alphas = torch.tensor([[0.1, 0.2], [0.4, 50.0]], requires_grad=True)
+    alphas = torch.tensor([[0.1, 0.2], [0.4, 50.0]], dtype=torch.float32, requires_grad=True)
     coef, intercept = model(X, y, alphas)
     assert coef.shape == (2, 2, 30) and intercept.shape == (2, 2) and coef.dtype == torch.float32
     (grad,) = torch.autograd.grad(coef.sum(), alphas)
