@@ -4,8 +4,8 @@ The penalties start from the best single one and follow the gradient of the cros
 takes no part says stop; what counts is the error on samples that were never seen. Features that matter get small
 penalties and lose the Lasso's bias.
 
-The data here have little noise, which is where this pays. With more noise (standard deviation 4 instead of 1 in the same
-design) the many penalties fit the validation folds and are no better, or slightly worse, than the single one.
+The data here have little noise, which is where this pays. With more noise (standard deviation 4 instead of 1) the
+many penalties fit the validation folds and are no better, or slightly worse, than the single one.
 
 Run: python examples/lasso_many_penalties.py [--features 1000] [--figure FILE]
 """

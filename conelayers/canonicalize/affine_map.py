@@ -13,21 +13,23 @@ from torch import Tensor
 
 from conelayers.canonicalize.sparse_product import SparseProduct
 
-__all__ = ["AffineMap"]
+__all__ = ["AffineMap", "LinearPart"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class AffineMap:
-    """values = M theta + c for a sparse M, applied to a batch of theta at once.
+    """values = M_1 theta_1 + M_2 theta_2 + ... + c for sparse M_b, applied to a batch of theta at once.
 
     On the CPU the compiled engine multiplies item by item, which reads and writes each batch row once and in order;
     where it is not compiled, scipy's CSR product does. Other devices use torch's sparse CSR.
 
     Attributes:
-        matrix: [M c], CSR, shape (size, theta_size + 1).
+        matrix: [M_1 M_2 ... c], CSR, shape (size, theta_size + 1).
+        sizes: Entries of each theta_b.
     """
 
     matrix: sp.csr_array
+    sizes: tuple[int, ...]
 
     @property
     def size(self) -> int:
@@ -37,11 +39,11 @@ class AffineMap:
     @property
     def theta_size(self) -> int:
         """Number of parameter entries consumed."""
-        return _shape(self.matrix)[1] - 1
+        return sum(self.sizes)
 
     @property
     def is_constant(self) -> bool:
-        """Whether no parameter enters; then `apply` needs no theta and returns values without batch axes."""
+        """Whether no parameter enters; then `constant` has the values."""
         return self.theta_size == 0
 
     @cached_property
@@ -49,43 +51,59 @@ class AffineMap:
         """The constant c, shape (size,)."""
         return self.matrix[:, [-1]].toarray()[:, 0]
 
-    @cached_property
-    def _forward(self) -> SparseProduct:
-        return SparseProduct(sp.csr_array(self.matrix[:, :-1]), self.offset)
-
-    @cached_property
-    def _linear(self) -> SparseProduct:
-        return SparseProduct(sp.csr_array(self.matrix[:, :-1]))
-
-    @cached_property
-    def _transpose(self) -> SparseProduct:
-        return SparseProduct(sp.csr_array(self.matrix[:, :-1].T))
-
     def constant(self, like: Tensor | None = None) -> Tensor:
         """The values of a constant map, shape (size,), float64, on the device of `like`."""
         device = torch.device("cpu") if like is None else like.device
         return torch.as_tensor(self.offset.copy(), device=device)
 
-    def apply(self, theta: Tensor) -> Tensor:
-        """M theta + c, without autograd; theta (*batch, theta_size), float64, to (*batch, size)."""
-        return self._forward(theta)
+    def apply(self, *thetas: Tensor) -> Tensor:
+        """The values, without autograd; theta_b (*batch, sizes[b]), float64, broadcasting, to (*batch, size)."""
+        return self._product(*thetas)
 
-    def apply_linear(self, theta: Tensor) -> Tensor:
-        """M theta without the constant: the pushforward of `apply`; shapes as `apply`."""
-        return self._linear(theta)
+    @cached_property
+    def parts(self) -> tuple[LinearPart, ...]:
+        """The linear maps M_b, for derivatives."""
+        ends = np.cumsum(self.sizes, dtype=np.int64)
+        columns = sp.csc_array(self.matrix)
+        return tuple(
+            LinearPart(sp.csr_array(columns[:, end - size : end]))
+            for size, end in zip(self.sizes, ends.tolist(), strict=True)
+        )
 
-    def apply_transpose(self, values: Tensor) -> Tensor:
-        """M' values, the pullback of `apply`; values (*batch, size), float64, to (*batch, theta_size)."""
-        return self._transpose(values)
+    @cached_property
+    def _product(self) -> SparseProduct:
+        return SparseProduct(sp.csr_array(self.matrix[:, :-1]), self.sizes, self.offset)
 
     def __getstate__(self) -> dict[str, Any]:
         # Derived arrays and device copies are made again on demand.
-        return {"matrix": self.matrix}
+        return {"matrix": self.matrix, "sizes": self.sizes}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        object.__setattr__(self, "matrix", state["matrix"])
+        for name, value in state.items():
+            object.__setattr__(self, name, value)
 
 
-def _shape(matrix: Any) -> tuple[int, int]:
-    rows, columns = matrix.shape
-    return int(rows), int(columns)
+class LinearPart:
+    """theta_b -> M_b theta_b and its transpose, without autograd.
+
+    Args:
+        matrix: M_b, CSR, shape (size, sizes[b]).
+    """
+
+    def __init__(self, matrix: sp.csr_array) -> None:
+        size, columns = _shape(matrix)
+        self._forward = SparseProduct(matrix, (columns,))
+        self._backward = SparseProduct(sp.csr_array(matrix.T), (size,))
+
+    def apply_linear(self, theta: Tensor) -> Tensor:
+        """M_b theta; (*batch, sizes[b]) to (*batch, size)."""
+        return self._forward(theta)
+
+    def apply_transpose(self, values: Tensor) -> Tensor:
+        """M_b' values; (*batch, size) to (*batch, sizes[b])."""
+        return self._backward(values)
+
+
+def _shape(matrix: sp.csr_array) -> tuple[int, int]:
+    rows, columns = (int(length) for length in np.asarray(matrix.shape))
+    return rows, columns

@@ -72,24 +72,17 @@ class ParameterLayout:
                 f"(size 1 broadcasts), but got {listed}."
             ) from None
 
-    def flatten(self, values: Sequence[Tensor], blocks: Sequence[Block]) -> Tensor | None:
-        """Concatenate the given blocks into theta, differentiably.
+    def read(self, values: Sequence[Tensor], blocks: Sequence[Block]) -> list[Tensor]:
+        """The vectors that an affine map acts on, differentiably.
 
         Args:
             values: Parameters as `validate` accepts them.
             blocks: Which vectors to read, in order.
 
         Returns:
-            float64 tensor of shape (*batch, sum of block sizes), where batch is the broadcast of the batch axes of the
-            parameters that are read, and of no others; None if `blocks` is empty.
+            One float64 tensor of shape (*batch, block.size) per block, with the batch axes of its own parameter.
         """
-        vectors = [self._read(values[block.parameter], block) for block in blocks]
-        if not vectors:
-            return None
-        if len(vectors) == 1:
-            return vectors[0]
-        batch = broadcast(*(vector.shape[:-1] for vector in vectors))
-        return torch.cat([vector.expand(*batch, vector.shape[-1]) for vector in vectors], dim=-1)
+        return [self._read(values[block.parameter], block) for block in blocks]
 
     def _read(self, value: Tensor, block: Block) -> Tensor:
         """One block as a float64 vector, shape (*batch, block.size)."""

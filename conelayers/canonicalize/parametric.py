@@ -132,7 +132,7 @@ class ParametricProgram:
         """
         return self.layout.validate(params)
 
-    def values(self, *params: Tensor, apply: Callable[[AffineMap, Tensor], Tensor] = AffineMap.apply) -> ConeProgram:
+    def values(self, *params: Tensor, apply: Callable[..., Tensor] = AffineMap.apply) -> ConeProgram:
         """The programmes at given parameters.
 
         A part that depends on no batched parameter comes without batch axes, so backends can do its work once.
@@ -140,7 +140,7 @@ class ParametricProgram:
         Args:
             *params: One tensor per parameter, shape (*batch, *parameter.shape), any real or complex dtype.
             apply: How to evaluate an affine map at theta. The default records no autograd graph; pass a
-                differentiable function built on `AffineMap.apply` and `AffineMap.apply_transpose` to record one.
+                differentiable function built on `AffineMap.apply` and `AffineMap.parts` to record one.
 
         Returns:
             The programmes, float64, on the device of the parameters.
@@ -152,8 +152,8 @@ class ParametricProgram:
         like = params[0] if params else None
 
         def evaluate(part: PartMap) -> Tensor:
-            theta = self.layout.flatten(params, part.blocks)
-            return part.map.constant(like) if theta is None else apply(part.map, theta)
+            thetas = self.layout.read(params, part.blocks)
+            return apply(part.map, *thetas) if thetas else part.map.constant(like)
 
         return ConeProgram(self.structure, evaluate(self.P), evaluate(self.q), evaluate(self.A), evaluate(self.b))
 
@@ -185,7 +185,7 @@ def _part(coefficients: Any, blocks: Sequence[Block]) -> PartMap:
     columns = np.concatenate([*ranges, [coefficients.shape[1] - 1]]).astype(np.int64)
     matrix = sp.csr_array(sp.csc_array(coefficients)[:, columns])
     matrix.sort_indices()
-    return PartMap(AffineMap(matrix), tuple(kept))
+    return PartMap(AffineMap(matrix, tuple(block.size for block in kept)), tuple(kept))
 
 
 def _dense_rows(vector: AffineMatrix) -> sp.csr_array:

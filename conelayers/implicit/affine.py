@@ -6,20 +6,17 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from conelayers.implicit.equation import Equation
 from conelayers.implicit.function import implicit
 
-__all__ = ["Affine", "AffineOperator", "Linear"]
+__all__ = ["Affine", "AffineOperator", "Linear", "LinearOperator"]
 
 
-class AffineOperator(Protocol):
-    """Numerics of theta -> M theta + c, R^k -> R^l, on tensors (*batch, k) and (*batch, l), without autograd."""
-
-    def apply(self, theta: Tensor) -> Tensor:
-        """M theta + c."""
-        ...
+class LinearOperator(Protocol):
+    """Numerics of a linear map R^k -> R^l on tensors (*batch, k) and (*batch, l), without autograd."""
 
     def apply_linear(self, theta: Tensor) -> Tensor:
         """M theta."""
@@ -27,6 +24,19 @@ class AffineOperator(Protocol):
 
     def apply_transpose(self, values: Tensor) -> Tensor:
         """M' values."""
+        ...
+
+
+class AffineOperator(Protocol):
+    """Numerics of (theta_1, theta_2, ...) -> M_1 theta_1 + M_2 theta_2 + ... + c, without autograd."""
+
+    @property
+    def parts(self) -> Sequence[LinearOperator]:
+        """The linear maps M_b."""
+        ...
+
+    def apply(self, *thetas: Tensor) -> Tensor:
+        """The sum; theta_b (*batch, k_b), batch axes broadcasting, to (*batch, l)."""
         ...
 
 
@@ -39,7 +49,7 @@ class Linear(Equation):
         transposed: Apply the transpose instead.
     """
 
-    operator: AffineOperator
+    operator: LinearOperator
     transposed: bool = False
 
     @property
@@ -63,7 +73,7 @@ class Linear(Equation):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Affine(Equation):
-    """z = M theta + c.
+    """z = M_1 theta_1 + M_2 theta_2 + ... + c.
 
     Attributes:
         operator: The map's numerics.
@@ -73,17 +83,25 @@ class Affine(Equation):
 
     @property
     def event_dims(self) -> Sequence[int]:
-        """One vector."""
-        return (1,)
+        """Vectors, one per part."""
+        return (1,) * len(self.operator.parts)
 
     def solve(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Apply the map."""
         return (self.operator.apply(*inputs),)
 
     def pullback(self, inputs, outputs, cotangents, needed) -> tuple[Tensor | None, ...]:
-        """M' times the cotangent."""
-        return implicit(Linear(self.operator, transposed=True), *cotangents)
+        """M_b' times the cotangent, summed first over the batch axes that theta_b lacks."""
+        (g,) = cotangents
+        return tuple(
+            implicit(Linear(part, transposed=True), g.sum_to_size(*theta.shape[:-1], g.shape[-1]))[0] if use else None
+            for part, theta, use in zip(self.operator.parts, inputs, needed, strict=True)
+        )
 
     def pushforward(self, inputs, outputs, tangents) -> tuple[Tensor | None, ...]:
-        """M times the tangent."""
-        return implicit(Linear(self.operator), *(t for t in tangents if t is not None))
+        """The sum of M_b times the tangents."""
+        moved = torch.zeros_like(outputs[0])
+        for part, tangent in zip(self.operator.parts, tangents, strict=True):
+            if tangent is not None:
+                moved = moved + implicit(Linear(part), tangent)[0]
+        return (moved,)

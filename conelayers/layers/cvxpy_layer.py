@@ -51,8 +51,9 @@ class CvxpyLayer(nn.Module):
         parameters: All parameters of the problem, in the order of the tensors of a call.
         variables: What a call returns: variables of the problem and dual variables of its constraints
             (`constraint.dual_variables[0]`).
-        solver: A backend's name as CVXPY spells it ("CLARABEL", "SCS", "DIFFCP"), a backend instance, or None to
-        choose. gp: The problem is a geometric programme.
+        solver: A backend's name as CVXPY spells it ("CLARABEL", "SCS", "DIFFCP"), "BATCHED" for the compiled engine, a
+            backend instance, or None to choose by size.
+        gp: The problem is a geometric programme.
         verbose: Print the solver's output.
         canon_backend: CVXPY's canonicalization backend ("CPP", "SCIPY", ...), or None for CVXPY's choice.
         solver_args: Options for every call, see `forward`.
@@ -60,8 +61,7 @@ class CvxpyLayer(nn.Module):
         on_failure: "raise" an error that names the items without a solution, or "nan": return NaN for these items,
             correct values for the others, and no gradient from the failed ones.
         regularity: Whether to check at every call that derivatives can be trusted: "ignore", "warn" with the
-        constraints
-            and variables at fault, or "raise" where that is certain (and warn where it is not).
+            constraints and variables at fault, or "raise" where that is certain (and warn where it is not).
 
     Raises:
         ValueError: If the problem is not DPP, parameters or variables do not match it, or an option is unknown.
@@ -114,8 +114,7 @@ class CvxpyLayer(nn.Module):
                 no batch axes or all of them, of the common size or 1. Symmetric parameters take any square matrix X,
                 used as (X + X')/2.
             solver_args: Options for this call by the names of the backend, CVXPY, diffcp or Moreau: eps, tol,
-            max_iters,
-                n_jobs_forward, solve_method, verbose. Those without a meaning here are ignored with one warning.
+                max_iters, n_jobs_forward, solve_method, verbose. Those without a meaning here are ignored with a warning.
             warm_start: A previous solution to start from; True starts from this layer's own previous one, of which it
                 then keeps a detached copy.
 
@@ -194,8 +193,8 @@ def _finish(variable: Tensor, batch_shape: torch.Size, batch_dims: int, dtype: t
     return variable.to(dtype.to_complex() if variable.is_complex() else dtype)
 
 
-def _affine(operator: AffineOperator, theta: Tensor) -> Tensor:
-    return implicit(Affine(operator), theta)[0]
+def _affine(operator: AffineOperator, *thetas: Tensor) -> Tensor:
+    return implicit(Affine(operator), *thetas)[0]
 
 
 def _result_type(params: Sequence[Tensor]) -> torch.dtype:

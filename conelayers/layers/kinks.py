@@ -128,5 +128,5 @@ def _radius(solution: ConeSolution, v: Tensor, radius: float | None) -> float:
     return float(accuracy(single, v[None]).possibly)
 
 
-def _affine(operator: AffineOperator, theta: Tensor) -> Tensor:
-    return implicit(Affine(operator), theta)[0]
+def _affine(operator: AffineOperator, *thetas: Tensor) -> Tensor:
+    return implicit(Affine(operator), *thetas)[0]

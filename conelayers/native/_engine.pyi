@@ -199,10 +199,11 @@ class Differentiator:
 def csr_product(
     indptr: NDArray[np.int32],
     indices: NDArray[np.int32],
+    blocks: NDArray[np.uint8],
     data: NDArray[np.float64],
     offset: NDArray[np.float64],
-    x: NDArray[np.float64],
+    x: list[NDArray[np.float64]],
     out: NDArray[np.float64],
     threads: int = 1,
 ) -> None:
-    """out[i] = M x[i] + offset for the CSR matrix M and every row x[i]."""
+    """out[i] = sum of M_b x[b][i] over blocks b, plus offset; column `indices[k]` is one of block `blocks[k]`."""

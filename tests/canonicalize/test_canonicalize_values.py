@@ -18,13 +18,14 @@ class Differentiable(torch.autograd.Function):
     """A plain wrapper of the maps' numerics, to differentiate `values` in these tests."""
 
     @staticmethod
-    def forward(ctx, affine, theta):
-        ctx.affine = affine
-        return affine.apply(theta)
+    def forward(ctx, affine, *thetas):
+        ctx.affine, ctx.shapes = affine, [theta.shape for theta in thetas]
+        return affine.apply(*thetas)
 
     @staticmethod
     def backward(ctx, cotangent):
-        return None, ctx.affine.apply_transpose(cotangent)
+        pulled = (part.apply_transpose(cotangent) for part in ctx.affine.parts)
+        return None, *(g.sum_to_size(shape) for g, shape in zip(pulled, ctx.shapes, strict=True))
 
 
 def least_squares(rows=5, columns=3):
@@ -91,28 +92,34 @@ def test_batches_equal_single_evaluations():
 @pytest.mark.parametrize("shape", [(), (1,), (6,), (2, 3)])
 def test_apply_and_transpose_are_adjoint(shape):
     problem, parameters, x = least_squares()
-    affine = ParametricProgram.from_problem(problem, parameters, [x]).A.map
-    theta = torch.randn(*shape, affine.theta_size, dtype=torch.float64)
-    values = torch.randn(*shape, affine.size, dtype=torch.float64)
-    linear = affine.apply_linear(theta)
-    assert torch.allclose(linear, affine.apply(theta) - torch.as_tensor(affine.offset), atol=1e-14)
-    pulled = affine.apply_transpose(values)
-    assert pulled.shape == theta.shape
-    assert torch.allclose((linear * values).sum(-1), (theta * pulled).sum(-1), rtol=1e-12, atol=1e-12)
+    program = ParametricProgram.from_problem(problem, parameters, [x])
+    for affine in (program.A.map, program.q.map, program.b.map):
+        if affine.is_constant:
+            continue
+        thetas = [torch.randn(*shape, size) for size in affine.sizes]
+        values = torch.randn(*shape, affine.size)
+        linear = [part.apply_linear(theta) for part, theta in zip(affine.parts, thetas, strict=True)]
+        assert torch.allclose(sum(linear), affine.apply(*thetas) - torch.as_tensor(affine.offset), atol=1e-14)
+        for part, theta, image in zip(affine.parts, thetas, linear, strict=True):
+            pulled = part.apply_transpose(values)
+            assert pulled.shape == theta.shape
+            assert torch.allclose((image * values).sum(-1), (theta * pulled).sum(-1), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("batch", [1, 7])
 @pytest.mark.parametrize(
-    ("rows", "columns", "density"), [(5, 3, 0.5), (60, 40, 0.02), (3, 50_000, 0.9), (70_000, 2, 0.8)]
+    ("rows", "sizes", "density"),
+    [(5, (3,), 0.5), (60, (30, 10), 0.02), (3, (50_000, 9), 0.9), (70_000, (1,) * 70, 0.02)],
 )
-def test_sparse_products_agree_on_every_path(batch, rows, columns, density):
+def test_sparse_products_agree_on_every_path(batch, rows, sizes, density):
+    columns = sum(sizes)
     matrix = sp.random_array((rows, columns), density=density, format="csr", rng=np.random.default_rng(0))
-    offset = np.arange(rows, dtype=float)
-    product = SparseProduct(sp.csr_array(matrix), offset)
-    x = torch.randn(batch, columns, dtype=torch.float64)
-    expected = torch.from_numpy(x.numpy() @ matrix.toarray().T + offset)
-    assert torch.allclose(product(x), expected, rtol=1e-12, atol=1e-12)
-    assert torch.allclose(product._elsewhere(x), expected, rtol=1e-12, atol=1e-12)
+    product = SparseProduct(sp.csr_array(matrix), sizes, np.arange(rows, dtype=float))
+    xs = [torch.randn(1 if i % 2 else batch, size) for i, size in enumerate(sizes)]
+    joined = torch.cat([x.expand(batch, -1) for x in xs], dim=-1)
+    expected = torch.from_numpy((matrix @ joined.numpy().T).T + product.offset)
+    assert torch.allclose(product(*xs), expected, rtol=1e-12, atol=1e-12)
+    assert torch.allclose(product._elsewhere(xs, torch.Size([batch])), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_gradients_through_values():
@@ -156,7 +163,7 @@ def test_flattening_works_inside_function_transforms():
     assert {block.part for block in blocks} == {"value", "real", "imag"}
 
     def flatten(S, a, re, im):
-        return program.layout.flatten([S, a, torch.complex(re, im)], blocks)
+        return torch.cat(program.layout.read([S, a, torch.complex(re, im)], blocks), dim=-1)
 
     single = [torch.randn(2, 2).double(), torch.randn(2).double(), torch.randn(2).double(), torch.randn(2).double()]
     batched = [torch.stack([value, 2 * value, -value]) for value in single]
@@ -357,6 +364,6 @@ def test_canonicalization_backends_agree(backend):
 
 
 def test_constant_map_is_returned_as_a_fresh_tensor():
-    affine = AffineMap(sp.csr_array(np.array([[1.0], [2.0]])))
+    affine = AffineMap(sp.csr_array(np.array([[1.0], [2.0]])), ())
     affine.constant().zero_()
     assert torch.equal(affine.constant(), torch.tensor([1.0, 2.0], dtype=torch.float64))

@@ -139,11 +139,8 @@ def test_output_without_derivative(data):
 
 
 class Matrix:
-    def __init__(self, matrix, offset):
-        self.matrix, self.offset = matrix, offset
-
-    def apply(self, theta):
-        return self.apply_linear(theta) + self.offset
+    def __init__(self, matrix):
+        self.matrix = matrix
 
     def apply_linear(self, theta):
         return theta @ self.matrix.T
@@ -152,12 +149,29 @@ class Matrix:
         return values @ self.matrix
 
 
-def test_affine_map():
+class Sum:
+    def __init__(self, *parts, offset):
+        self.parts, self.offset = parts, offset
+
+    def apply(self, *thetas):
+        return sum(part.apply_linear(theta) for part, theta in zip(self.parts, thetas, strict=True)) + self.offset
+
+
+def test_affine_map_of_several_vectors():
     torch.manual_seed(1)
-    equation = Affine(Matrix(torch.randn(4, 3), torch.randn(4)))
-    theta = torch.randn(2, 3, requires_grad=True)
-    assert gradcheck(lambda t: implicit(equation, t)[0], theta, check_forward_ad=True)
-    assert gradgradcheck(lambda t: implicit(equation, t)[0] ** 2, theta, check_fwd_over_rev=True)
+    equation = Affine(Sum(Matrix(torch.randn(4, 3)), Matrix(torch.randn(4, 2)), offset=torch.randn(4)))
+
+    def apply(*thetas):
+        return implicit(equation, *thetas)[0]
+
+    # The second vector is shared by the batch.
+    thetas = torch.randn(2, 3, requires_grad=True), torch.randn(2, requires_grad=True)
+    assert gradcheck(apply, thetas, check_forward_ad=True)
+    assert gradgradcheck(lambda *t: apply(*t) ** 2, thetas, check_fwd_over_rev=True)
+    single = thetas[0][0].detach(), thetas[1].detach()
     for transform in (torch.func.jacrev, torch.func.jacfwd):
-        jacobian = transform(lambda t: implicit(equation, t)[0])(theta[0])
-        torch.testing.assert_close(jacobian, equation.operator.matrix)
+        jacobians = transform(apply, argnums=(0, 1))(*single)
+        for jacobian, part in zip(jacobians, equation.operator.parts, strict=True):
+            torch.testing.assert_close(jacobian, part.matrix)
+    mapped = torch.func.vmap(apply, (0, None))(*thetas)
+    torch.testing.assert_close(mapped, apply(*thetas))
