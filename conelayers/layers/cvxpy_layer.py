@@ -114,7 +114,7 @@ class CvxpyLayer(nn.Module):
                 no batch axes or all of them, of the common size or 1. Symmetric parameters take any square matrix X,
                 used as (X + X')/2.
             solver_args: Options for this call by the names of the backend, CVXPY, diffcp or Moreau: eps, tol,
-                max_iters, n_jobs_forward, solve_method, verbose. Those without a meaning here are ignored with a warning.
+                max_iters, n_jobs_forward, solve_method, verbose. Others are ignored, with a warning.
             warm_start: A previous solution to start from; True starts from this layer's own previous one, of which it
                 then keeps a detached copy.
 
