@@ -24,7 +24,22 @@ def implicit(equation: Equation, *inputs: Tensor) -> tuple[Tensor, ...]:
         The equation's outputs, connected to the inputs for reverse mode, forward mode, their compositions and
         `torch.func` transforms.
     """
+    if _nothing_records():
+        return equation.solve(*inputs)
     return _ImplicitFunction.apply(equation, *inputs)
+
+
+def _nothing_records() -> bool:
+    """Whether neither autograd nor forward mode nor a `torch.func` transform watches: then the numerics are all.
+
+    So it is in inference and inside an ordinary backward pass, where the bookkeeping would cost as much as small
+    problems do. torch has no public names for the last two questions.
+    """
+    return (
+        not torch.is_grad_enabled()
+        and torch.autograd.forward_ad._current_level < 0
+        and not torch._C._are_functorch_transforms_active()
+    )
 
 
 class _ImplicitFunction(torch.autograd.Function):
