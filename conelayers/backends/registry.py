@@ -6,11 +6,11 @@ from collections.abc import Callable
 from importlib.util import find_spec
 
 from conelayers.backends.base import Backend
-from conelayers.backends.batched import Batched
+from conelayers.backends.batched import Batched, engine
 from conelayers.backends.clarabel import Clarabel
 from conelayers.backends.diffcp import Diffcp
 from conelayers.backends.scs import SCS
-from conelayers.cones import PositiveSemidefinite
+from conelayers.cones import Cone, PositiveSemidefinite, SecondOrder
 from conelayers.errors import InvalidArgument
 from conelayers.program import ConeStructure
 
@@ -23,9 +23,9 @@ BACKENDS: dict[str, Callable[[], Backend]] = {
 }
 """What makes a backend with default settings, by its name in upper case. Add to it to give one's own a name."""
 
-# Where the compiled engine hands over to Clarabel: unknowns plus rows, and the order of the largest semidefinite block.
-_LARGEST_SIZE = 2_000
-_LARGEST_ORDER = 24
+# Where the compiled engine hands over to Clarabel. Its semidefinite and second-order blocks are dense; programmes of up
+# to so many unknowns and rows are always its own, larger ones while a factorization takes so many operations at most.
+_LARGEST_ORDER, _LARGEST_CONE, _SMALL, _MOST_OPERATIONS = 24, 200, 2_000, 2e9
 
 
 def get_backend(solver: str | Backend) -> Backend:
@@ -51,6 +51,13 @@ def default_backend(structure: ConeStructure) -> Backend:
 
     The compiled engine for small and medium programmes, Clarabel for large ones and where the engine is not compiled.
     """
-    orders = [cone.order for cone in structure.cone.cones if isinstance(cone, PositiveSemidefinite)]
-    suits = structure.n + structure.m <= _LARGEST_SIZE and max(orders, default=0) <= _LARGEST_ORDER
-    return Batched() if suits and find_spec("conelayers.native._engine") is not None else Clarabel()
+    suits = find_spec("conelayers.native._engine") is not None and all(map(_suits_engine, structure.cone.cones))
+    if suits and structure.n + structure.m > _SMALL:
+        suits = engine(structure).flops <= _MOST_OPERATIONS
+    return Batched() if suits else Clarabel()
+
+
+def _suits_engine(cone: Cone) -> bool:
+    if isinstance(cone, PositiveSemidefinite):
+        return cone.order <= _LARGEST_ORDER
+    return not isinstance(cone, SecondOrder) or cone.dim <= _LARGEST_CONE
