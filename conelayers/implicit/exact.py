@@ -12,7 +12,8 @@ class Exact(Derivative):
     """The derivative at smooth points; at kinks, the formula with the documented element of the Clarke Jacobian.
 
     An element of a conservative Jacobian wherever every element of the residual's Clarke Jacobian is invertible
-    (Bolte, Le, Pauwels & Silveti-Falls 2021, Corollary 1).
+    (Bolte, Le, Pauwels & Silveti-Falls 2021, Corollary 1). A solution that lies on a kink is known up to rounding:
+    where v comes out a hair to one side, the element is that side's derivative, which is in the Clarke Jacobian too.
     """
 
     def solve(self, linearization: Linearization[Tangent], rhs: Tangent) -> Tangent:
