@@ -15,8 +15,7 @@ import matplotlib.pyplot as plt
 import torch
 from sklearn.datasets import load_digits
 
-from conelayers.implicit.bilevel import BilevelProblem, ConjugateGradient
-from conelayers.implicit.bilevel_iterative import inner_descent
+from conelayers.implicit import BilevelProblem, ConjugateGradient, inner_descent
 from conelayers.model_selection import BilevelDescent
 
 

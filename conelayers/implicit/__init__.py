@@ -1,6 +1,15 @@
 """Implicit differentiation: equations F(z, theta) = 0, and the one autograd function for their solutions."""
 
-from conelayers.implicit.affine import Affine, AffineOperator, Linear
+from conelayers.implicit.affine import Affine, AffineOperator, Linear, LinearOperator
+from conelayers.implicit.bilevel import (
+    BilevelProblem,
+    ConjugateGradient,
+    FixedPointAdjoint,
+    Hypergradient,
+    implicit_hypergradient,
+)
+from conelayers.implicit.bilevel_iterative import adapt, inner_descent, iterative_hypergradient
+from conelayers.implicit.bilevel_stochastic import StochasticNeumann
 from conelayers.implicit.equation import Equation
 from conelayers.implicit.exact import Exact
 from conelayers.implicit.fixed_point import FixedPointEquation
@@ -22,14 +31,19 @@ __all__ = [
     "AdjointInfo",
     "Affine",
     "AffineOperator",
+    "BilevelProblem",
+    "ConjugateGradient",
     "Derivative",
     "Equation",
     "Exact",
+    "FixedPointAdjoint",
     "FixedPointEquation",
+    "Hypergradient",
     "ImplicitAdjoint",
     "LagrangianProximal",
     "LeastSquares",
     "Linear",
+    "LinearOperator",
     "Linearization",
     "Neumann",
     "NeumannGMRES",
@@ -38,6 +52,11 @@ __all__ = [
     "Piggyback",
     "ResidualEquation",
     "Smoothed",
+    "StochasticNeumann",
     "Unrolled",
+    "adapt",
     "implicit",
+    "implicit_hypergradient",
+    "inner_descent",
+    "iterative_hypergradient",
 ]
