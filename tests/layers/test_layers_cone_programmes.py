@@ -108,6 +108,18 @@ def test_dense_tensors_twice_differentiable():
     assert gradgradcheck(solve, leaves, eps=1e-5, atol=1e-6, rtol=1e-5)
 
 
+def test_second_derivatives_of_slacks_in_both_orders():
+    P, q, A, b, cone = small()
+
+    def slacks(rhs):
+        return solve_cone_program(P, q, A, rhs, cone).s
+
+    reverse_over_forward = torch.func.jacrev(torch.func.jacfwd(slacks))(b)
+    forward_over_reverse = torch.func.jacfwd(torch.func.jacrev(slacks))(b)
+    torch.testing.assert_close(reverse_over_forward, forward_over_reverse, rtol=1e-7, atol=1e-9)
+    assert forward_over_reverse.abs().max() > 1e-3
+
+
 def test_sparse_tensors_have_gradients_on_their_pattern():
     P, q, A, b, cone = small()
     A[0, 0] = 0.0
