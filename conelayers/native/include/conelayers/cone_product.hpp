@@ -14,6 +14,10 @@ inline namespace CONELAYERS_ARCH {
 namespace cone_product {
 
 CL_INLINE bool diagonal_block(const ConeBlock& c) { return c.kind <= kNonnegative; }
+CL_INLINE bool is(const ConeBlock& c, ConeKind kind) { return compiled_cone(kind) && c.kind == kind; }
+CL_INLINE bool nonsymmetric_block(const ConeBlock& c) {
+    return (CONELAYERS_CONES >> kExponential & 0xf) != 0 && c.kind >= kExponential;
+}
 
 // Scaling at (s, z): H and what the corrections need. work: 4 max_order^2 packs.
 template <class Real>
@@ -26,11 +30,11 @@ CL_HD inline void update(const EngineView& view, Arr<Real> s, Arr<Real> z, const
             for (int i = 0; i < c.dim; ++i) hb[i] = Real(0.0);
         else if (c.kind == kNonnegative)
             for (int i = 0; i < c.dim; ++i) hb[i] = sb[i] / zb[i];
-        else if (c.kind == kSecondOrder)
+        else if (is(c, kSecondOrder))
             second_order::update<Real>(c.dim, sb, zb, data, hb);
-        else if (c.kind == kSemidefinite)
+        else if (is(c, kSemidefinite))
             semidefinite::update<Real>(c.order, sb, zb, data, hb, work);
-        else
+        else if (nonsymmetric_block(c))
             nonsymmetric::update<Real>(c, sb, zb, mu, dual_only, data, hb);
     }
 }
@@ -80,14 +84,14 @@ CL_HD inline void multiply(const EngineView& view, Arr<Real> h, Arr<Real> scalin
             for (int i = 0; i < c.dim; ++i) ob[i] += factor * hb[i] * ub[i];
         } else if (identity) {
             multiply_packed<Real>(c.dim, hb, factor, ub, ob);
-        } else if (c.kind == kSecondOrder) {
+        } else if (is(c, kSecondOrder)) {
             const Real eta = data[2 * c.dim];
             second_order::scale<Real, false>(c.dim, data, eta, ub, work);
             second_order::scale<Real, false>(c.dim, data, eta, work, work + c.dim);
             for (int i = 0; i < c.dim; ++i) ob[i] += factor * work[c.dim + i];
-        } else if (c.kind >= kExponential) {
+        } else if (nonsymmetric_block(c)) {
             nonsymmetric::apply<Real>(data, factor, ub, ob);
-        } else {
+        } else if (is(c, kSemidefinite)) {
             semidefinite::apply<Real>(c.order, data, factor, ub, ob, work);
         }
     }
@@ -103,11 +107,11 @@ CL_HD inline void correct(const EngineView& view, Arr<Real> z, Arr<Real> ds, Arr
         if (c.kind == kZero) continue;
         if (c.kind == kNonnegative)
             for (int i = 0; i < c.dim; ++i) out[i] += (dsb[i] * dzb[i] - sigma_mu) / zb[i];
-        else if (c.kind == kSecondOrder)
+        else if (is(c, kSecondOrder))
             second_order::correct<Real>(c.dim, data, dsb, dzb, sigma_mu, out, work, work + c.dim);
-        else if (c.kind == kSemidefinite)
+        else if (is(c, kSemidefinite))
             semidefinite::correct<Real>(c.order, data, dsb, dzb, sigma_mu, out, work);
-        else
+        else if (nonsymmetric_block(c))
             nonsymmetric::correct<Real>(c, zb, dsb, dzb, sigma_mu, out);
     }
 }
@@ -124,10 +128,10 @@ CL_HD inline Real max_step(const EngineView& view, Arr<Real> s, Arr<Real> ds, Ar
             Real worst(0.0);  // largest relative decrease per unit step
             for (int i = 0; i < c.dim; ++i) worst = max(worst, max(-dsb[i] / sb[i], -dzb[i] / zb[i]));
             alpha = min(alpha, fraction / max(worst, 1e-300));
-        } else if (c.kind == kSecondOrder) {
+        } else if (is(c, kSecondOrder)) {
             alpha = min(alpha, fraction * min(second_order::max_step<Real>(c.dim, sb, dsb),
                                               second_order::max_step<Real>(c.dim, zb, dzb)));
-        } else if (c.kind == kSemidefinite) {
+        } else if (is(c, kSemidefinite)) {
             const int k = c.order;
             Arr<Real> lambda = data + 2 * k * k;
             const Real a = semidefinite::max_step<Real, false>(k, data + k * k, lambda, dsb, work);
@@ -137,7 +141,7 @@ CL_HD inline Real max_step(const EngineView& view, Arr<Real> s, Arr<Real> ds, Ar
     }
     for (int b = 0; b < view.cones && !view.symmetric; ++b) {
         const ConeBlock& c = view.cone[b];
-        if (c.kind >= kExponential)
+        if (nonsymmetric_block(c))
             alpha = nonsymmetric::max_step<Real>(c, s + c.row, ds + c.row, z + c.row, dz + c.row, alpha, fraction, active);
     }
     return alpha;
@@ -148,13 +152,13 @@ template <class Real>
 CL_HD inline void initialise(const EngineView& view, Arr<Real> s, Arr<Real> z) {
     for (int b = 0; b < view.cones; ++b) {
         const ConeBlock& c = view.cone[b];
-        if (c.kind >= kExponential) {
+        if (nonsymmetric_block(c)) {
             nonsymmetric::initialise<Real>(c, s + c.row, z + c.row);
             continue;
         }
         for (int i = 0, column = 0, next = 0; i < c.dim; ++i) {
-            bool one = c.kind == kNonnegative || (c.kind == kSecondOrder && i == 0);
-            if (c.kind == kSemidefinite && i == next) {
+            bool one = c.kind == kNonnegative || (is(c, kSecondOrder) && i == 0);
+            if (is(c, kSemidefinite) && i == next) {
                 one = true;
                 next += c.order - column++;
             }
@@ -172,9 +176,9 @@ CL_HD inline void shift_inside(const EngineView& view, Arr<Real> u, bool dual, A
         Arr<Real> ub = u + c.row;
         if (c.kind == kNonnegative)
             for (int i = 0; i < c.dim; ++i) margin = min(margin, ub[i]);
-        else if (c.kind == kSecondOrder)
+        else if (is(c, kSecondOrder))
             margin = min(margin, second_order::margin<Real>(c.dim, ub));
-        else if (c.kind == kSemidefinite)
+        else if (is(c, kSemidefinite))
             margin = min(margin, semidefinite::margin<Real>(c.order, ub, work));
         else if (c.kind == kZero && !dual)
             for (int i = 0; i < c.dim; ++i) ub[i] = Real(0.0);
@@ -185,9 +189,9 @@ CL_HD inline void shift_inside(const EngineView& view, Arr<Real> u, bool dual, A
         Arr<Real> ub = u + c.row;
         if (c.kind == kNonnegative)
             for (int i = 0; i < c.dim; ++i) ub[i] += add;
-        else if (c.kind == kSecondOrder)
+        else if (is(c, kSecondOrder))
             ub[0] += add;
-        else if (c.kind == kSemidefinite)
+        else if (is(c, kSemidefinite))
             for (int j = 0, e = 0; j < c.order; e += c.order - j, ++j) ub[e] += add;
     }
 }

@@ -2,6 +2,9 @@
 // run once per pattern; kernels see only the plain `DerivativeView`.
 #pragma once
 
+#include "layout.hpp"
+#include "projection/layout.hpp"
+#if !defined(CONELAYERS_DEVICE)
 #include <algorithm>
 #include <cstdint>
 #include <memory>
@@ -9,8 +12,8 @@
 #include <utility>
 #include <vector>
 
-#include "projection/layout.hpp"
 #include "symbolic.hpp"
+#endif
 
 namespace conelayers {
 
@@ -27,6 +30,8 @@ struct DerivativeView {
     ProjectionView cone;
     LdltView ldlt;
 };
+
+#if !defined(CONELAYERS_DEVICE)
 
 class DerivativeLayout {
   public:
@@ -123,5 +128,7 @@ class DerivativeLayout {
     std::vector<signed char> signs_;
     std::unique_ptr<Symbolic> symbolic_;  // built once the pattern is known
 };
+
+#endif
 
 }  // namespace conelayers

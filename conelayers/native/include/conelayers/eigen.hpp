@@ -12,8 +12,8 @@ inline namespace CONELAYERS_ARCH {
 
 // One Jacobi rotation of rows and columns p < q of the upper triangle of a (row-major n x n) that annihilates a_pq;
 // the columns of u turn with it. Lanes where `active` is false stay, so that no lane depends on its neighbours.
-template <class Real>
-CL_HD inline void jacobi_rotate(int n, int p, int q, const Mask<Real>& active, Arr<Real> a, Arr<Real> u) {
+template <class Real, class Array>
+CL_HD inline void jacobi_rotate(int n, int p, int q, const Mask<Real>& active, Array a, Array u) {
     const Real off = select(active, a[p * n + q], Real(0.0));
     const Real gap = a[q * n + q] - a[p * n + p];
     const Real twice = off + off;
@@ -37,9 +37,9 @@ CL_HD inline void jacobi_rotate(int n, int p, int q, const Mask<Real>& active, A
 }
 
 // a = U diag(lambda) U'. a: row-major n x n, of which the upper triangle is read and all of it may be overwritten;
-// u: row-major n x n, eigenvectors in its columns; lambda: n, in no particular order.
-template <class Real>
-CL_HD inline void symmetric_eigen(int n, Arr<Real> a, Arr<Real> u, Arr<Real> lambda) {
+// u: row-major n x n, eigenvectors in its columns; lambda: n, in no particular order. Array: Arr<Real> or Real*.
+template <class Real, class Array>
+CL_HD inline void symmetric_eigen(int n, Array a, Array u, Array lambda) {
     Real scale = Real(0.0);
     for (int i = 0; i < n; ++i)
         for (int j = i; j < n; ++j) scale = max(scale, abs(a[i * n + j]));

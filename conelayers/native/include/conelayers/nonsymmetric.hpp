@@ -426,7 +426,7 @@ CL_HD inline void initialise(const ConeBlock& cone, Arr<Real> s, Arr<Real> z) {
     if (is_exponential(cone))
         p = {{Real(-1.051383945322714), Real(0.556409619469370), Real(1.258967884768947)}};
     else
-        p = {{Real(__builtin_sqrt(1 + cone.alpha)), Real(__builtin_sqrt(2 - cone.alpha)), Real(0.0)}};
+        p = {{Real(sqrt(1 + cone.alpha)), Real(sqrt(2 - cone.alpha)), Real(0.0)}};
     const Vec3<Real> a = from_primal(cone, p), b = from_dual(cone, p);
     for (int i = 0; i < 3; ++i) {
         s[i] = a[i];

@@ -18,16 +18,27 @@
 #define CL_JOIN(a, b) CL_JOIN2(a, b)
 #define CONELAYERS_KERNELS CL_JOIN(kernels_, CONELAYERS_ARCH)
 
+// A GPU's compiler, or a host compiler that plays one (tests/cuda/emulation.hpp).
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)
-#define CL_HD __host__ __device__
+#define CONELAYERS_DEVICE
+#endif
+
+// CL_HD functions stay calls on a GPU, where inlining them all costs minutes of compilation; CL_INLINE ones do not.
+#if defined(CONELAYERS_DEVICE)
+#define CL_HD __host__ __device__ __noinline__
 #define CL_INLINE __host__ __device__ __forceinline__
 #else
 #define CL_HD
 #define CL_INLINE inline __attribute__((always_inline))
 #endif
 
+// The kinds of cones to compile, one bit each: a GPU kernel is made for the cones of one family of programmes.
+#ifndef CONELAYERS_CONES
+#define CONELAYERS_CONES 0x1ff
+#endif
+
 #define CL_PRAGMA(text) _Pragma(#text)
-#if defined(__CUDACC__) || defined(__CUDACC_RTC__)
+#if defined(CONELAYERS_DEVICE)
 #define CL_UNROLL CL_PRAGMA(unroll)
 #elif defined(__clang__)
 #define CL_UNROLL CL_PRAGMA(clang loop unroll(full))
@@ -64,11 +75,16 @@ CL_INLINE double get_lane(double a, int) { return a; }
 CL_INLINE void set_lane(double& a, int, double value) { a = value; }
 CL_INLINE bool get_mask(bool m, int) { return m; }
 CL_INLINE void set_mask(bool& m, int, bool value) { m = value; }
+#if defined(CONELAYERS_DEVICE)
+CL_INLINE double sqrt(double a) { return ::sqrt(a); }
+CL_INLINE double abs(double a) { return ::fabs(a); }
+CL_INLINE long long to_bits(double a) { return __double_as_longlong(a); }
+CL_INLINE double from_bits(double, long long b) { return __longlong_as_double(b); }
+CL_INLINE double infinity() { return __longlong_as_double(0x7ff0000000000000LL); }
+CL_INLINE double not_a_number() { return __longlong_as_double(0x7ff8000000000000LL); }
+#else
 CL_INLINE double sqrt(double a) { return __builtin_sqrt(a); }
 CL_INLINE double abs(double a) { return __builtin_fabs(a); }
-CL_INLINE double max(double a, double b) { return a > b ? a : b; }
-CL_INLINE double min(double a, double b) { return a < b ? a : b; }
-CL_INLINE bool is_finite(double a) { return a - a == 0.0; }
 CL_INLINE long long to_bits(double a) {
     long long b;
     __builtin_memcpy(&b, &a, sizeof b);
@@ -79,12 +95,18 @@ CL_INLINE double from_bits(double, long long b) {  // the first argument only na
     __builtin_memcpy(&a, &b, sizeof a);
     return a;
 }
+CL_INLINE constexpr double infinity() { return __builtin_inf(); }
+CL_INLINE constexpr double not_a_number() { return __builtin_nan(""); }
+#endif
+CL_INLINE double max(double a, double b) { return a > b ? a : b; }
+CL_INLINE double min(double a, double b) { return a < b ? a : b; }
+CL_INLINE bool is_finite(double a) { return a - a == 0.0; }
 CL_INLINE double to_real(double, long long b) { return static_cast<double>(b); }  // value conversion
 CL_INLINE long long to_int(double a) { return static_cast<long long>(a); }        // value conversion, truncating
 
 // ---- packs of W lanes ---------------------------------------------------------------------------------------
 
-#if !defined(__CUDACC__) && !defined(__CUDACC_RTC__)
+#if !defined(CONELAYERS_DEVICE)
 
 // GCC drops a vector_size that depends on a template parameter, so the widths are spelled out.
 template <int W>
@@ -226,19 +248,26 @@ CL_INLINE typename pack_mask<W>::vec to_int(const pack<W>& a) {
 // ---- arrays -------------------------------------------------------------------------------------------------
 
 // Arr<Real> is an array of one pack's numbers. On a CPU it is a pointer to packs (entry after entry). On a GPU it
-// is this thread's column of an [entry][thread] table, so that neighbouring threads read neighbouring addresses.
-#if defined(__CUDA_ARCH__)
+// is this thread's column of an [entry][lane] table, one lane per thread of a warp, so that the threads of a warp read
+// neighbouring addresses; the number of lanes is a constant, so that an index costs one multiply-add.
+#if defined(CONELAYERS_DEVICE)
+#ifndef CONELAYERS_LANES
+#define CONELAYERS_LANES 32
+#endif
 template <class T>
 struct Arr {
     T* p;
-    long long stride;
-    CL_INLINE T& operator[](long long i) const { return p[i * stride]; }
-    CL_INLINE Arr operator+(long long k) const { return {p + k * stride, stride}; }
+    Arr() = default;
+    CL_INLINE explicit Arr(T* first) : p(first) {}
+    CL_INLINE T& operator[](long long i) const { return p[i * CONELAYERS_LANES]; }
+    CL_INLINE Arr operator+(long long k) const { return Arr(p + k * CONELAYERS_LANES); }
 };
 #else
 template <class T>
 using Arr = T*;
 #endif
+
+CL_INLINE constexpr bool compiled_cone(int kind) { return (CONELAYERS_CONES >> kind) & 1; }
 
 template <class Real>
 CL_INLINE Real square(const Real& a) { return a * a; }

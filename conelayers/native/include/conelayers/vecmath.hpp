@@ -7,8 +7,6 @@
 // Must be compiled without -ffast-math: the roundings by an added constant are on purpose.
 #pragma once
 
-#include <limits>
-
 #include "pack.hpp"
 
 namespace conelayers {
@@ -27,7 +25,7 @@ CL_INLINE Real muladd(const Real& a, const Real& b, const Real& c) {
 
 // c[0] + c[1] x + ... + c[N-1] x^(N-1) by halves, which keeps the chain of dependent operations short.
 template <int N, class Real>
-CL_HD inline Real polynomial(const double* c, Real x) {
+CL_INLINE Real polynomial(const double* c, Real x) {
     if constexpr (N == 1) {
         return Real(c[0]);
     } else if constexpr (N == 2) {
@@ -45,7 +43,7 @@ CL_HD inline Real polynomial(const double* c, Real x) {
 
 // 2^k for an integer k in [-1022, 1023] held as (k + round_to_integer).
 template <class Real>
-CL_HD inline Real power_of_two(Real biased) {
+CL_INLINE Real power_of_two(Real biased) {
     return from_bits(biased, ((to_bits(biased) + 1023) & 0x7ff) << 52);
 }
 
@@ -84,8 +82,7 @@ CL_HD inline Real log(Real x) {
     // (2 atanh(s) / s - 2) / z with z = s^2 <= 0.0295: interpolation at Chebyshev points, error 1e-20.
     constexpr double c[] = {0.6666666666666666,  0.4000000000000088,  0.2857142857080323,  0.2222222239180047,
                             0.18181795630884753, 0.15386240205813478, 0.13268759668560612, 0.13086767009948175};
-    constexpr double infinity = std::numeric_limits<double>::infinity();
-    const auto ordinary = mask_and(x > Real(0.0), x < Real(infinity));
+    const auto ordinary = mask_and(x > Real(0.0), x < Real(infinity()));
     const auto tiny = mask_and(ordinary, x < Real(0x1p-1022));
     const Real scaled = select(tiny, x * Real(0x1p54), select(ordinary, x, Real(1.0)));
     // x = 2^k m with m in [sqrt(1/2), sqrt(2)): subtract the bits of sqrt(1/2), read the exponent, put it back.
@@ -102,9 +99,9 @@ CL_HD inline Real log(Real x) {
     const Real half_square = Real(0.5) * f * f;
     const Real tail = muladd(s, muladd(polynomial<8>(c, z), z, half_square), k * Real(ln2_low));
     Real result = muladd(k, Real(ln2_high), f - (half_square - tail));
-    result = select(x == Real(infinity), x, result);
-    result = select(x == Real(0.0), Real(-infinity), result);
-    return select(mask_or(x < Real(0.0), x != x), Real(std::numeric_limits<double>::quiet_NaN()), result);
+    result = select(x == Real(infinity()), x, result);
+    result = select(x == Real(0.0), Real(-infinity()), result);
+    return select(mask_or(x < Real(0.0), x != x), Real(not_a_number()), result);
 }
 
 // ln(1 + x), accurate near x = 0 (the rounding of 1 + x is put back to first order); x > -1.
@@ -113,7 +110,7 @@ CL_HD inline Real log1p(Real x) {
     const Real u = Real(1.0) + x;
     const Real lost = select(x < Real(1.0), x - (u - Real(1.0)), Real(1.0) - (u - x));
     const Real correction = select(u > Real(0.0), lost / u, Real(0.0));
-    return select(u < Real(std::numeric_limits<double>::infinity()), log(u) + correction, u);
+    return select(u < Real(infinity()), log(u) + correction, u);
 }
 
 // x^a for x >= 0: e^(a ln x). The relative error grows with |a ln x|: about (1 + |a ln x|) units.

@@ -1,10 +1,13 @@
 // A product of cones as plain data: which rows belong to which cone, and where each block keeps its numbers.
 #pragma once
 
+#include "../pack.hpp"
+#if !defined(CONELAYERS_DEVICE)
 #include <algorithm>
 #include <cstdint>
 #include <stdexcept>
 #include <vector>
+#endif
 
 namespace conelayers {
 
@@ -44,7 +47,11 @@ struct ProjectionView {
 // Blocks of W are dense, so that larger ones belong to a sparse or iterative method.
 constexpr int kLargestBlock = 4096;
 
-inline bool is_polyhedral(int kind) { return kind == kZeroBlock || kind == kNonnegativeBlock || kind == kFreeBlock; }
+CL_HD inline bool is_polyhedral(int kind) {
+    return kind == kZeroBlock || kind == kNonnegativeBlock || kind == kFreeBlock;
+}
+
+#if !defined(CONELAYERS_DEVICE)
 
 // The layout of K, from kinds, dimensions (the order for a semidefinite cone) and parameters. Host code.
 class ProjectionLayout {
@@ -89,5 +96,7 @@ class ProjectionLayout {
     std::vector<ProjectionBlock> blocks_;
     int rows_ = 0, element_size_ = 0, weight_size_ = 0, scratch_ = 16;
 };
+
+#endif
 
 }  // namespace conelayers

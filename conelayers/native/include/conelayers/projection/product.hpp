@@ -12,6 +12,11 @@ namespace conelayers {
 inline namespace CONELAYERS_ARCH {
 namespace projection {
 
+CL_INLINE bool is(const ProjectionBlock& block, BlockKind kind) { return compiled_cone(kind) && block.kind == kind; }
+CL_INLINE bool is_three(const ProjectionBlock& block) {
+    return (CONELAYERS_CONES >> kExponentialBlock & 0xf) != 0 && block.kind >= kExponentialBlock;
+}
+
 // Three-dimensional cones: y = Pi_{K*}(v) with K the block's cone; guess: near y - v, or zero.
 template <class Real>
 CL_HD inline void project_three(const ProjectionBlock& block, const Real* v, const Real* guess, double mu, Real* y,
@@ -47,11 +52,11 @@ CL_HD inline void project_dual(const ProjectionView& cone, Arr<Real> v, Arr<Real
                 e[i] = divided_difference(value, value, gap, gap);
                 out[i] = positive_part(value, mu);
             }
-        } else if (block.kind == kSecondOrderBlock) {
+        } else if (is(block, kSecondOrderBlock)) {
             SecondOrder::project<Real>(block.dim, in, mu, out, e);
-        } else if (block.kind == kSemidefiniteBlock) {
+        } else if (is(block, kSemidefiniteBlock)) {
             Semidefinite::project<Real>(block.order, in, mu, out, e, scratch);
-        } else {
+        } else if (is_three(block)) {
             Real point[3], near[3], image[3], local[ThreeDimensional::element_size];
             for (int i = 0; i < 3; ++i) point[i] = in[i], near[i] = guess[block.first + i];
             project_three(block, point, near, mu, image, local);
@@ -79,11 +84,11 @@ CL_HD inline void apply_derivative(const ProjectionView& cone, Arr<Real> element
             for (int i = 0; i < block.dim; ++i) to[i] = Real(0.0);
         } else if (block.kind == kNonnegativeBlock) {
             for (int i = 0; i < block.dim; ++i) to[i] = e[i] * in[i];
-        } else if (block.kind == kSecondOrderBlock) {
+        } else if (is(block, kSecondOrderBlock)) {
             SecondOrder::apply<Real>(block.dim, e, in, to);
-        } else if (block.kind == kSemidefiniteBlock) {
+        } else if (is(block, kSemidefiniteBlock)) {
             Semidefinite::apply<Real>(block.order, e, in, to, scratch);
-        } else {
+        } else if (is_three(block)) {
             Real local[ThreeDimensional::element_size], point[3], image[3];
             load_element<Real>(e, local);
             for (int i = 0; i < 3; ++i) point[i] = in[i];
@@ -104,11 +109,11 @@ CL_HD inline void block_weight(const ProjectionBlock& block, Arr<Real> element, 
         for (int i = 0; i < block.dim; ++i) w[i] = ceiling;
     } else if (block.kind == kNonnegativeBlock) {
         for (int i = 0; i < block.dim; ++i) w[i] = weight(e[i], ceiling);
-    } else if (block.kind == kSecondOrderBlock) {
+    } else if (is(block, kSecondOrderBlock)) {
         SecondOrder::weight<Real>(block.dim, e, ceiling, w);
-    } else if (block.kind == kSemidefiniteBlock) {
+    } else if (is(block, kSemidefiniteBlock)) {
         Semidefinite::weight<Real>(block.order, e, ceiling, w, scratch);
-    } else {
+    } else if (is_three(block)) {
         Real local[ThreeDimensional::element_size], entries[6];
         load_element<Real>(e, local);
         ThreeDimensional::weight(local, ceiling, entries);
@@ -126,12 +131,12 @@ CL_HD inline Real block_activity(const ProjectionBlock& block, Arr<Real> element
     Real largest = zero;
     if (block.kind == kNonnegativeBlock) {
         largest = e[row];
-    } else if (block.kind == kSecondOrderBlock) {
+    } else if (is(block, kSecondOrderBlock)) {
         largest = max(e[0], max(e[1], e[2]));
-    } else if (block.kind == kSemidefiniteBlock) {
+    } else if (is(block, kSemidefiniteBlock)) {
         Arr<Real> l = e + block.order * block.order, gap = l + block.order;
         for (int i = 0; i < block.order; ++i) largest = max(largest, l[i] + gap[i]);
-    } else {
+    } else if (is_three(block)) {
         for (int i = 9; i < 12; ++i) largest = max(largest, e[i]);
     }
     return select(largest > zero, one, zero);

@@ -5,8 +5,6 @@
 // divided difference (1 + t / r) / 2 when |t| < r. Element layout: d1, d2, d3, then u (dim - 1 entries).
 #pragma once
 
-#include <limits>
-
 #include "spectral.hpp"
 
 namespace conelayers {
@@ -40,7 +38,7 @@ struct SecondOrder {
         element[2] = divided_difference(high, low, gap_high, gap_low);
         y[0] = Real(0.5) * (y_high + y_low);
         const Real stretch = Real(0.5) * (y_high - y_low);
-        const auto inside = low >= Real(mu > 0.0 ? std::numeric_limits<double>::infinity() : 0.0);  // keep v's digits
+        const auto inside = low >= Real(mu > 0.0 ? infinity() : 0.0);  // keep v's digits
         for (int i = 1; i < dim; ++i)
             y[i] = select(inside, v[i], stretch * element[2 + i]);
     }

@@ -42,7 +42,7 @@ struct Semidefinite {
         Arr<Real> l = element + order * order;
         Arr<Real> gap = l + order;
         unpack(order, v, scratch);
-        symmetric_eigen(order, scratch, q, l);
+        symmetric_eigen<Real>(order, scratch, q, l);
         for (int k = 0; k < order; ++k) {
             gap[k] = root_gap(l[k], mu);
             const Real part = positive_part(l[k], mu);

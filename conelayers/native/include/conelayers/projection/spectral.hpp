@@ -13,13 +13,13 @@ namespace projection {
 
 // sqrt(v^2 + 4 mu), the distance between the two roots of y - mu / y = v.
 template <class Real>
-CL_HD inline Real root_gap(Real v, double mu) {
+CL_INLINE Real root_gap(Real v, double mu) {
     return mu > 0.0 ? sqrt(muladd(v, v, Real(4.0 * mu))) : abs(v);
 }
 
 // y >= 0 with y - mu / y = v; without cancellation for v < 0.
 template <class Real>
-CL_HD inline Real positive_part(Real v, double mu) {
+CL_INLINE Real positive_part(Real v, double mu) {
     if (mu <= 0.0) return max(v, Real(0.0));
     const Real gap = root_gap(v, mu);
     return select(v > Real(0.0), Real(0.5) * (v + gap), Real(2.0 * mu) / (gap + abs(v)));
@@ -27,7 +27,7 @@ CL_HD inline Real positive_part(Real v, double mu) {
 
 // (y(a) - y(b)) / (a - b), and dy/dv at a = b, from a, b and their root gaps: (1 + (a + b) / (gap_a + gap_b)) / 2.
 template <class Real>
-CL_HD inline Real divided_difference(Real a, Real b, Real gap_a, Real gap_b) {
+CL_INLINE Real divided_difference(Real a, Real b, Real gap_a, Real gap_b) {
     const Real gaps = gap_a + gap_b;
     const auto kink = gaps <= Real(0.0);
     const Real ratio = (a + b) / select(kink, Real(1.0), gaps);
@@ -36,7 +36,7 @@ CL_HD inline Real divided_difference(Real a, Real b, Real gap_a, Real gap_b) {
 
 // Eigenvalue of W = D^-1 - I for an eigenvalue d of D in [0, 1], never above ceiling.
 template <class Real>
-CL_HD inline Real weight(Real d, Real ceiling) {
+CL_INLINE Real weight(Real d, Real ceiling) {
     const Real bounded = max(d, Real(1e-30));
     return min((Real(1.0) - d) / bounded, ceiling);
 }
