@@ -1,8 +1,8 @@
 """Kernels on dense and sparse columns, compiled by numba and cached on disk.
 
 The model is (Xw)'H(Xw)/2 over steps from a starting point, H = diag(h), plus linear, l1 and l2 parts and bounds.
-Two forms: on the Gram matrix of a dense design, and on the columns of a sparse one, where a step costs the entries of
-its column.
+Two forms: on a Gram matrix, entry by entry or group by group, and on the columns of a sparse design, where a step costs
+the entries of its column.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-__all__ = ["conjugate_gradient", "descend_columns", "descend_gram"]
+__all__ = ["conjugate_gradient", "descend_columns", "descend_gram", "descend_groups"]
 
 
 @numba.njit(cache=True, inline="always")
@@ -60,6 +60,64 @@ def descend_gram(Q, gradient, w, linear, l1, l2, lower, upper, epochs, target):
                 for i in range(k):
                     gradient[i] += step * Q[j, i]
                 worst = max(worst, abs(step) * (Q[j, j] + l2[j]))
+        if worst <= target:
+            return epoch + 1
+    return epochs
+
+
+@numba.njit(cache=True)
+def descend_groups(Q, gradient, w, scale, l1, members, offsets, epochs, target):
+    """Minimise with the Gram matrix in memory and norms of groups of rows as the term, in place.
+
+    Each group takes a proximal step of length 1 / L, L a bound of the norm of its block of Q (its largest row sum).
+
+    Args:
+        Q: Curvature of every column of w, shape (m, m), C-contiguous.
+        gradient: Slope of the quadratic at the starting point, shape (m, r); updated.
+        w: Starting point, shape (m, r); updated.
+        scale: Weight of each group's norm, shape (groups,).
+        l1: Thresholds inside the groups, shape (m, r).
+        members: Rows of the groups, one group after the other, shape (m,).
+        offsets: Where each group begins in `members`, and the end, shape (groups + 1,).
+        epochs: Most sweeps.
+        target: Stop when no entry's step, times L, exceeds this in a sweep.
+
+    Returns:
+        Number of sweeps made.
+    """
+    m, r = w.shape
+    bound = np.zeros(scale.shape[0])
+    for g in range(scale.shape[0]):
+        for a in range(offsets[g], offsets[g + 1]):
+            total = 0.0
+            for b in range(offsets[g], offsets[g + 1]):
+                total += abs(Q[members[a], members[b]])
+            bound[g] = max(bound[g], total)
+    new = np.empty((m, r))
+    for epoch in range(epochs):
+        worst = 0.0
+        for g in range(scale.shape[0]):
+            size, square = bound[g], 0.0
+            if size <= 0.0:
+                continue
+            for a in range(offsets[g], offsets[g + 1]):
+                i = members[a]
+                for c in range(r):
+                    z, cut = w[i, c] - gradient[i, c] / size, l1[i, c] / size
+                    z = z - min(max(z, -cut), cut)
+                    new[a, c] = z
+                    square += z * z
+            norm, cut = np.sqrt(square), scale[g] / size
+            shrink = 1.0 - cut / norm if norm > cut else 0.0
+            for a in range(offsets[g], offsets[g + 1]):
+                i = members[a]
+                for c in range(r):
+                    step = shrink * new[a, c] - w[i, c]
+                    if step != 0.0:
+                        w[i, c] += step
+                        for b in range(m):
+                            gradient[b, c] += step * Q[i, b]
+                        worst = max(worst, abs(step) * size)
         if worst <= target:
             return epoch + 1
     return epochs

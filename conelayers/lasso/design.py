@@ -309,7 +309,8 @@ def as_design(X: Any) -> Design:
             rows, cols = coo.indices().numpy()
             return SparseDesign(sp.coo_array((coo.values().numpy(), (rows, cols)), shape=tuple(X.shape)))
         return TorchSparseDesign(X)
-    matrix = X if isinstance(X, Tensor) else torch.as_tensor(np.ascontiguousarray(X))
+    # torch shares memory and may not be given what is read-only
+    matrix = X if isinstance(X, Tensor) else torch.as_tensor(np.require(X, requirements=["C", "W"]))
     if matrix.ndim != 2:
         raise InvalidArgument(f"X must be a matrix of shape (n_samples, n_features); got {tuple(matrix.shape)}")
     return DenseDesign(matrix.to(torch.float64))

@@ -22,7 +22,7 @@ from conelayers.lasso.datafits import Datafit, Multinomial
 from conelayers.lasso.design import Design, SparseDesign, plain_array
 from conelayers.lasso.terms import Term
 
-__all__ = ["Support", "SupportSystem", "solve_symmetric"]
+__all__ = ["Support", "SupportSystem", "data_blocks", "intercept_block", "solve_symmetric"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Support:
         return cls(features, entries)
 
 
-def _data_blocks(design: Design, hessian: Tensor, entries: Tensor, outputs: int | None) -> tuple[Tensor, Tensor]:
+def data_blocks(design: Design, hessian: Tensor, entries: Tensor, outputs: int | None) -> tuple[Tensor, Tensor]:
     """X_S' H X_S, shape (s, s), and X_S' H 1, shape (s, q), q = 1 or K."""
     if outputs is None:
         gram, sums = design.gram(hessian), design.rmatmul(hessian)
@@ -72,6 +72,19 @@ def _data_blocks(design: Design, hessian: Tensor, entries: Tensor, outputs: int 
     block = grams[output[:, None], output[None, :], feature[:, None], feature[None, :]]
     sums = torch.stack([design.rmatmul(hessian[:, :, k]) for k in range(outputs)], -1)
     return block, sums[feature, output]
+
+
+def intercept_block(hessian: Tensor, outputs: int | None, datafit: Datafit) -> Tensor:
+    """1' H 1, shape (q, q)."""
+    corner = hessian.sum(0)
+    if outputs is None:
+        return corner.reshape(1, 1)
+    if corner.ndim == 0:
+        return torch.diag(corner.expand(outputs))
+    if isinstance(datafit, Multinomial):
+        # softmax does not see a common shift of the intercepts; their sum is fixed at zero
+        corner = corner + torch.full_like(corner, float(corner.detach().diagonal().mean()))
+    return corner
 
 
 @dataclass(frozen=True)
@@ -99,19 +112,12 @@ class SupportSystem:
     def matrix(self) -> Tensor:
         """J, shape (s + q, s + q), with q = 0 without an intercept."""
         outputs = self.coef.shape[1] if self.coef.ndim == 2 else None
-        block, border = _data_blocks(self.design, self.hessian, self.entries, outputs)
+        block, border = data_blocks(self.design, self.hessian, self.entries, outputs)
         curvature = self.term.curvature(self.coef, self.entries)
         block = block + (torch.diag(curvature) if curvature.ndim == 1 else curvature)
         if not self.fit_intercept:
             return block
-        corner = self.hessian.sum(0)
-        if outputs is None:
-            corner = corner.reshape(1, 1)
-        elif corner.ndim == 0:
-            corner = torch.diag(corner.expand(outputs))
-        if isinstance(self.datafit, Multinomial):
-            # softmax does not see a common shift of the intercepts; their sum is fixed at zero
-            corner = corner + torch.full_like(corner, float(corner.detach().diagonal().mean()))
+        corner = intercept_block(self.hessian, outputs, self.datafit)
         return torch.cat([torch.cat([block, border], 1), torch.cat([border.mT, corner], 1)])
 
     def solve(self, rhs: Tensor, warn: bool = True) -> Tensor:

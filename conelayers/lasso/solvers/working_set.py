@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from conelayers.lasso._compiled import compiled
-from conelayers.lasso.design import SparseDesign
 from conelayers.lasso.problem import FitResult, Problem
 from conelayers.lasso.solvers.base import Solver, newton_polish
 from conelayers.lasso.solvers.proximal_gradient import ProximalGradient
-from conelayers.lasso.terms import SeparableTerm
+from conelayers.lasso.solvers.quadratic_model import minimize_model, supported
 
 __all__ = ["WorkingSet"]
 
@@ -22,15 +19,15 @@ _Point = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class WorkingSet(Solver):
-    """Working sets around coordinate descent on the Gram matrix, finished by Newton steps on the support.
+    """Working sets around coordinate descent, finished by Newton steps on the support.
 
-    One full product with X per outer iteration; everything else happens on the working set. For separable terms on a
-    single output the model on the working set is a quadratic (exact for least squares, a Newton model with line search
-    for other losses), minimised by coordinate descent; other problems use `inner`.
+    One full product with X per outer iteration; everything else happens on the working set. There the datafit is
+    replaced by a quadratic (exact for least squares, a Newton model with line search for other losses), minimised by
+    coordinate descent, over groups where the term has groups; nonconvex terms and other devices use `inner`.
 
     Args:
         first: Size of the first working set.
-        inner: Solver on the working set for group, nonconvex and multi-output problems, and without numba.
+        inner: Solver on the working set for nonconvex terms, on other devices, and without numba.
     """
 
     first: int = 20
@@ -72,8 +69,7 @@ class WorkingSet(Solver):
         return torch.nonzero(problem.term.whole(mask)).flatten()
 
     def _subproblem(self, sub: Problem, coef: Tensor, intercept: Tensor, target: float) -> _Point:
-        simple = isinstance(sub.term, SeparableTerm) and coef.ndim == 1 and coef.device.type == "cpu"
-        if not simple or compiled() is None:
+        if not supported(sub):
             coef, intercept, _ = self.inner.descend(sub, coef, intercept, target)
             return coef, intercept
         for _ in range(50):
@@ -82,7 +78,7 @@ class WorkingSet(Solver):
                 break
             eta = sub.predictions(coef, intercept)
             # loose rounds: Newton's method finishes as soon as the support is right
-            trial = _quadratic_model(sub, coef, intercept, eta, max(target, 0.03 * worst))
+            trial = minimize_model(sub, coef, intercept, eta, max(target, 0.03 * worst))
             coef, intercept, improved = (
                 (*trial, True) if sub.datafit.quadratic else _line_search(sub, coef, intercept, eta, trial)
             )
@@ -91,41 +87,6 @@ class WorkingSet(Solver):
             if not improved:
                 break
         return coef, intercept
-
-
-def _quadratic_model(sub: Problem, coef: Tensor, intercept: Tensor, eta: Tensor, target: float) -> _Point:
-    """Minimise the second-order model of the datafit plus the term by coordinate descent."""
-    term, design = sub.term, sub.design
-    assert isinstance(term, SeparableTerm)
-    hessian = sub.datafit.hessian(eta, sub.y, sub.weights)
-    if not sub.datafit.quadratic:
-        # flat pieces of a loss (Huber's tails) leave no curvature; a little keeps the model bounded
-        hessian = hessian + 1e-10 * hessian.max().clamp_min(1e-300)
-    parts = (term.linear, term.l1, term.l2, term.lower, term.upper)
-    arrays = [np.ascontiguousarray(part.numpy()) for part in parts]
-    w = coef.clone().numpy()
-    kernels = compiled()
-    assert kernels is not None
-    if isinstance(design, SparseDesign):
-        slope = sub.datafit.gradient(eta, sub.y, sub.weights).clone().numpy()
-        X = design.matrix
-        move = kernels.descend_columns(
-            X.indptr, X.indices, X.data, hessian.numpy(), slope, sub.fit_intercept, w, *arrays, 100, 0.3 * target
-        )
-        return torch.from_numpy(w), intercept + move
-    gradient, slope = sub.gradients(eta)
-    Q, sums, total = design.gram(hessian), None, hessian.sum()
-    if sub.fit_intercept and float(total) > 0:
-        # minimise over the intercept first: the Schur complement centres the columns
-        sums = design.rmatmul(hessian)
-        Q = Q - sums[:, None] * sums[None, :] / total
-        gradient = gradient - sums * (slope / total)
-    residual = np.ascontiguousarray(gradient.numpy()).copy()
-    kernels.descend_gram(np.ascontiguousarray(Q.numpy()), residual, w, *arrays, 1000, 0.3 * target)
-    new = torch.from_numpy(w)
-    if sums is not None:
-        intercept = intercept - (slope + sums @ (new - coef)) / total
-    return new, intercept
 
 
 def _line_search(
