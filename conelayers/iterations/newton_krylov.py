@@ -8,7 +8,7 @@ from torch import Tensor
 from conelayers.errors import InvalidArgument
 from conelayers.implicit.products import Tape
 from conelayers.iterations.base import FixedPointSolver, Iterate, Map
-from conelayers.linalg import GMRES, FunctionOperator
+from conelayers.linalg import GMRES, IdentityMinus
 
 __all__ = ["NewtonKrylov"]
 
@@ -56,8 +56,8 @@ class NewtonKrylov(FixedPointSolver):
         """One damped Newton step."""
         tape = Tape(f, point.z, ())
         batch, n = point.z.shape
-        operator = FunctionOperator(
-            lambda t: t - tape.product(t), None, (n, n), torch.Size([batch]), point.z.dtype, point.z.device
+        operator = IdentityMinus(
+            tape.product, tape.transposed_product, n, torch.Size([batch]), point.z.dtype, point.z.device
         )
         gmres = GMRES(
             tolerance=self._forcing(memory.previous, point.residual, active),

@@ -17,12 +17,11 @@ from conelayers.linalg.minres import MINRES
 from conelayers.linalg.operators import (
     DenseOperator,
     FunctionOperator,
+    IdentityMinus,
     LinearOperator,
-    SparseOperator,
-    SparsePattern,
 )
+from conelayers.linalg.sparse import SparseOperator, SparsePattern, SymmetricOperator
 from conelayers.linalg.sparse_ldlt import SparseLDLT
-from conelayers.linalg.symmetric import SymmetricOperator
 
 __all__ = [
     "CG",
@@ -34,6 +33,7 @@ __all__ = [
     "DenseLU",
     "DenseOperator",
     "FunctionOperator",
+    "IdentityMinus",
     "KrylovSolver",
     "KrylovState",
     "LinearInfo",
