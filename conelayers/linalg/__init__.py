@@ -5,6 +5,7 @@ Every solver is a frozen dataclass with `init(operator) -> state`, `solve(state,
 """
 
 from conelayers.linalg.base import LinearInfo, LinearSolver
+from conelayers.linalg.batched_ldlt import BatchedLDLT
 from conelayers.linalg.bicgstab import BiCGSTAB
 from conelayers.linalg.cg import CG
 from conelayers.linalg.gmres import GMRES
@@ -28,6 +29,7 @@ __all__ = [
     "GMRES",
     "LSMR",
     "MINRES",
+    "BatchedLDLT",
     "BiCGSTAB",
     "DenseLDL",
     "DenseLU",
