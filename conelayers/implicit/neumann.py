@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -13,7 +14,18 @@ from conelayers.linalg.gmres import GMRES
 from conelayers.linalg.krylov import KrylovSolver, KrylovState, norm
 from conelayers.linalg.operators import IdentityMinus, LinearOperator
 
-__all__ = ["Neumann", "NeumannGMRES"]
+__all__ = ["Neumann", "NeumannGMRES", "neumann_sum"]
+
+
+def neumann_sum(product: Callable[[Tensor], Tensor], b: Tensor, terms: int) -> Tensor:
+    """The sum of J^j b over j < terms, from products with J."""
+    if terms < 1:
+        return torch.zeros_like(b)
+    term, total = b, b
+    for _ in range(terms - 1):
+        term = product(term)
+        total = total + term
+    return total
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +43,7 @@ class Neumann(KrylovSolver):
         active = start > target
         iterations = torch.zeros(active.shape, dtype=torch.int64, device=r.device)
         for iteration in range(limit):
-            if iteration % self.check_every == 0 and not bool(active.any()):
+            if self.finished(iteration, active):
                 break
             x = torch.where(active, x + r, x)
             r = torch.where(active, complement(state.operator, r), r)
