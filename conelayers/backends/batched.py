@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from conelayers.backends.base import Backend
+from conelayers.backends.cuda import Cuda, report
 from conelayers.cones import Cone
 from conelayers.errors import InvalidArgument
 from conelayers.program import ConeProgram, ConeSolution, ConeStructure, Status
@@ -28,7 +29,7 @@ _lock = threading.Lock()
 
 @dataclasses.dataclass(frozen=True)
 class Batched(Backend):
-    """The compiled batched interior-point method, for small and medium programmes on the CPU.
+    """The compiled batched interior-point method, for small and medium programmes; by `Cuda` where they are on a GPU.
 
     Items that share a structure are solved 8 at a time (AVX-512; 4 otherwise), the symbolic analysis is done once per
     structure, and packs of items run on several threads. Warm starts are ignored: an interior-point method has little
@@ -39,12 +40,14 @@ class Batched(Backend):
         max_iter: Limit on interior-point iterations.
         threads: Threads over packs of items; None for `torch.get_num_threads()`.
         verbose: Print the number of items, iterations and outcomes of each call.
+        device: "cpu" to solve programmes on a GPU by the CPU all the same (for a few of them that is faster), or None.
     """
 
     tol: float = 1e-8
     max_iter: int = 100
     threads: int | None = None
     verbose: bool = False
+    device: str | None = None
 
     name: ClassVar[str] = "BATCHED"
     cones: ClassVar[frozenset[type[Cone]]] = frozenset(CODES)
@@ -56,6 +59,19 @@ class Batched(Backend):
             raise InvalidArgument(f"max_iter is {self.max_iter}; it must be at least 1.")
         if self.threads is not None and self.threads < 1:
             raise InvalidArgument(f"threads is {self.threads}; it must be at least 1, or None.")
+        if self.device not in (None, "cpu"):
+            raise InvalidArgument(f"device is {self.device!r}; it must be 'cpu' or None.")
+
+    def on(self, device: torch.device) -> Backend:
+        """The same method on a GPU, where it can run there."""
+        on_device = Cuda(self.tol, self.max_iter, self.verbose)
+        return self if self.device == "cpu" or on_device.unavailable(device) is not None else on_device
+
+    def unavailable(self, device: torch.device) -> str | None:
+        """Why programmes on a device are not solved there."""
+        if device.type == "cpu":
+            return None
+        return "device='cpu' was asked for" if self.device == "cpu" else Cuda().unavailable(device)
 
     def solve(self, program: ConeProgram, warm_start: ConeSolution | None = None) -> ConeSolution:
         """Solve every programme of a batch; see `Backend.solve`. `warm_start` is ignored."""
@@ -74,7 +90,7 @@ class Batched(Backend):
             max_iter=self.max_iter,
         )
         if self.verbose:
-            self._report(result["status"], result["iterations"])
+            report(self.name, result["status"], result["iterations"])
         missing = result["status"] > Status.INACCURATE
         if missing.any():
             for name in ("x", "y", "s"):
@@ -84,10 +100,6 @@ class Batched(Backend):
         tensors = {name: torch.from_numpy(values) for name, values in result.items()}
         tensors["status_code"] = tensors.pop("status")
         return ConeSolution(**tensors).reshape(batch_shape)
-
-    def _report(self, status: np.ndarray, iterations: np.ndarray) -> None:
-        outcomes = ", ".join(f"{int((status == code).sum())} {code.name}" for code in Status if (status == code).any())
-        print(f"{self.name}: {len(status)} items, at most {iterations.max(initial=0)} iterations; {outcomes}")
 
 
 def engine(structure: ConeStructure) -> Engine:

@@ -229,8 +229,11 @@ def engine_image(
     cone_dims: NDArray[np.int64],
     cone_params: NDArray[np.float64],
 ) -> tuple[bytes, bytes, list[tuple[int, int]], int]:
-    """The analysis of `Engine` for another memory: the struct, its arrays, where in the struct the address of which
-    place of the arrays belongs, and the numbers of work per problem."""
+    """The analysis of `Engine` for another memory, and the numbers of work per problem.
+
+    Returns:
+        The struct, its arrays, pairs (place in the struct of an address, place in the arrays it leads to), and the work.
+    """
 
 def derivative_image(
     n: int,

@@ -46,9 +46,7 @@ class _Driver:
 
     def resident(self, name: str, cones: int) -> int:
         with torch.cuda.device(self._device):
-            blocks = call(
-                driver().cuOccupancyMaxActiveBlocksPerMultiprocessor(self._function(name, cones), LANES, 0)
-            )
+            blocks = call(driver().cuOccupancyMaxActiveBlocksPerMultiprocessor(self._function(name, cones), LANES, 0))
         return blocks * torch.cuda.get_device_properties(self._device).multi_processor_count
 
     def launch(self, name: str, cones: int, view: bytes, task: bytes, warps: int) -> None:
@@ -57,11 +55,7 @@ class _Driver:
             values = [ctypes.create_string_buffer(value, len(value)) for value in (view, task)]
             addresses = (ctypes.c_void_p * 2)(*(ctypes.addressof(value) for value in values))
             stream = torch.cuda.current_stream(self._device).cuda_stream
-            call(
-                driver().cuLaunchKernel(
-                    function, warps, 1, 1, LANES, 1, 1, 0, stream, ctypes.addressof(addresses), 0
-                )
-            )
+            call(driver().cuLaunchKernel(function, warps, 1, 1, LANES, 1, 1, 0, stream, ctypes.addressof(addresses), 0))
 
     def _function(self, name: str, cones: int) -> Any:
         """The kernel in this device's context, which must be current; compiled and loaded once."""

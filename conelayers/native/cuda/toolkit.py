@@ -10,15 +10,15 @@ import torch
 __all__ = ["call", "driver", "nvrtc", "nvrtc_version", "unavailable"]
 
 _REMEDY = (
-    'Install the CUDA bindings of torch\'s CUDA version: pip install "conelayers[cuda]" (CUDA 13) '
-    'or "conelayers[cuda12]" (CUDA 12).'
+    "install the bindings of torch's CUDA version: pip install 'conelayers[cuda]' (CUDA 13) "
+    "or 'conelayers[cuda12]' (CUDA 12)"
 )
 
 
 @functools.cache
 def nvrtc() -> Any:
     """The module of the run-time compiler; raises ImportError where it is missing."""
-    from cuda.bindings import nvrtc
+    from cuda.bindings import nvrtc  # pyright: ignore[reportMissingImports]
 
     return nvrtc
 
@@ -26,7 +26,7 @@ def nvrtc() -> Any:
 @functools.cache
 def driver() -> Any:
     """The module of the driver's interface; raises ImportError where it is missing."""
-    from cuda.bindings import driver
+    from cuda.bindings import driver  # pyright: ignore[reportMissingImports]
 
     return driver
 
@@ -60,16 +60,16 @@ def _explanation(status: Any) -> str:
 def unavailable(device: torch.device) -> str | None:
     """Why programmes cannot be solved on this device, with the remedy; None if they can."""
     if device.type != "cuda":
-        return f"it is no CUDA device but {device.type!r}."
+        return f"{device} is no CUDA device"
     if torch.version.hip is not None:
-        return "AMD devices are not supported."
+        return "AMD devices are not supported"
     try:
         nvrtc_version()
         driver()
     except (ImportError, RuntimeError) as error:
-        return f"CUDA's run-time compiler cannot be loaded ({error}). {_REMEDY}"
+        return f"CUDA's run-time compiler cannot be loaded ({error}); {_REMEDY}"
     if not torch.cuda.is_available():
-        return "torch finds no CUDA device."
+        return "torch finds no CUDA device"
     if torch.cuda.get_device_capability(device) < (7, 0):
-        return "its compute capability is below 7.0."
+        return "its compute capability is below 7.0"
     return None
