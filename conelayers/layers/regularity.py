@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 
@@ -205,17 +206,14 @@ class MarginHistory:
 
 
 def _interface(parametric: ParametricProgram) -> Interface:
-    """Which columns are the user's, and which entries parameters enter."""
-    structure = parametric.structure
-    parts = (parametric.q, structure.n), (parametric.P, structure.P_nnz), (parametric.A, structure.A_nnz)
-    q, P, A = (_parametric(part.map.matrix, size) for part, size in parts)
-    return Interface(parametric.owners.columns >= 0, q, P, A, parametric.hermitian_blocks)
-
-
-def _parametric(matrix, size: int) -> np.ndarray:
-    entries = np.zeros(size, dtype=bool)
-    entries[matrix[:, :-1].tocoo().row] = True
-    return entries
+    """Which columns and multipliers are the user's, and where parameters enter."""
+    P, q, A, b = (
+        sp.csr_array(part.map.matrix[:, :-1]) for part in (parametric.P, parametric.q, parametric.A, parametric.b)
+    )
+    duals = [dual.matrix for dual in parametric.provenance.duals]
+    reads = sp.csr_array(sp.vstack(duals)) if duals else sp.csr_array((0, parametric.structure.m))
+    variables = parametric.owners.columns >= 0
+    return Interface(parametric.structure, variables, reads, P, q, A, b, parametric.hermitian_blocks)
 
 
 def _expanded(certificate: Certificate, batch_shape: torch.Size) -> Certificate:
