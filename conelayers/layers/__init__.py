@@ -6,7 +6,8 @@ from conelayers.layers.deq import DEQ, fixed_point_correction
 from conelayers.layers.fixed_point import FixedPointLayer, fixed_point
 from conelayers.layers.implicit_model import ImplicitModel, InfinityNorm, PerronFrobenius
 from conelayers.layers.kinks import ExtremeJacobians, extreme_jacobians, one_sided_derivative
-from conelayers.layers.monotone_deq import MonotoneConvDEQ, MonotoneDEQ, MonotoneMultiTierDEQ
+from conelayers.layers.monotone_conv import MonotoneConvDEQ, MonotoneMultiTierDEQ
+from conelayers.layers.monotone_deq import MonotoneDEQ
 from conelayers.layers.regularity import MarginHistory, RegularityReport
 from conelayers.layers.solution import LayerSolution
 
