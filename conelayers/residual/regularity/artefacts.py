@@ -151,7 +151,7 @@ def _edges_form_groups(edges: sp.csr_array, basis: np.ndarray, doubtful: np.ndar
 
 def _moved(A: sp.csr_array, basis: np.ndarray) -> np.ndarray:
     """The products of A's rows, of norm one, with the basis; small ones are zeros."""
-    norms = sp.linalg.norm(A, axis=1) if A.shape[0] else np.zeros(0)
+    norms = np.sqrt(A.power(2).sum(axis=1))
     rows = (A @ basis) / np.where(norms > 0, norms, 1.0)[:, None]
     return np.where(np.abs(rows) > _TOUCHES, rows, 0.0)
 
