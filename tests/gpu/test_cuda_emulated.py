@@ -14,7 +14,7 @@ import torch
 
 pytest.importorskip("conelayers.native")
 
-from cuda.emulated import COMPILER, Emulated, build  # noqa: E402
+from gpu.emulated import COMPILER, Emulated, build  # noqa: E402
 from native.native_programmes import as_int64, cone_arrays, random_batch  # noqa: E402
 
 import conelayers.native.cuda.kernels as kernels  # noqa: E402
@@ -115,8 +115,8 @@ def test_kernels_agree_with_the_cpu_bit_for_bit(library):
     """Without fused operations on either side, every number is the same: the kernels are the engine's own code."""
     program = (
         "import ctypes, sys; import numpy as np\n"
-        "from cuda import test_cuda_emulated as t\n"
-        "from cuda.emulated import Emulated\n"
+        "from gpu import test_cuda_emulated as t\n"
+        "from gpu.emulated import Emulated\n"
         "emulated = Emulated(ctypes.CDLL(sys.argv[1]), warps=1)\n"
         "t.kernels.launcher = lambda device: emulated\n"
         "for name in ('qp', 'every'):\n"

@@ -13,7 +13,7 @@ import torch
 
 pytest.importorskip("conelayers.native")
 
-from cuda.emulated import SOURCES  # noqa: E402
+from gpu.emulated import SOURCES  # noqa: E402
 
 from conelayers.backends import Batched, Clarabel, Cuda, get_backend  # noqa: E402
 from conelayers.cones import Nonnegative, ProductCone  # noqa: E402
