@@ -43,11 +43,6 @@ CL_HD inline double norm_inf<double>(Arr<double> u, int count) {
     return max_of_all(r);
 }
 
-template <>
-CL_HD inline double krylov_detail::inner<double>(int size, Arr<double> a, Arr<double> b) {
-    return dot<double>(size, a, b);
-}
-
 // ---- LDL' -------------------------------------------------------------------------------------------------------
 
 template <>
