@@ -52,10 +52,6 @@ class Machine:
 H200 = Machine("H200 (datasheet)", 4.8e12, 34e12, 132, 1.755e9)
 
 
-def structure_of(family: Family) -> ConeStructure:
-    return CvxpyLayer(family.problem, family.parameters, family.variables).program.structure
-
-
 @dataclasses.dataclass(frozen=True)
 class Cost:
     """Operations and bytes of one problem, forward and backward, one problem per thread (docs/gpu.md derives them)."""

@@ -35,6 +35,5 @@ class Emulated:
         return self.warps
 
     def launch(self, name, cones, team, view, task, warps):
-        """A team is emulated by one thread, which does the work of all: what is shared out, not how."""
         self.launched.append((name, cones, warps))
-        assert self.library.emulate(name.encode(), view, task, warps, 32 // team) == 0
+        assert self.library.emulate(name.encode(), view, task, warps, 32) == 0

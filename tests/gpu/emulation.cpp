@@ -1,5 +1,13 @@
-// The GPU kernels as functions of the host, for tests: emulate(name, view, task, blocks, threads).
+// The GPU kernels as functions of the host, for tests: emulate(name, view, task, blocks, threads). With one problem per
+// warp, one thread plays all members of the team, phase by phase, in the order that `in_order` chooses.
 #include "emulation.hpp"
+
+#if CONELAYERS_TEAM
+static int turn = 0;
+extern "C" void in_order(int chosen) { turn = chosen; }
+// 0: ascending, 1: descending, 2: scattered.
+#define CONELAYERS_IN_TURN(k) (turn == 0 ? (k) : turn == 1 ? CONELAYERS_TEAM - 1 - (k) : ((k) * 11 + 5) % CONELAYERS_TEAM)
+#endif
 
 #include "apply.cu"
 #include "derivative.cu"
@@ -14,7 +22,7 @@ template <class View>
 int run(void (*kernel)(View, conelayers::Task), const void* view, const void* task, int blocks, int threads) {
     gridDim.x = blocks, blockDim.x = threads;
     for (int block = 0; block < blocks; ++block)
-        for (int thread = 0; thread < threads; ++thread) {
+        for (int thread = 0; thread < threads; thread += conelayers::kTeam) {
             blockIdx.x = block, threadIdx.x = thread;
             kernel(*static_cast<const View*>(view), *static_cast<const conelayers::Task*>(task));
         }

@@ -114,13 +114,22 @@ def agree(ours, theirs):
 
 
 def test_work_of_a_team_is_whole(tmp_path, monkeypatch):
-    """One problem per warp: what its threads share out is all there is, in a team of one thread that does it all."""
-    flags = ("-ffp-contract=off", "-DCONELAYERS_TEAM=1", "-DCONELAYERS_LANES=1")
+    """One problem per warp, its 32 threads emulated phase by phase: right, and in every order of the threads the same.
+
+    A phase in which one thread read what another writes would give other numbers in another order.
+    """
+    flags = ("-ffp-contract=off", "-DCONELAYERS_TEAM=32", "-DCONELAYERS_LANES=1")
     emulated = Emulated(build(tmp_path, *flags), warps=3)
     monkeypatch.setenv("CONELAYERS_CUDA_TEAM", "32")
     monkeypatch.setattr(kernels, "launcher", lambda device: emulated)
-    for name in ("qp", "every"):
-        agree(every_result(name, on_cpu=False, items=40), every_result(name, on_cpu=True, items=40))
+    for name in CONES:
+        found = []
+        for order in range(3):
+            emulated.library.in_order(order)
+            found.append(every_result(name, on_cpu=False, items=10))
+        agree(found[0], every_result(name, on_cpu=True, items=10))
+        for other in found[1:]:
+            assert all(np.array_equal(other[key], found[0][key], equal_nan=True) for key in other), name
     monkeypatch.setenv("CONELAYERS_CUDA_TEAM", "7")
     with pytest.raises(ValueError, match="must be 1 or 32"):
         DeviceEngine(*family(CONES["qp"], 1)[1], device=CPU)

@@ -22,14 +22,71 @@ namespace conelayers {
 constexpr int kLanes = CONELAYERS_LANES;  // problems per table
 constexpr int kTeam = CL_TEAM;
 
-CL_INLINE int member() { return kTeam == 1 ? 0 : int(threadIdx.x) % kTeam; }
-
-// Makes what the threads of a team have written visible to all of them.
-CL_INLINE void meet() {
-#if CL_TEAM > 1
-    __syncwarp();
+// What the threads of a team share out: phases. `share` runs body(member) for each of them and returns when all are done
+// and see what the others wrote; within a phase, members write to different places. `share_sums` adds up what body adds
+// to its numbers, the same bits for all members. `single` runs its body once. All else is run by every thread alike.
+#if CL_TEAM == 1 || defined(CONELAYERS_IN_TURN)
+// One thread plays all members, in turn (tests: in any order).
+#if defined(CONELAYERS_IN_TURN)
+CL_INLINE int in_turn(int k) { return CONELAYERS_IN_TURN(k); }
+#else
+CL_INLINE int in_turn(int k) { return k; }
 #endif
+template <class Body>
+CL_INLINE void share(const Body& body) {
+    for (int k = 0; k < kTeam; ++k) body(in_turn(k));
 }
+template <class Body>
+CL_INLINE void single(const Body& body) {
+    body();
+}
+template <int N, class Body>
+CL_INLINE void share_sums(double (&sums)[N], const Body& body) {
+    double parts[kTeam][N];
+    for (int k = 0; k < kTeam; ++k)
+        for (int i = 0; i < N; ++i) parts[k][i] = 0.0;
+    for (int k = 0; k < kTeam; ++k) body(in_turn(k), parts[in_turn(k)]);
+    for (int i = 0; i < N; ++i) {
+        for (int distance = kTeam / 2; distance > 0; distance /= 2)
+            for (int k = 0; k < distance; ++k) parts[k][i] += parts[k + distance][i];
+        sums[i] = parts[0][i];
+    }
+}
+template <class Body>
+CL_INLINE double share_max(const Body& body) {
+    double largest = body(in_turn(0));
+    for (int k = 1; k < kTeam; ++k) largest = max(largest, body(in_turn(k)));
+    return largest;
+}
+#else
+CL_INLINE int member() { return int(threadIdx.x) % kTeam; }
+template <class Body>
+CL_INLINE void share(const Body& body) {
+    body(member());
+    __syncwarp();
+}
+template <class Body>
+CL_INLINE void single(const Body& body) {
+    if (member() == 0) body();
+    __syncwarp();
+}
+template <int N, class Body>
+CL_INLINE void share_sums(double (&sums)[N], const Body& body) {
+    for (int i = 0; i < N; ++i) sums[i] = 0.0;
+    body(member(), sums);
+    for (int i = 0; i < N; ++i)
+        for (int distance = kTeam / 2; distance > 0; distance /= 2)
+            sums[i] += __shfl_xor_sync(0xffffffffu, sums[i], distance);
+    __syncwarp();
+}
+template <class Body>
+CL_INLINE double share_max(const Body& body) {
+    double largest = body(member());
+    for (int distance = kTeam / 2; distance > 0; distance /= 2)
+        largest = max(largest, __shfl_xor_sync(0xffffffffu, largest, distance));
+    return largest;
+}
+#endif
 
 // Values (items, count) row-major; stride 0: one row shared by all items.
 struct Rows {
@@ -65,14 +122,16 @@ struct Lane {
 // A row of an item with `count` numbers, the q-th of the item's rows.
 CL_HD inline void load(const Rows& rows, long long item, long long count, Arr<double> to, long long q = 0) {
     const double* row = rows.data + rows.stride * item + q * count;
-    for (long long e = member(); e < count; e += kTeam) to[e] = row[e];
-    meet();
+    share([&](int k) {
+        for (long long e = k; e < count; e += kTeam) to[e] = row[e];
+    });
 }
 
 CL_HD inline void store(Arr<double> from, long long count, void* out, long long row) {
     double* to = static_cast<double*>(out) + row * count;
-    for (long long e = member(); e < count; e += kTeam) to[e] = from[e];
-    meet();
+    share([&](int k) {
+        for (long long e = k; e < count; e += kTeam) to[e] = from[e];
+    });
 }
 
 CL_INLINE void store(double value, void* out, long long place) { static_cast<double*>(out)[place] = value; }
