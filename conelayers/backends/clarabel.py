@@ -121,7 +121,7 @@ class _Worker:
         self.solver: Any = None  # clarabel.DefaultSolver once the first programme is there
 
     def solve(self, item: Item) -> Point:
-        fresh = self.solver is None or self.settings.chordal_decomposition_enable
+        fresh = self.settings.chordal_decomposition_enable or not self.solver
         if fresh:
             self._build(item)
         else:

@@ -10,6 +10,7 @@ from conelayers.backends.batched import Batched, engine
 from conelayers.backends.clarabel import Clarabel
 from conelayers.backends.cuda import Cuda
 from conelayers.backends.diffcp import Diffcp
+from conelayers.backends.rescued import Rescued
 from conelayers.backends.scs import SCS
 from conelayers.cones import Cone, PositiveSemidefinite, SecondOrder
 from conelayers.errors import InvalidArgument
@@ -50,12 +51,13 @@ def get_backend(solver: str | Backend) -> Backend:
 def default_backend(structure: ConeStructure) -> Backend:
     """The backend for programmes of this structure when the user names none.
 
-    The compiled engine for small and medium programmes, Clarabel for large ones and where the engine is not compiled.
+    The compiled engine for small and medium programmes, Clarabel for what it gives up on, for large programmes, and
+    where the engine is not compiled.
     """
     suits = find_spec("conelayers.native._engine") is not None and all(map(_suits_engine, structure.cone.cones))
     if suits and structure.n + structure.m > _SMALL:
         suits = engine(structure).flops <= _MOST_OPERATIONS
-    return Batched() if suits else Clarabel()
+    return Rescued() if suits else Clarabel()
 
 
 def _suits_engine(cone: Cone) -> bool:

@@ -10,7 +10,8 @@ import pytest
 import scipy.sparse as sp
 import torch
 
-from conelayers.backends import SCS, Clarabel, Diffcp, get_backend
+from conelayers.backends import SCS, Batched, Clarabel, Diffcp, default_backend, get_backend
+from conelayers.backends.rescued import Rescued
 from conelayers.cones import (
     DualExponential,
     DualPower,
@@ -25,7 +26,7 @@ from conelayers.cones import (
 from conelayers.errors import InvalidArgument, UnsupportedError
 from conelayers.program import ConeProgram, ConeStructure, Status
 
-BACKENDS = [Clarabel(), SCS(), Diffcp(tol=1e-8)]
+BACKENDS = [Clarabel(), SCS(), Diffcp(tol=1e-8), Rescued()]
 each_backend = pytest.mark.parametrize("backend", BACKENDS, ids=lambda backend: backend.name)
 MIXED = [
     PositiveSemidefinite(3),
@@ -38,7 +39,7 @@ MIXED = [
     SecondOrder(1),
 ]
 POWERS = [Power(0.3), DualPower(0.6), Nonnegative(2), DualPower(0.25)]
-ACCURACY = {"CLARABEL": 1e-6, "SCS": 1e-6, "DIFFCP": 1e-6}
+ACCURACY = {"CLARABEL": 1e-6, "SCS": 1e-6, "DIFFCP": 1e-6, "BATCHED": 1e-6}
 
 
 def random_programs(cones, n, batch, seed=0, quadratic=True):
@@ -176,6 +177,25 @@ def test_no_rows_or_no_columns(backend):
     solution = backend.solve(ConeProgram(structure, nothing, nothing, nothing, b))
     assert list(solution.status) == [Status.SOLVED, Status.PRIMAL_INFEASIBLE]
     torch.testing.assert_close(solution.s[0], b[0], rtol=1e-6, atol=1e-6)
+
+
+def test_what_the_engine_gives_up_is_solved_again(monkeypatch):
+    program, (x, _, _) = random_programs([Nonnegative(6), SecondOrder(4)], 5, (2, 2))
+    complete = Batched.solve
+
+    def interrupted(self, program, warm_start=None):
+        solution = complete(self, program, warm_start)
+        lost = torch.tensor([[False, True], [True, False]])
+        solution.status_code[lost] = torch.tensor([int(Status.ITERATION_LIMIT), int(Status.FAILED)], dtype=torch.int8)
+        solution.x[lost] = 0.0
+        return solution
+
+    monkeypatch.setattr(Batched, "solve", interrupted)
+    solution = default_backend(program.structure).solve(program)
+    assert (solution.status_code == 0).all() and solution.status_code.shape == (2, 2)
+    torch.testing.assert_close(solution.x, x, rtol=1e-4, atol=1e-4)
+    limited = Rescued(max_iter=1).solve(program)
+    assert limited.status[0, 1] == limited.status[1, 0] == Status.ITERATION_LIMIT
 
 
 def test_clarabel_splits_large_semidefinite_blocks():
