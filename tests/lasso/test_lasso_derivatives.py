@@ -160,6 +160,42 @@ def test_forward_mode_is_the_transpose(name):
     torch.testing.assert_close(forward, expected, rtol=1e-10, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", list(CASES))
+def test_agrees_with_the_fixed_point_adapter(name):
+    from conelayers.iterations import NewtonKrylov
+    from conelayers.layers.fixed_point import fixed_point
+
+    model, target, theta = _model(name, fit_intercept=False)
+    leaves = [t.clone().requires_grad_() for t in theta]
+    coef, _ = model(X, target, *leaves)
+    direction = torch.linspace(-1, 2, coef.numel(), dtype=coef.dtype).reshape(coef.shape)
+    ours = torch.autograd.grad((direction * coef).sum(), leaves)
+    problem = model.problem(X, target, *theta)
+    bound = model.datafit.curvature * float(torch.linalg.eigvalsh(torch.tensor(X.T @ X) / N)[-1])
+    step, shape = min(0.9 / bound, problem.term.max_step()), tuple(coef.shape)
+
+    def update(flat, *values):  # leading axes would be batch axes
+        beta = flat.reshape(shape)
+        gradient, _ = problem.gradients(problem.design.matmul(beta))
+        return model.penalty.term(shape, *values).prox(beta - step * gradient, step).flatten()
+
+    z = fixed_point(update, coef.detach().flatten(), *leaves, solver=NewtonKrylov(atol=1e-13, rtol=1e-13))
+    z = z.reshape(shape)
+    torch.testing.assert_close(z, coef, rtol=1e-9, atol=1e-10)
+    generic = torch.autograd.grad((direction * z).sum(), leaves)
+    for a, b in zip(ours, generic):
+        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_certificate_of_every_model(name):
+    model, target, theta = _model(name)
+    fit = model.fit(X, target, *theta)
+    found = model.regularity(X, target, *theta, coef=fit.coef, intercept=fit.intercept)
+    assert found.regular and found.smallest > 0 and found.weak.numel() == 0 and found.margin > 1e-8
+    assert found.support.tolist() == torch.nonzero(fit.coef.flatten()).flatten().tolist()
+
+
 @pytest.mark.parametrize("name", ["elastic net", "group lasso", "logistic", "multinomial elastic net", "multitask"])
 @pytest.mark.parametrize("sparse", [False, True])
 def test_second_derivatives(name, sparse):

@@ -16,7 +16,9 @@ from conelayers.lasso import (
     L1,
     Box,
     ElasticNet,
+    EpsilonBox,
     GroupLasso,
+    Huber,
     Logistic,
     MultitaskL1,
     MultitaskQuadratic,
@@ -97,73 +99,95 @@ def test_scikit_learn_solutions():
     np.testing.assert_allclose(fit.coef.numpy(), reference.coef_[0], atol=1e-5)
 
 
-@pytest.mark.parametrize("model_name", ["lasso", "sparse group", "box"])
-def test_agrees_with_cvxpy_layer(model_name):
+def _cvxpy_cases():
+    import cvxpy as cp
+
+    rng = np.random.default_rng(3)
+    X, y = rng.standard_normal((20, 9)), rng.standard_normal(20)
+    Y, labels = np.column_stack([y, y[::-1]]), np.where(y > 0, 1.0, -1.0)
+    b, B = cp.Variable(9), cp.Variable((9, 2))
+    one, two = cp.Parameter(nonneg=True), cp.Parameter(nonneg=True)
+    fit, groups = cp.sum_squares(X @ b - y) / 40, (0, 0, 0, 1, 1, 1, 2, 2, 2)
+    norms = math.sqrt(3) * sum(cp.norm2(b[3 * g : 3 * g + 3]) for g in range(3))
+    rows = sum(cp.norm2(B[j]) for j in range(9))
+    net = one * cp.norm1(b) + two / 2 * cp.sum_squares(b)
+    margins = -cp.multiply(labels, X @ b)
+    quadratic, box = Quadratic(), [b >= 0, b <= one]
+    dual = cp.sum_squares(X @ b - y) / 40 + two * cp.norm1(b) - y[:9] @ b
+    return {
+        "lasso": (quadratic, L1(), y, (0.1,), fit + one * cp.norm1(b), []),
+        "nonnegative": (quadratic, L1(True), y, (0.02,), fit + one * cp.norm1(b), [b >= 0]),
+        "elastic net": (quadratic, ElasticNet(), y, (0.05, 0.2), fit + net, []),
+        "group": (quadratic, GroupLasso(groups), y, (0.05,), fit + one * norms, []),
+        "sparse group": (
+            quadratic,
+            SparseGroupLasso(groups),
+            y,
+            (0.03, 0.05),
+            fit + one * norms + two * cp.norm1(b),
+            [],
+        ),
+        "multitask": (MultitaskQuadratic(), MultitaskL1(), Y, (0.2,), cp.sum_squares(X @ B - Y) / 40 + one * rows, []),
+        "huber": (Huber(0.7), L1(), y, (0.05,), cp.sum(cp.huber(X @ b - y, 0.7)) / 40 + one * cp.norm1(b), []),
+        "logistic": (Logistic(), ElasticNet(), labels, (0.03, 0.1), cp.sum(cp.logistic(margins)) / 20 + net, []),
+        "svm": (quadratic, Box(), y, (0.3,), fit - cp.sum(b), box),
+        "svr": (quadratic, EpsilonBox(tuple(y[:9])), y, (0.5, 0.1), dual, [b >= -one, b <= one]),
+    }
+
+
+CVXPY_CASES = (
+    "lasso",
+    "nonnegative",
+    "elastic net",
+    "group",
+    "sparse group",
+    "multitask",
+    "huber",
+    "logistic",
+    "svm",
+    "svr",
+)
+
+
+@pytest.mark.parametrize("name", CVXPY_CASES)
+def test_agrees_with_cvxpy_layer(name):
     import cvxpy as cp
 
     from conelayers import CvxpyLayer
 
-    rng = np.random.default_rng(3)
-    X, y = rng.standard_normal((20, 9)), rng.standard_normal(20)
-    beta, a, b = cp.Variable(9), cp.Parameter(nonneg=True), cp.Parameter(nonneg=True)
-    fit = cp.sum_squares(X @ beta - y) / 40
-    groups = (0, 0, 0, 1, 1, 1, 2, 2, 2)
-    if model_name == "lasso":
-        penalty, values, constraints = L1(), (0.1,), []
-        objective = fit + a * cp.norm1(beta)
-    elif model_name == "sparse group":
-        penalty, values, constraints = SparseGroupLasso(groups), (0.03, 0.05), []
-        norms = sum(cp.norm2(beta[3 * g : 3 * g + 3]) for g in range(3))
-        objective = fit + a * math.sqrt(3) * norms + b * cp.norm1(beta)
-    else:
-        penalty, values, constraints = Box(), (0.3,), [beta >= 0, beta <= a]
-        objective = fit - cp.sum(beta)
-    parameters = [a, b][: len(values)]
-    layer = CvxpyLayer(cp.Problem(cp.Minimize(objective), constraints), parameters, [beta])
-    direction = torch.linspace(-1, 2, 9, dtype=torch.float64)
+    X = torch.tensor(np.random.default_rng(3).standard_normal((20, 9)))
+    datafit, penalty, target, values, objective, constraints = _cvxpy_cases()[name]
+    problem = cp.Problem(cp.Minimize(objective), constraints)
+    variable = problem.variables()[0]
+    parameters = sorted(problem.parameters(), key=lambda p: p.id)
+    layer, model = CvxpyLayer(problem, parameters, [variable]), ProximalModel(datafit, penalty, False, TIGHT)
     answers = []
-    for solve in (
-        lambda *t: layer(*t)[0],
-        lambda *t: ProximalModel(Quadratic(), penalty, False, TIGHT)(torch.tensor(X), torch.tensor(y), *t)[0],
-    ):
+    for solve in (lambda *t: layer(*t)[0], lambda *t: model(X, target, *t)[0]):
         theta = [torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in values]
         coef = solve(*theta)
-        answers.append((coef.detach(), *torch.autograd.grad(direction @ coef, theta)))
+        direction = torch.linspace(-1, 2, coef.numel(), dtype=torch.float64).reshape(coef.shape)
+        answers.append((coef.detach(), *torch.autograd.grad((direction * coef).sum(), theta)))
     assert 0 < int((answers[1][0] != 0).sum())
     for first, second in zip(*answers):
-        torch.testing.assert_close(first, second, rtol=1e-7, atol=1e-8)
+        torch.testing.assert_close(first, second, rtol=1e-8, atol=1e-8)
 
 
-@pytest.mark.parametrize("case", ["lasso", "elastic net", "group", "logistic"])
-def test_agrees_with_the_fixed_point_adapter(case):
-    from conelayers.iterations import NewtonKrylov
-    from conelayers.layers.fixed_point import fixed_point
-
-    X, y, _ = _data(40, 12)
-    datafit, penalty, values = {
-        "lasso": (Quadratic(), L1(), (0.2,)),
-        "elastic net": (Quadratic(), ElasticNet(), (0.2, 0.1)),
-        "group": (Quadratic(), GroupLasso(tuple(j // 3 for j in range(12))), (0.2,)),
-        "logistic": (Logistic(), L1(), (0.05,)),
-    }[case]
-    target = np.where(y > np.median(y), 1.0, -1.0) if case == "logistic" else y
-    design, target = torch.tensor(X), torch.tensor(target)
-    model = ProximalModel(datafit, penalty, False, TIGHT)
-    theta = [torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in values]
-    coef, _ = model(design, target, *theta)
-    direction = torch.linspace(-1, 2, 12, dtype=torch.float64)
-    ours = torch.autograd.grad(direction @ coef, theta)
-    step = 0.5 / float(torch.linalg.eigvalsh(design.mT @ design / 40)[-1])
-
-    def update(beta, *theta):
-        gradient = design.mT @ datafit.slope(design @ beta, target) / 40
-        return penalty.term((12,), *theta).prox(beta - step * gradient, step)
-
-    z = fixed_point(update, coef.detach(), *theta, solver=NewtonKrylov(atol=1e-13, rtol=1e-13))
-    torch.testing.assert_close(z, coef, rtol=1e-9, atol=1e-10)
-    generic = torch.autograd.grad(direction @ z, theta)
-    for a, b in zip(ours, generic):
-        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-8)
+def test_certificate_covers_every_element_on_weak_features():
+    # zero is the solution at the largest alpha; features with equal |correlation| are weakly active together
+    rng = np.random.default_rng(7)
+    X, y = rng.standard_normal((20, 4)), rng.standard_normal(20)
+    for design, regular in ((X, True), (np.column_stack([X, -X[:, 0]]), False)):
+        correlation = np.abs(design.T @ y) / 20
+        scaled = design * (correlation.max() / correlation)  # all features weakly active
+        model = ProximalModel(Quadratic(), L1(), False, TIGHT)
+        zero = torch.zeros(design.shape[1], dtype=torch.float64)
+        found = model.regularity(scaled, y, float(correlation.max()), coef=zero, intercept=torch.zeros(()))
+        assert found.weak.numel() == design.shape[1] and found.regular is regular
+        gram, smallest = scaled.T @ scaled / 20, np.inf
+        for q in [*rng.random((200, gram.shape[0])), np.ones(gram.shape[0])]:
+            element = np.diag(q) @ gram + np.eye(gram.shape[0]) - np.diag(q)
+            smallest = min(smallest, np.linalg.svd(element, compute_uv=False)[-1])
+        assert bool(smallest > 1e-10) is regular
 
 
 def test_certificate_sees_weak_and_duplicated_features():
