@@ -4,18 +4,12 @@
 #pragma once
 
 #include "jacobian.hpp"
+#include "vectors.hpp"
 
 namespace conelayers {
 inline namespace CONELAYERS_ARCH {
 
 namespace krylov_detail {
-
-template <class Real>
-CL_HD inline Real dot(int size, Arr<Real> a, Arr<Real> b) {
-    Real sum = Real(0.0);
-    for (int k = 0; k < size; ++k) sum = sum + a[k] * b[k];
-    return sum;
-}
 
 template <class Real>
 CL_INLINE Real safe_inverse(const Real& a) {
