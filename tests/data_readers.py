@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +13,21 @@ import scipy.io
 import scipy.sparse as sp
 import torch
 
-from conelayers.cones import Nonnegative, PositiveSemidefinite, ProductCone, Zero
+from conelayers.cones import (
+    Cone,
+    DualExponential,
+    DualPower,
+    Exponential,
+    Nonnegative,
+    PositiveSemidefinite,
+    Power,
+    ProductCone,
+    SecondOrder,
+    Zero,
+)
 from conelayers.program import ConeProgram, ConeStructure
 
-__all__ = ["data_folder", "read_maros", "read_sdplib"]
+__all__ = ["data_folder", "read_cblib", "read_maros", "read_sdplib"]
 
 
 def data_folder(collection: str) -> Path:
@@ -62,6 +75,89 @@ def read_sdplib(path: Path) -> ConeProgram:
     A = sp.csc_array((values, (rows, columns)), shape=(offsets[-1], n))
     cones = [PositiveSemidefinite(size) if size > 0 else Nonnegative(-size) for size in sizes]
     return _program(None, c, A, b, ProductCone(cones))
+
+
+def read_cblib(path: Path) -> tuple[ConeProgram, float]:
+    """A problem in the conic benchmark format (`.cbf.gz`) as a minimisation, and the constant of its objective.
+
+    Variables and affine expressions a(x) + b lie in cones; both become rows, free ones none. Integrality is dropped.
+    """
+    sections = dict(_cbf_sections(gzip.decompress(path.read_bytes()).decode().splitlines()))
+    unknown = sections.keys() & {"PSDVAR", "PSDCON"}
+    assert not unknown, f"{path.name} has {unknown}, which this reader does not know"
+    sense = -1.0 if sections["OBJSENSE"] == ["MAX"] else 1.0
+    n, rows = int(sections["VAR"][0].split()[0]), int(sections.get("CON", ["0 0"])[0].split()[0])
+    powers = _cbf_powers(sections.get("POWCONES", [])) | _cbf_powers(sections.get("POW*CONES", []), dual=True)
+    q, constants = np.zeros(n), np.zeros(n + rows)
+    for line in sections.get("OBJACOORD", ["0"])[1:]:
+        q[int(line.split()[0])] = sense * float(line.split()[1])
+    for line in sections.get("BCOORD", ["0"])[1:]:
+        constants[n + int(line.split()[0])] = float(line.split()[1])
+    triplets = np.array([line.split() for line in sections.get("ACOORD", ["0"])[1:]], float).reshape(-1, 3)
+    shape = (rows, n)
+    maps = sp.coo_array((triplets[:, 2], (triplets[:, 0].astype(int), triplets[:, 1].astype(int))), shape=shape)
+    domains = sections["VAR"][1:] + sections.get("CON", ["0 0"])[1:]
+    turn, cones = _cbf_cones(domains, powers)
+    # turn (F x + constants) in K, so that A = -turn F and b = turn constants.
+    F = sp.vstack([sp.eye_array(n), maps], format="csr")
+    program = _program(None, q, -(turn @ F), turn @ constants, ProductCone(cones))
+    return program, sense * float(sections.get("OBJBCOORD", ["0"])[0])
+
+
+def _cbf_sections(lines: list[str]) -> Iterator[tuple[str, list[str]]]:
+    """Keyword and lines of each section; sections end with an empty line."""
+    section: list[str] = []
+    for line in [*(line.strip() for line in lines if not line.startswith("#")), ""]:
+        if line:
+            section.append(line)
+        elif section:
+            yield section[0], section[1:]
+            section = []
+
+
+def _cbf_powers(lines: list[str], dual: bool = False) -> dict[str, Cone]:
+    """Power cones by the names that domains give them."""
+    found: dict[str, Cone] = {}
+    position = 1
+    for index in range(int(lines[0].split()[0]) if lines else 0):
+        count = int(lines[position])
+        weights = [float(value) for value in lines[position + 1 : position + 1 + count]]
+        assert count == 2, "only power cones of three dimensions are known here"
+        alpha = weights[0] / sum(weights)
+        found[f"@{index}:POW{'*' if dual else ''}"] = DualPower(alpha) if dual else Power(alpha)
+        position += 1 + count
+    return found
+
+
+def _cbf_cones(domains: list[str], powers: dict[str, Cone]) -> tuple[sp.csr_array, list[Cone]]:
+    """The map from entries in CBF's domains to rows in this package's cones, and these cones."""
+    swap = np.fliplr(np.eye(3))
+    half = np.sqrt(0.5)
+    blocks, cones = [], []
+    for domain in domains:
+        name, size = domain.split()[0], int(domain.split()[1])
+        block, cone = sp.eye_array(size, format="csr"), None
+        match name:
+            case "F":
+                block = sp.csr_array((0, size))
+            case "L=":
+                cone = Zero(size)
+            case "L+":
+                cone = Nonnegative(size)
+            case "L-":
+                block, cone = -block, Nonnegative(size)
+            case "Q":
+                cone = SecondOrder(size)
+            case "QR":  # 2 u v >= ||w||^2
+                block, cone = sp.lil_array(block), SecondOrder(size)
+                block[:2, :2] = np.array([[half, half], [half, -half]])
+            case "EXP" | "EXP*":  # the other way round
+                block, cone = sp.csr_array(swap), Exponential() if name == "EXP" else DualExponential()
+            case _:
+                cone = powers[name]
+        blocks.append(block)
+        cones += [] if cone is None else [cone]
+    return sp.csr_array(sp.block_diag(blocks, format="csr")), cones
 
 
 def _program(P, q, A, b, cone) -> ConeProgram:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import abc
 from typing import ClassVar
 
+import torch
+
 from conelayers.cones import Cone
-from conelayers.errors import UnsupportedError
+from conelayers.errors import InvalidArgument, UnsupportedError
 from conelayers.program import ConeProgram, ConeSolution, ConeStructure
 
-__all__ = ["Backend"]
+__all__ = ["Backend", "check_positive"]
 
 
 class Backend(abc.ABC):
@@ -21,11 +23,13 @@ class Backend(abc.ABC):
         name: The solver's name as CVXPY spells it.
         cones: The cones it takes.
         quadratic: Whether it takes a quadratic objective (P other than empty).
+        devices: Types of the devices on which it solves; programmes elsewhere are copied to the CPU for it.
     """
 
     name: ClassVar[str]
     cones: ClassVar[frozenset[type[Cone]]]
     quadratic: ClassVar[bool] = True
+    devices: ClassVar[frozenset[str]] = frozenset({"cpu"})
 
     @abc.abstractmethod
     def solve(self, program: ConeProgram, warm_start: ConeSolution | None = None) -> ConeSolution:
@@ -37,12 +41,25 @@ class Backend(abc.ABC):
                 ignore it.
 
         Returns:
-            A solution with the programme's batch axes, in double precision on the CPU. Each item has its own status; an
-            item that could not be solved holds zeros and costs no other item anything.
+            A solution with the programme's batch axes, in double precision, on the programme's device if that is among
+            `devices`, else on the CPU. Each item has its own status; an item that could not be solved holds zeros and
+            costs no other item anything.
 
         Raises:
             UnsupportedError: If the programme has a cone or an objective that the backend does not take.
         """
+
+    def on(self, device: torch.device) -> Backend:
+        """The backend with these settings for programmes on a device; this one, if there is no other."""
+        return self
+
+    def unavailable(self, device: torch.device) -> str | None:
+        """Why this backend does not solve programmes where they are, on a device; None if it does."""
+        return None if device.type in self.devices else f"{self.name} solves on the CPU"
+
+    def polishes(self, structure: ConeStructure) -> bool:
+        """Whether its solutions are already the best that Newton steps on the optimality conditions give."""
+        return False
 
     def check(self, structure: ConeStructure) -> None:
         """Refuse what the backend does not take, naming both sides.
@@ -63,3 +80,14 @@ class Backend(abc.ABC):
                 f"The programme has a quadratic objective; backend {self.name} takes linear ones. "
                 "Choose a backend with a quadratic objective (CLARABEL, SCS), or write the objective as an epigraph."
             )
+
+
+def check_positive(**settings: float) -> None:
+    """Refuse tolerances, limits and counts that are not positive.
+
+    Raises:
+        InvalidArgument: Naming the setting.
+    """
+    for name, value in settings.items():
+        if not value > 0:
+            raise InvalidArgument(f"{name} is {value}; it must be positive.")

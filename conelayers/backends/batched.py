@@ -3,48 +3,45 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
-import weakref
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from conelayers.backends.base import Backend
+from conelayers.backends.cuda import Cuda, report
 from conelayers.cones import Cone
 from conelayers.errors import InvalidArgument
 from conelayers.program import ConeProgram, ConeSolution, ConeStructure, Status
-from conelayers.program.codes import CODES, cone_codes
+from conelayers.program.codes import CODES
+from conelayers.program.compiled import compiled_differentiator, engine
 
-if TYPE_CHECKING:
-    from conelayers.native import Engine
-
-__all__ = ["Batched", "engine"]
-
-_engines: weakref.WeakKeyDictionary[ConeStructure, Engine] = weakref.WeakKeyDictionary()
-_lock = threading.Lock()
+__all__ = ["Batched"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Batched(Backend):
-    """The compiled batched interior-point method, for small and medium programmes on the CPU.
+    """The compiled batched interior-point method, for small and medium programmes; by `Cuda` where they are on a GPU.
 
     Items that share a structure are solved 8 at a time (AVX-512; 4 otherwise), the symbolic analysis is done once per
-    structure, and packs of items run on several threads. Warm starts are ignored: an interior-point method has little
-    use for them.
+    structure, and packs of items run on several threads. From a rough interior point on, Newton steps on the optimality
+    conditions are tried first, so that solutions come polished. Warm starts are ignored: an interior-point method has
+    little use for them.
 
     Attributes:
         tol: Relative and absolute tolerance of residuals, gap and certificates.
         max_iter: Limit on interior-point iterations.
         threads: Threads over packs of items; None for `torch.get_num_threads()`.
         verbose: Print the number of items, iterations and outcomes of each call.
+        device: "cpu" to solve programmes on a GPU by the CPU all the same (for a few of them that is faster), or None.
     """
 
     tol: float = 1e-8
     max_iter: int = 100
     threads: int | None = None
     verbose: bool = False
+    device: str | None = None
 
     name: ClassVar[str] = "BATCHED"
     cones: ClassVar[frozenset[type[Cone]]] = frozenset(CODES)
@@ -56,6 +53,23 @@ class Batched(Backend):
             raise InvalidArgument(f"max_iter is {self.max_iter}; it must be at least 1.")
         if self.threads is not None and self.threads < 1:
             raise InvalidArgument(f"threads is {self.threads}; it must be at least 1, or None.")
+        if self.device not in (None, "cpu"):
+            raise InvalidArgument(f"device is {self.device!r}; it must be 'cpu' or None.")
+
+    def on(self, device: torch.device) -> Backend:
+        """The same method on a GPU, where it can run there."""
+        on_device = Cuda(self.tol, self.max_iter, self.verbose)
+        return self if self.device == "cpu" or on_device.unavailable(device) is not None else on_device
+
+    def unavailable(self, device: torch.device) -> str | None:
+        """Why programmes on a device are not solved there."""
+        if device.type == "cpu":
+            return None
+        return "device='cpu' was asked for" if self.device == "cpu" else Cuda().unavailable(device)
+
+    def polishes(self, structure: ConeStructure) -> bool:
+        """True where the derivative kernels, which make the Newton steps, suit the cones."""
+        return compiled_differentiator(structure) is not None
 
     def solve(self, program: ConeProgram, warm_start: ConeSolution | None = None) -> ConeSolution:
         """Solve every programme of a batch; see `Backend.solve`. `warm_start` is ignored."""
@@ -69,12 +83,13 @@ class Batched(Backend):
             _rows(flat.A),
             _rows(flat.b),
             batch_shape.numel(),
+            differentiator=compiled_differentiator(structure),
             threads=self.threads or torch.get_num_threads(),
             tol=self.tol,
             max_iter=self.max_iter,
         )
         if self.verbose:
-            self._report(result["status"], result["iterations"])
+            report(self.name, result["status"], result["iterations"])
         missing = result["status"] > Status.INACCURATE
         if missing.any():
             for name in ("x", "y", "s"):
@@ -84,29 +99,6 @@ class Batched(Backend):
         tensors = {name: torch.from_numpy(values) for name, values in result.items()}
         tensors["status_code"] = tensors.pop("status")
         return ConeSolution(**tensors).reshape(batch_shape)
-
-    def _report(self, status: np.ndarray, iterations: np.ndarray) -> None:
-        outcomes = ", ".join(f"{int((status == code).sum())} {code.name}" for code in Status if (status == code).any())
-        print(f"{self.name}: {len(status)} items, at most {iterations.max(initial=0)} iterations; {outcomes}")
-
-
-def engine(structure: ConeStructure) -> Engine:
-    """The compiled solver of this structure, made once and kept for as long as the structure lives."""
-    from conelayers.native import Engine  # only here, so that the package imports without a compiled engine
-
-    with _lock:
-        found = _engines.get(structure)
-        if found is None:
-            found = _engines[structure] = Engine(
-                structure.n,
-                structure.m,
-                structure.P_indptr,
-                structure.P_indices,
-                structure.A_indptr,
-                structure.A_indices,
-                *cone_codes(structure.cone),
-            )
-    return found
 
 
 def _rows(values: Tensor) -> np.ndarray:

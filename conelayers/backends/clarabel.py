@@ -9,9 +9,10 @@ import clarabel as _clarabel
 import numpy as np
 import scipy.sparse as sp
 
-from conelayers.backends.base import Backend
+from conelayers.backends.base import Backend, check_positive
 from conelayers.backends.items import Item, Point, WorkerPool, solve_items
 from conelayers.backends.rows import (
+    SOLVER_CONES,
     RowMap,
     dual_exponential_block,
     dual_power_block,
@@ -29,7 +30,6 @@ from conelayers.cones import (
     SecondOrder,
     Zero,
 )
-from conelayers.errors import InvalidArgument
 from conelayers.program import ConeProgram, ConeSolution, ConeStructure, Status
 
 __all__ = ["Clarabel"]
@@ -75,24 +75,10 @@ class Clarabel(Backend):
     direct_solve_method: str = "auto"
 
     name: ClassVar[str] = "CLARABEL"
-    cones: ClassVar[frozenset[type[Cone]]] = frozenset(
-        {
-            Zero,
-            Nonnegative,
-            SecondOrder,
-            PositiveSemidefinite,
-            Exponential,
-            DualExponential,
-            Power,
-            DualPower,
-        }
-    )
+    cones: ClassVar[frozenset[type[Cone]]] = SOLVER_CONES
 
     def __post_init__(self) -> None:
-        if not self.tol > 0:
-            raise InvalidArgument(f"tol is {self.tol}; it must be positive.")
-        if self.max_iter < 1:
-            raise InvalidArgument(f"max_iter is {self.max_iter}; it must be at least 1.")
+        check_positive(tol=self.tol, max_iter=self.max_iter)
 
     def solve(self, program: ConeProgram, warm_start: ConeSolution | None = None) -> ConeSolution:
         """Solve every programme of a batch; see `Backend.solve`."""

@@ -14,10 +14,11 @@ import torch
 from diffcp.cone_program import solve_only
 from torch import Tensor
 
-from conelayers.backends.base import Backend
+from conelayers.backends.base import Backend, check_positive
 from conelayers.backends.items import Item, Point, WorkerPool, solve_items
 from conelayers.backends.rows import RowMap
 from conelayers.backends.scs import row_map, scs_cones
+from conelayers.backends.trivial import solve_trivial
 from conelayers.cones import (
     Cone,
     DualExponential,
@@ -63,8 +64,7 @@ class Diffcp(Backend):
     quadratic: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if not self.tol > 0:
-            raise InvalidArgument(f"tol is {self.tol}; it must be positive.")
+        check_positive(tol=self.tol, max_iter=self.max_iter)
         if self.mode not in ("dense", "lsqr", "lsmr"):
             raise InvalidArgument(f"mode is {self.mode!r}; it must be 'dense', 'lsqr' or 'lsmr'.")
 
@@ -136,11 +136,14 @@ class _Worker:
 
     def __init__(self, structure: ConeStructure, rows: RowMap, backend: Diffcp) -> None:
         self.shape = (structure.m, structure.n)
+        self.P_pattern = (structure.P_indices, structure.P_indptr)
         self.rows, self.backend = rows, backend
-        self.cones = scs_cones(structure)
+        self.cone, self.cones = structure.cone, scs_cones(structure)
 
     def solve(self, item: Item) -> Point:
         """One programme; what diffcp raises for a bad one becomes its status."""
+        if 0 in self.shape:
+            return solve_trivial(item, self.P_pattern, self.cone)
         A = sp.csc_matrix((item.A.copy(), self.rows.indices.copy(), self.rows.indptr.copy()), shape=self.shape)
         start = None
         if item.warm_start is not None:

@@ -14,11 +14,35 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+from conelayers.cones import (
+    Cone,
+    DualExponential,
+    DualPower,
+    Exponential,
+    Nonnegative,
+    PositiveSemidefinite,
+    Power,
+    SecondOrder,
+    Zero,
+)
 from conelayers.cones.svec import svec_size, upper_order
 from conelayers.program import ConeStructure
 
-__all__ = ["Block", "RowMap", "dual_exponential_block", "dual_power_block", "per_structure", "upper_triangle_block"]
+__all__ = [
+    "SOLVER_CONES",
+    "Block",
+    "RowMap",
+    "dual_exponential_block",
+    "dual_power_block",
+    "per_structure",
+    "upper_triangle_block",
+]
 
+
+SOLVER_CONES: frozenset[type[Cone]] = frozenset(
+    {Zero, Nonnegative, SecondOrder, PositiveSemidefinite, Exponential, DualExponential, Power, DualPower}
+)
+"""What Clarabel and SCS take, directly or through a change of rows."""
 
 Block = tuple[Any, Any]
 """A diagonal block of T and its inverse, sparse (scipy's CSR)."""

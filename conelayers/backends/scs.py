@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, ClassVar
 
-import numpy as np
 import scipy.sparse as sp
 import scs
 
-from conelayers.backends.base import Backend
+from conelayers.backends.base import Backend, check_positive
 from conelayers.backends.items import Item, Point, WorkerPool, solve_items
-from conelayers.backends.rows import RowMap, per_structure
+from conelayers.backends.rows import SOLVER_CONES, RowMap, per_structure
+from conelayers.backends.trivial import solve_trivial
 from conelayers.cones import (
     Cone,
     DualExponential,
@@ -23,7 +23,6 @@ from conelayers.cones import (
     SecondOrder,
     Zero,
 )
-from conelayers.errors import InvalidArgument
 from conelayers.program import ConeProgram, ConeSolution, ConeStructure, Status
 
 __all__ = ["SCS", "scs_cones", "scs_order"]
@@ -68,13 +67,10 @@ class SCS(Backend):
     verbose: bool = False
 
     name: ClassVar[str] = "SCS"
-    cones: ClassVar[frozenset[type[Cone]]] = frozenset(_ORDER)
+    cones: ClassVar[frozenset[type[Cone]]] = SOLVER_CONES
 
     def __post_init__(self) -> None:
-        if not self.tol > 0 or not self.tol_infeas > 0:
-            raise InvalidArgument(f"tol is {self.tol} and tol_infeas {self.tol_infeas}; they must be positive.")
-        if self.max_iter < 1:
-            raise InvalidArgument(f"max_iter is {self.max_iter}; it must be at least 1.")
+        check_positive(tol=self.tol, tol_infeas=self.tol_infeas, max_iter=self.max_iter)
 
     def solve(self, program: ConeProgram, warm_start: ConeSolution | None = None) -> ConeSolution:
         """Solve every programme of a batch; see `Backend.solve`."""
@@ -102,12 +98,12 @@ class _Worker:
         self.P_pattern = (structure.P_indices, structure.P_indptr)
         self.shape = (structure.m, structure.n)
         self.rows, self.settings = rows, settings
-        self.cones = scs_cones(structure)
+        self.cone, self.cones = structure.cone, scs_cones(structure)
         self.workspace: Any = None  # scs.SCS once the first programme is there
 
     def solve(self, item: Item) -> Point:
-        if self.shape[0] == 0:
-            return _without_rows(item, self.P_pattern, self.shape[1])
+        if 0 in self.shape:
+            return solve_trivial(item, self.P_pattern, self.cone)
         workspace = self.workspace
         if workspace is None or item.first or not (item.shared_P and item.shared_A):
             workspace = self.workspace = self._build(item)
@@ -167,12 +163,3 @@ def scs_cones(structure: ConeStructure) -> dict:
         "p": power + dual_power,
     }
     return {kind: value for kind, value in described.items() if value}
-
-
-def _without_rows(item: Item, P_pattern: tuple[np.ndarray, np.ndarray], n: int) -> Point:
-    """The minimiser of 1/2 x'Px + q'x; SCS itself refuses programmes without constraints."""
-    upper = sp.csc_array((item.P, *P_pattern), shape=(n, n)).toarray()
-    P = upper + np.triu(upper, 1).T
-    x = np.linalg.lstsq(P, -item.q, rcond=None)[0] if n else np.zeros(0)
-    unbounded = n and np.abs(P @ x + item.q).max() > 1e-9 * max(1.0, np.abs(item.q).max())
-    return Point(Status.DUAL_INFEASIBLE if unbounded else Status.SOLVED, 0, x, np.zeros(0), np.zeros(0))

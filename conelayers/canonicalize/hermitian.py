@@ -6,41 +6,39 @@ form occur as slacks; the dual of the lifted block has more freedom than the use
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
+from conelayers.canonicalize.affine_map import AffineMap
 from conelayers.cones import PositiveSemidefinite
-
-if TYPE_CHECKING:
-    from conelayers.canonicalize.parametric import ParametricProgram
+from conelayers.program import ConeStructure
 
 __all__ = ["hermitian_blocks"]
 
 
-def hermitian_blocks(program: ParametricProgram) -> np.ndarray:
+def hermitian_blocks(structure: ConeStructure, A: AffineMap, b: AffineMap) -> np.ndarray:
     """Blocks whose rows of A and b have the lifted form for all parameter values, bool, (number of cones,)."""
-    cone = program.structure.cone
+    cone = structure.cone
     found = np.zeros(len(cone.cones), dtype=bool)
     for position, block in enumerate(cone.cones):
         if isinstance(block, PositiveSemidefinite) and block.order and block.order % 2 == 0:
             start, stop = cone.offsets[position], cone.offsets[position + 1]
             conditions = _conditions(block.order // 2)
-            found[position] = all(_vanishes(conditions @ part) for part in _coefficients(program, start, stop))
+            found[position] = all(_vanishes(conditions @ part) for part in _coefficients(structure, A, b, start, stop))
     return found
 
 
-def _coefficients(program: ParametricProgram, start: int, stop: int) -> list[sp.csr_array]:
+def _coefficients(structure: ConeStructure, A: AffineMap, b: AffineMap, start: int, stop: int) -> list[sp.csr_array]:
     """Rows of A and of b in all their dependence on the parameters, (rows, anything)."""
-    structure = program.structure
-    A: Any = sp.coo_array(program.A.map.matrix)
-    width = A.shape[1]
-    rows, columns = structure.A_indices[A.row], structure.A_columns[A.row]
+    entries: Any = sp.coo_array(A.matrix)
+    width = entries.shape[1]
+    rows, columns = structure.A_indices[entries.row], structure.A_columns[entries.row]
     inside = (rows >= start) & (rows < stop)
-    where = (rows[inside] - start, columns[inside] * width + A.col[inside])
-    lifted = sp.csr_array((A.data[inside], where), shape=(stop - start, structure.n * width))
-    return [lifted, sp.csr_array(program.b.map.matrix)[start:stop]]
+    where = (rows[inside] - start, columns[inside] * width + entries.col[inside])
+    lifted = sp.csr_array((entries.data[inside], where), shape=(stop - start, structure.n * width))
+    return [lifted, sp.csr_array(b.matrix)[start:stop]]
 
 
 def _conditions(n: int) -> sp.csr_array:

@@ -101,6 +101,8 @@ class ParameterLayout:
                 f"A tensor must be provided for each CVXPY parameter; "
                 f"parameter {index} ({self.names[index]}) is a {type(value).__name__}."
             )
+        if value.layout is not torch.strided:
+            raise InvalidArgument(f"parameter {index} ({self.names[index]}) is a sparse tensor; pass its to_dense().")
         if value.is_complex() and not self.complexes[index]:
             raise InvalidArgument(
                 f"parameter {index} ({self.names[index]}) is real but its tensor is complex; pass its real part, or "

@@ -75,6 +75,7 @@ class ParametricProgram:
         canon_backend: str | None = None,
         verbose: bool = False,
         presolve: bool = True,
+        quadratic: bool = True,
     ) -> ParametricProgram:
         """Canonicalize a CVXPY problem once, for all parameter values.
 
@@ -87,16 +88,16 @@ class ParametricProgram:
             canon_backend: CVXPY's canonicalization backend, or None for its choice.
             verbose: Whether CVXPY reports its reductions.
             presolve: Whether to substitute epigraph variables by their bounds, see `presolve`.
+            quadratic: Whether a quadratic objective stays one, or becomes second-order cone constraints.
 
         Raises:
             InvalidArgument: If the problem is not DPP or the lists do not match it.
             UnsupportedError: If CVXPY is too old or cannot reduce the problem to the package's cones.
         """
         _cvxpy.check_version()
-        _cvxpy.check_arguments(problem, parameters, variables, gp)
-        form = _cvxpy.canonical_form(
-            problem, parameters, variables, gp=gp, canon_backend=canon_backend, verbose=verbose
-        )
+        _cvxpy.check_arguments(problem, parameters, variables, gp, quadratic)
+        options: dict[str, Any] = {"canon_backend": canon_backend, "verbose": verbose, "quadratic": quadratic}
+        form = _cvxpy.canonical_form(problem, parameters, variables, gp=gp, **options)
         return cls._from_form(substitute_epigraphs(form) if presolve else form)
 
     @classmethod
@@ -122,7 +123,7 @@ class ParametricProgram:
     @cached_property
     def hermitian_blocks(self) -> np.ndarray:
         """Which cones are lifted Hermitian matrices, see `hermitian`."""
-        return hermitian_blocks(self)
+        return hermitian_blocks(self.structure, self.A.map, self.b.map)
 
     def validate_params(self, params: Sequence[Tensor]) -> torch.Size:
         """Check the parameter tensors and return their common batch shape.

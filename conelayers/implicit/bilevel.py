@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from conelayers.errors import InvalidArgument
+from conelayers.implicit.neumann import neumann_sum
+from conelayers.linalg import CG, FunctionOperator
 
 __all__ = [
     "BilevelProblem",
@@ -72,7 +74,7 @@ class ConjugateGradient(HessianSolver):
     """Conjugate gradients (Pedregosa 2016; Ji, Yang & Liang 2021), for positive definite H.
 
     Args:
-        steps: Most products with H.
+        steps: Most iterations, each a product with H; two more measure residuals.
         rtol: Relative residual at which to stop.
     """
 
@@ -81,22 +83,9 @@ class ConjugateGradient(HessianSolver):
 
     def solve(self, product: Product, g: Tensor, start: Tensor | None) -> Tensor:
         """See `HessianSolver.solve`."""
-        u = torch.zeros_like(g) if start is None else start
-        r = g if start is None else g - product(u)
-        direction, rr = r, r @ r
-        goal = (self.rtol**2) * (g @ g)
-        for _ in range(self.steps):
-            if rr <= goal:
-                break
-            moved = product(direction)
-            bend = direction @ moved
-            if bend <= 0:  # not positive definite along this direction: the last iterate stands
-                break
-            step = rr / bend
-            u, r = u + step * direction, r - step * moved
-            previous, rr = rr, r @ r
-            direction = r + (rr / previous) * direction
-        return u
+        solver = CG(tolerance=self.rtol, max_iterations=self.steps, check_every=1 if g.device.type == "cpu" else 5)
+        operator = FunctionOperator(product, product, (len(g), len(g)), torch.Size(), g.dtype, g.device)
+        return solver.solve(solver.init(operator), g, start)[0]
 
 
 @dataclass(frozen=True)
@@ -113,11 +102,7 @@ class Neumann(HessianSolver):
 
     def solve(self, product: Product, g: Tensor, start: Tensor | None) -> Tensor:
         """See `HessianSolver.solve`; a series has no start."""
-        term, total = g, g
-        for _ in range(self.terms - 1):
-            term = term - self.step * product(term)
-            total = total + term
-        return self.step * total
+        return neumann_sum(lambda v: v - self.step * product(v), self.step * g, self.terms)
 
 
 @dataclass(frozen=True)
@@ -134,10 +119,10 @@ class FixedPointAdjoint(HessianSolver):
 
     def solve(self, product: Product, g: Tensor, start: Tensor | None) -> Tensor:
         """See `HessianSolver.solve`."""
-        u = torch.zeros_like(g) if start is None else start
-        for _ in range(self.steps):
-            u = u - self.step * (product(u) - g)
-        return u
+        # The steps add up to the Neumann series of the first residual.
+        residual = g if start is None else g - product(start)
+        moved = neumann_sum(lambda v: v - self.step * product(v), self.step * residual, self.steps)
+        return moved if start is None else start + moved
 
 
 def flatten(tensors: Tensors) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from conelayers.implicit.equation import Equation
 
@@ -37,7 +38,7 @@ def _nothing_records() -> bool:
     """
     return (
         not torch.is_grad_enabled()
-        and torch.autograd.forward_ad._current_level < 0
+        and forward_ad._current_level < 0
         and not torch._C._are_functorch_transforms_active()
     )
 
@@ -61,7 +62,8 @@ class _ImplicitFunction(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> tuple[Tensor | None, ...]:
-        inputs, outputs = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+        saved = ctx.saved_tensors  # once: checkpoints hand them out only once
+        inputs, outputs = saved[: ctx.count], saved[ctx.count :]
         needed = ctx.needs_input_grad[1:]
         if not any(needed) or all(g is None for g in cotangents):
             return (None,) * (ctx.count + 1)
@@ -74,8 +76,12 @@ class _ImplicitFunction(torch.autograd.Function):
 
     @staticmethod
     def jvp(ctx: Any, _: None, *tangents: Tensor | None) -> tuple[Tensor | None, ...]:
-        inputs, outputs = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
-        return ctx.equation.pushforward(inputs, outputs, tangents)
+        # torch calls this with forward mode off, so that an outer forward mode would miss what happens here and find
+        # second derivatives of zero. On again, it must not see the tangents that are being computed.
+        with forward_ad._set_fwd_grad_enabled(True):
+            saved = [forward_ad.unpack_dual(value).primal for value in ctx.saved_tensors]
+            inputs, outputs = tuple(saved[: ctx.count]), tuple(saved[ctx.count :])
+            return ctx.equation.pushforward(inputs, outputs, tangents)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, equation: Equation, *inputs: Tensor) -> tuple:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -11,30 +12,41 @@ from conelayers.errors import InvalidArgument
 from conelayers.linalg.base import LinearInfo, LinearSolver
 from conelayers.linalg.gmres import GMRES
 from conelayers.linalg.krylov import KrylovSolver, KrylovState, norm
-from conelayers.linalg.operators import LinearOperator
+from conelayers.linalg.operators import IdentityMinus, LinearOperator
 
-__all__ = ["Neumann", "NeumannGMRES"]
+__all__ = ["Neumann", "NeumannGMRES", "neumann_sum"]
+
+
+def neumann_sum(product: Callable[[Tensor], Tensor], b: Tensor, terms: int) -> Tensor:
+    """The sum of J^j b over j < terms, from products with J."""
+    if terms < 1:
+        return torch.zeros_like(b)
+    term, total = b, b
+    for _ in range(terms - 1):
+        term = product(term)
+        total = total + term
+    return total
 
 
 @dataclasses.dataclass(frozen=True)
 class Neumann(KrylovSolver):
-    """x <- x + (b - A x): for A = I - J the partial sums of sum_j J^j b.
+    """x <- x + r with r <- J r, from r = b: for A = I - J the partial sums of sum_j J^j b.
 
     They converge if the spectral radius of J is below 1. The adjoint counterpart of Picard iteration: one product
-    per step, no memory beyond two vectors.
+    per step, no memory beyond two vectors. r is the residual of x.
     """
 
     def run_pass(self, state: KrylovState, residual: Tensor, target: Tensor, limit: int) -> tuple[Tensor, Tensor]:
-        """Sum terms until the residual, which each step measures, meets the target; diverging items stop."""
+        """Sum terms until the next one, which is the residual, meets the target; diverging items stop."""
         x, r = torch.zeros_like(residual), residual
         start = norm(residual)
         active = start > target
         iterations = torch.zeros(active.shape, dtype=torch.int64, device=r.device)
         for iteration in range(limit):
-            if iteration % self.check_every == 0 and not bool(active.any()):
+            if self.finished(iteration, active):
                 break
             x = torch.where(active, x + r, x)
-            r = torch.where(active, residual - state.operator.matvec(x), r)
+            r = torch.where(active, complement(state.operator, r), r)
             iterations = iterations + active
             size = norm(r)
             active = active & (size > target) & (size < 1e8 * start)
@@ -80,21 +92,22 @@ class NeumannGMRES(LinearSolver[LinearOperator]):
         every = self.check_every or (1 if rhs.device.type == "cpu" else 5)
         tolerance = self.tolerance or (1e-10 if rhs.dtype == torch.float64 else 1e-5)
         size = torch.linalg.vector_norm(rhs, dim=-1)
-        x = rhs if initial is None else initial
-        step, before = 0, None
+        target = tolerance * size
+        r = complement(state, rhs) if initial is None else rhs - state.matvec(initial)
+        x = (rhs if initial is None else initial).expand_as(r).clone()
+        step, before = 0, size  # b is the residual of x = 0
         while True:
-            residual = rhs - state.matvec(x)
-            length = torch.linalg.vector_norm(residual, dim=-1)
+            length = torch.linalg.vector_norm(r, dim=-1)
             if step % every == 0:
-                going = length > tolerance * size
-                if not bool(going.any()):
+                fast = length <= self.shrinks ** (every if step else 1) * before
+                unfinished, slow = _look(length > target, ~fast)
+                if not unfinished:
                     break
-                # The first ratio compares with b itself, for which x = 0.
-                rate = self.shrinks ** (every if before is not None else 1)
-                if bool((going & ~(length <= rate * (size if before is None else before))).any()):
+                if slow:
                     return self._finish(state, rhs, x, step, size)
                 before = length
-            x = x + residual
+            x.add_(r)
+            r = complement(state, r)
             step += 1
         iterations = torch.full(length.shape, step + 1, dtype=torch.int64, device=rhs.device)
         return x, LinearInfo(iterations, length / torch.where(size > 0, size, torch.ones_like(size)))
@@ -104,3 +117,14 @@ class NeumannGMRES(LinearSolver[LinearOperator]):
         solver = GMRES(self.tolerance, self.max_iterations, self.check_every or (1 if rhs.device.type == "cpu" else 5))
         x, info = solver.solve(solver.init(state), rhs, torch.where(usable, x, torch.zeros_like(x)))
         return x, LinearInfo(info.iterations + steps + 1, info.residual)
+
+
+def complement(operator: LinearOperator, v: Tensor) -> Tensor:
+    """J v with J = I - A."""
+    return operator.complement(v) if isinstance(operator, IdentityMinus) else v - operator.matvec(v)
+
+
+def _look(unfinished: Tensor, slow: Tensor) -> tuple[bool, bool]:
+    """Whether any item is unfinished, and whether any unfinished one is slow; one question to the device."""
+    flags = torch.stack([unfinished.any(), (unfinished & slow).any()]).tolist()
+    return flags[0], flags[1]

@@ -14,7 +14,7 @@ from conelayers.implicit.neumann import NeumannGMRES
 from conelayers.implicit.products import Tape
 from conelayers.linalg.base import LinearSolver
 from conelayers.linalg.krylov import KrylovSolver
-from conelayers.linalg.operators import FunctionOperator
+from conelayers.linalg.operators import IdentityMinus
 
 __all__ = ["AdjointInfo", "solve_resolvent"]
 
@@ -125,8 +125,5 @@ def _warn(found: _Found, rhs: Tensor) -> None:
         )
 
 
-def _operator(forward, adjoint, rhs: Tensor) -> FunctionOperator:
-    n = rhs.shape[-1]
-    return FunctionOperator(
-        lambda t: t - forward(t), lambda t: t - adjoint(t), (n, n), rhs.shape[:-1], rhs.dtype, rhs.device
-    )
+def _operator(forward, adjoint, rhs: Tensor) -> IdentityMinus:
+    return IdentityMinus(forward, adjoint, rhs.shape[-1], rhs.shape[:-1], rhs.dtype, rhs.device)

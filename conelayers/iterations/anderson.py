@@ -11,18 +11,64 @@ from conelayers.iterations.base import FixedPointSolver, Iterate, Map
 __all__ = ["Anderson"]
 
 
+class _Rings:
+    """The last m differences of every item, and the inner products of those of the residual.
+
+    Slot j of both rings belongs to the same step. Rows are stored so that every product is rows times a matrix, which
+    runs ten times faster on a CPU than a batch of matrices times single columns.
+    """
+
+    def __init__(self, like: Tensor, m: int, ridge: float) -> None:
+        batch, n = like.shape
+        self.residuals = like.new_empty(batch, m, n)  # differences of g, of unit length or zero
+        self.steps = like.new_empty(batch, m, n)  # differences of z + mixing g, scaled alike
+        self.pair = like.new_empty(batch, 2, n)
+        self.empty = torch.eye(m, dtype=like.dtype, device=like.device).mul_(1 + ridge)
+        self.gram = self.empty.repeat(batch, 1, 1)  # products of `residuals` plus the ridge, shape: (batch, m, m)
+        self.diagonal = 1 + ridge
+        self.count = 0
+
+    def forget(self, fresh: Tensor) -> None:
+        """Empty the slots of some items."""
+        keep = ~fresh[:, None, None]
+        used = min(self.count, len(self.empty))
+        for ring in (self.residuals, self.steps):
+            ring[:, :used] = torch.where(keep, ring[:, :used], 0.0)
+        self.gram = torch.where(keep, self.gram, self.empty)
+
+    def append(self, g: Tensor, previous_g: Tensor, mixed: Tensor, previous_mixed: Tensor) -> None:
+        """Enter the differences of a step in place of the oldest ones."""
+        slot = self.count % len(self.empty)
+        self.count += 1
+        unit = torch.sub(g, previous_g, out=self.residuals[:, slot])
+        length = torch.linalg.vector_norm(unit, dim=-1, keepdim=True)
+        scale = length.masked_fill_(length == 0, torch.inf).reciprocal_()  # a vanished difference is entered as zero
+        unit.mul_(scale)
+        torch.sub(mixed, previous_mixed, out=self.steps[:, slot]).mul_(scale)
+        # The ring is read once for the new row of the Gram matrix and for the right-hand side.
+        self.pair[:, 0], self.pair[:, 1] = unit, g
+        used = min(self.count, len(self.empty))
+        products = self.pair @ self.residuals[:, :used].mT  # shape: (batch, 2, used)
+        self.gram[:, slot, :used] = self.gram[:, :used, slot] = products[:, 0]
+        self.gram[:, slot, slot] = self.diagonal
+        self.products = products[:, 1]
+
+    def combination(self) -> Tensor:
+        """Coefficients gamma of the last g in the differences, a row per item, shape (batch, 1, used)."""
+        used = self.products.shape[-1]
+        factor, info = torch.linalg.cholesky_ex(self.gram[:, :used, :used])
+        gamma = torch.cholesky_solve(self.products[:, :, None], factor).mT
+        return gamma.masked_fill((info != 0)[:, None, None], 0.0)
+
+
 @dataclass
 class _Memory:
-    """Rings of the last differences, scaled; slot j of both rings belongs to the same step."""
+    """What one step hands to the next."""
 
-    residuals: Tensor  # differences of g = f(z) - z, of unit length or zero, shape: (batch, m, n)
-    steps: Tensor  # differences of z + mixing g, scaled alike, shape: (batch, m, n)
-    gram: Tensor  # inner products of `residuals` plus the ridge, shape: (batch, m, m)
     best: Tensor  # smallest residual norm so far, shape: (batch,)
     ridge: float
+    rings: _Rings | None = None  # made when mixing begins
     last: tuple[Tensor, Tensor, Tensor] | None = None  # g, z + mixing g and ||g|| of the step before
-    accelerating: bool = False
-    count: int = 0
 
 
 @dataclass(frozen=True)
@@ -43,8 +89,9 @@ class Anderson(FixedPointSolver):
         mixing: The weight beta of the residual, in (0, 1].
         ridge: Tikhonov weight on the Gram matrix of unit vectors; None for the size of its rounding errors.
         restart: Growth of the residual over its best at which an item starts afresh.
-        plain_below: On the CPU, where the host sees the residuals at no cost, steps stay plain as long as every item's
-            residual shrinks by at least this factor per step: mixing cannot pay there. 0 mixes from the start.
+        plain_below: Where the host looks at every step (`check_every` is 1, as by default on the CPU), steps stay plain
+            as long as every item's residual shrinks by at least this factor per step: mixing cannot pay there. 0 mixes
+            from the start.
     """
 
     memory: int = 10
@@ -65,67 +112,31 @@ class Anderson(FixedPointSolver):
             raise InvalidArgument(f"ridge must be >= 0 or None, got {self.ridge}")
 
     def init(self, f: Map, z: Tensor) -> _Memory:
-        """Empty rings."""
-        batch, n = z.shape
-        m = min(self.memory, max(n, 1))
+        """No history."""
         ridge = self.ridge
         if ridge is None:
-            ridge = torch.finfo(z.dtype).eps * (64 + 4 * n**0.5)
-        gram = torch.eye(m, dtype=z.dtype, device=z.device).mul_(1 + ridge).repeat(batch, 1, 1)
-        best = z.new_full((batch,), torch.inf)
-        return _Memory(z.new_zeros(batch, m, n), z.new_zeros(batch, m, n), gram, best, ridge)
+            ridge = torch.finfo(z.dtype).eps * (64 + 4 * z.shape[-1] ** 0.5)
+        return _Memory(z.new_full(z.shape[:1], torch.inf), ridge)
 
     def propose(self, f: Map, memory: _Memory, point: Iterate, active: Tensor) -> tuple[Tensor, _Memory]:
         """Mix the history; the first step is a plain one."""
-        g = point.fz - point.z
         mixed = point.fz if self.mixing == 1 else torch.lerp(point.z, point.fz, self.mixing)
-        last, memory.last = memory.last, (g, mixed, point.residual)
-        if last is None:
+        last, memory.last = memory.last, (point.g, mixed, point.residual)
+        host = self.stride(point.z.device) == 1
+        if last is None or (memory.rings is None and host and self._contracts(point.residual, last[2], active)):
             return mixed, memory
-        if not memory.accelerating:
-            memory.accelerating = not self._contracts(point.residual, last[2], active)
-            if not memory.accelerating:
-                return mixed, memory
-        self._restart(memory, point.residual)
-        products = self._append(memory, g, g - last[0], mixed - last[1])
-        used = products.shape[-1]
-        factor, info = torch.linalg.cholesky_ex(memory.gram[:, :used, :used])
-        gamma = torch.cholesky_solve(products[:, :, None], factor)[..., 0]
-        gamma = gamma.masked_fill((info != 0)[:, None], 0.0)
-        return mixed - torch.bmm(gamma[:, None], memory.steps[:, :used])[:, 0], memory
+        if memory.rings is None:
+            memory.rings = _Rings(mixed, min(self.memory, max(mixed.shape[-1], 1)), memory.ridge)
+        fresh = point.residual > self.restart * memory.best
+        memory.best = torch.minimum(memory.best, point.residual)
+        if not host or bool(fresh.any()):
+            memory.rings.forget(fresh)
+        memory.rings.append(point.g, last[0], mixed, last[1])
+        gamma = memory.rings.combination()
+        used = gamma.shape[-1]
+        return torch.baddbmm(mixed[:, None], gamma, memory.rings.steps[:, :used], alpha=-1)[:, 0], memory
 
     def _contracts(self, residual: Tensor, previous: Tensor, active: Tensor) -> bool:
-        if residual.device.type != "cpu" or self.plain_below == 0:
+        if self.plain_below == 0:
             return False
         return bool(((residual <= self.plain_below * previous) | ~active).all())
-
-    def _restart(self, memory: _Memory, residual: Tensor) -> None:
-        """Empty the rings of items whose residual has grown too far."""
-        fresh = residual > self.restart * memory.best
-        memory.best = torch.minimum(memory.best, residual)
-        if residual.device.type == "cpu" and not bool(fresh.any()):
-            return
-        keep = (~fresh)[:, None, None]
-        memory.residuals.mul_(keep)
-        memory.steps.mul_(keep)
-        # Empty slots have the rows of the identity.
-        empty = torch.eye(memory.gram.shape[-1], dtype=residual.dtype, device=residual.device) * (1 + memory.ridge)
-        memory.gram = torch.where(keep, memory.gram, empty)
-
-    def _append(self, memory: _Memory, g: Tensor, difference: Tensor, step: Tensor) -> Tensor:
-        """Enter a difference; returns the inner products of the residual ring with g, shape (batch, used)."""
-        slot = memory.count % memory.gram.shape[-1]
-        memory.count += 1
-        used = min(memory.count, memory.gram.shape[-1])
-        length = torch.linalg.vector_norm(difference, dim=-1, keepdim=True)
-        scale = torch.where(length > 0, length, torch.inf).reciprocal_()  # a vanished difference is entered as zero
-        unit = torch.mul(difference, scale)
-        memory.residuals[:, slot] = unit
-        torch.mul(step, scale, out=memory.steps[:, slot])
-        # shape: (batch, 2, used); the ring is read once for the new row of the Gram matrix and the right-hand side, and
-        # rows times a matrix run three times faster than a matrix times columns.
-        products = torch.stack([unit, g], dim=1) @ memory.residuals[:, :used].mT
-        memory.gram[:, slot, :used] = products[:, 0]
-        memory.gram[:, :used, slot] = products[:, 0]
-        memory.gram[:, slot, slot] = 1 + memory.ridge
-        return products[:, 1]

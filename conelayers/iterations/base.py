@@ -3,8 +3,8 @@
 A solver is a frozen dataclass of settings that knows one thing: how to propose the next iterate from the history it
 keeps (`init`, `propose`). Everything else happens once, here: the residual r = ||f(z) - z|| of every batch item is
 measured on every iterate, items that meet ``r <= atol + rtol ||f(z)||`` are frozen while the others go on,
-non-finite items are stopped at their best iterate, and the device is asked for one flag every `check_every` steps
-(on the CPU, where asking is free, every step).
+non-finite items are stopped at their best iterate, and the host asks the device one question every `check_every`
+steps (on the CPU, where asking is free, every step).
 """
 
 import abc
@@ -63,7 +63,9 @@ class Iterate(NamedTuple):
 
     z: Tensor  # shape: (batch, n)
     fz: Tensor  # shape: (batch, n)
-    residual: Tensor  # ||f(z) - z||, shape: (batch,)
+    g: Tensor  # f(z) - z, shape: (batch, n)
+    residual: Tensor  # ||g||, shape: (batch,)
+    target: Tensor  # the residual at which the item is done, shape: (batch,)
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,10 @@ class FixedPointSolver(abc.ABC):
         """f(z) at a proposed point; a solver that has already computed it returns its own."""
         return f(z)
 
+    def stride(self, device: torch.device) -> int:
+        """Steps between two questions of the host to the device; at 1 the host may look at any time."""
+        return self.check_every or (1 if device.type == "cpu" else 8)
+
     def run(self, f: Map, z0: Tensor, fz0: Tensor | None = None, trace: bool = False) -> FixedPointResult:
         """Iterate to a fixed point of `f` from `z0`, shape (batch, n), recording no derivatives.
 
@@ -126,70 +132,63 @@ class FixedPointSolver(abc.ABC):
             return self._loop(f, z0, f(z0) if fz0 is None else fz0, trace)
 
     def _loop(self, f: Map, z0: Tensor, fz0: Tensor, trace: bool) -> FixedPointResult:
-        point = _measure(z0, fz0)
-        best = point
-        active = self._unfinished(point)
-        iterations = torch.zeros(z0.shape[0], dtype=torch.int32, device=z0.device)
+        batch, every = z0.shape[0], self.stride(z0.device)
+        atol = z0.new_tensor(self.atol)
+        point = best = self._measure(z0, fz0, atol)
+        # Comparisons with NaN are false, so non-finite items count as finished.
+        active = point.residual > point.target
+        iterations = torch.zeros(batch, dtype=torch.int32, device=z0.device)
         history = [point.residual]
         memory = self.init(f, z0)
-        every = self.check_every or (1 if z0.device.type == "cpu" else 8)
         everyone = False  # the host knows that every item is active: the masks may be skipped
         for k in range(self.max_steps):
             if k % every == 0:
                 count = int(active.sum())
                 if count == 0:
                     break
-                everyone = every == 1 and count == z0.shape[0]
+                everyone = every == 1 and count == batch
             proposal, memory = self.propose(f, memory, point, active)
-            if everyone:
-                point = _measure(proposal, self.evaluate(f, memory, proposal))
-                iterations += 1
-            else:
-                point = self._masked(f, memory, proposal, point, active)
-                iterations += active
-            best = _better(best, point, everyone)
-            active = active & self._unfinished(point)
+            if not everyone:
+                proposal = torch.where(active[:, None], proposal, point.z)
+            new = self._measure(proposal, self.evaluate(f, memory, proposal), atol)
+            point = new if everyone else _kept(active, new, point)
+            iterations += 1 if everyone else active
+            best = _better(best, point, every == 1)
+            unfinished = point.residual > point.target
+            active = unfinished if everyone else active & unfinished
             if trace:
                 history.append(point.residual)
-        return self._result(best, iterations, torch.stack(history) if trace else None)
+        return _result(best, iterations, torch.stack(history) if trace else None)
 
-    def _masked(self, f: Map, memory: Any, proposal: Tensor, point: Iterate, active: Tensor) -> Iterate:
-        """The new point of active items; a frozen item keeps its numbers even where f rounds differently."""
-        proposal = torch.where(active[:, None], proposal, point.z)
-        new = _measure(proposal, self.evaluate(f, memory, proposal))
-        fz = torch.where(active[:, None], new.fz, point.fz)
-        return Iterate(proposal, fz, torch.where(active, new.residual, point.residual))
-
-    def _unfinished(self, point: Iterate) -> Tensor:
-        """Items that still have to move; comparisons with NaN are false, so non-finite items count as finished."""
-        return point.residual > self._target(point)
-
-    def _target(self, point: Iterate) -> Tensor:
+    def _measure(self, z: Tensor, fz: Tensor, atol: Tensor) -> Iterate:
+        g = fz - z
         # Residuals below a few roundings of f(z) cannot be told from zero.
-        relative = max(self.rtol, 8 * torch.finfo(point.fz.dtype).eps)
-        return torch.linalg.vector_norm(point.fz, dim=-1).mul_(relative).add_(self.atol)
-
-    def _result(self, best: Iterate, iterations: Tensor, trace: Tensor | None) -> FixedPointResult:
-        status = torch.full_like(iterations, FixedPointStatus.MAX_STEPS, dtype=torch.int8)
-        status = torch.where(best.residual <= self._target(best), int(FixedPointStatus.CONVERGED), status)
-        if trace is not None:
-            status = torch.where(torch.isfinite(trace[-1]), status, int(FixedPointStatus.DIVERGED))
-        status = torch.where(torch.isfinite(best.residual), status, int(FixedPointStatus.DIVERGED))
-        return FixedPointResult(best.z, iterations, best.residual, status.to(torch.int8), trace)
+        relative = max(self.rtol, 8 * torch.finfo(fz.dtype).eps)
+        target = torch.add(atol, torch.linalg.vector_norm(fz, dim=-1), alpha=relative)
+        return Iterate(z, fz, g, torch.linalg.vector_norm(g, dim=-1), target)
 
 
-def _measure(z: Tensor, fz: Tensor) -> Iterate:
-    return Iterate(z, fz, torch.linalg.vector_norm(fz - z, dim=-1))
+def _result(best: Iterate, iterations: Tensor, trace: Tensor | None) -> FixedPointResult:
+    status = torch.full_like(iterations, FixedPointStatus.MAX_STEPS, dtype=torch.int8)
+    status.masked_fill_(best.residual <= best.target, int(FixedPointStatus.CONVERGED))
+    last = best.residual if trace is None else trace[-1]
+    status.masked_fill_(~(torch.isfinite(last) & torch.isfinite(best.residual)), int(FixedPointStatus.DIVERGED))
+    return FixedPointResult(best.z, iterations, best.residual, status, trace)
 
 
-def _better(best: Iterate, point: Iterate, everyone: bool) -> Iterate:
+def _kept(active: Tensor, new: Iterate, old: Iterate) -> Iterate:
+    """`new`, with the numbers of frozen items, whose z has not moved, kept even where f rounds differently."""
+    residual = torch.where(active, new.residual, old.residual)
+    return new._replace(residual=residual, target=torch.where(active, new.target, old.target))
+
+
+def _better(best: Iterate, point: Iterate, host: bool) -> Iterate:
     """The iterate of smaller residual, item by item; accelerated iterations are not monotone."""
     smaller = point.residual <= best.residual
-    if everyone and bool(smaller.all()):
+    if host and bool(smaller.all()):
         return point
-    row = smaller[:, None]
-    return Iterate(
-        torch.where(row, point.z, best.z),
-        torch.where(row, point.fz, best.fz),
-        torch.where(smaller, point.residual, best.residual),
+    return best._replace(
+        z=torch.where(smaller[:, None], point.z, best.z),
+        residual=torch.where(smaller, point.residual, best.residual),
+        target=torch.where(smaller, point.target, best.target),
     )

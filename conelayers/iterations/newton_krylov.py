@@ -8,7 +8,7 @@ from torch import Tensor
 from conelayers.errors import InvalidArgument
 from conelayers.implicit.products import Tape
 from conelayers.iterations.base import FixedPointSolver, Iterate, Map
-from conelayers.linalg import GMRES, FunctionOperator
+from conelayers.linalg import GMRES, IdentityMinus
 
 __all__ = ["NewtonKrylov"]
 
@@ -56,13 +56,13 @@ class NewtonKrylov(FixedPointSolver):
         """One damped Newton step."""
         tape = Tape(f, point.z, ())
         batch, n = point.z.shape
-        operator = FunctionOperator(
-            lambda t: t - tape.product(t), None, (n, n), torch.Size([batch]), point.z.dtype, point.z.device
+        operator = IdentityMinus(
+            tape.product, tape.transposed_product, n, torch.Size([batch]), point.z.dtype, point.z.device
         )
         gmres = GMRES(
-            tolerance=self._forcing(memory.previous, point.residual, active),
+            tolerance=self._forcing(memory.previous, point.residual),
             max_iterations=self.krylov_steps,
-            check_every=1 if point.z.device.type == "cpu" else 5,
+            check_every=self.stride(point.z.device),
         )
         rhs = torch.where(active[:, None], point.fz - point.z, 0.0)
         direction, _ = gmres.solve(gmres.init(operator), rhs)
@@ -74,12 +74,13 @@ class NewtonKrylov(FixedPointSolver):
         assert memory.fz is not None
         return memory.fz
 
-    def _forcing(self, previous: Tensor | None, residual: Tensor, active: Tensor) -> float:
+    def _forcing(self, previous: Tensor | None, residual: Tensor) -> Tensor:
+        """Relative tolerance of each item's linear solve, shape (batch, 1)."""
         if previous is None:
-            return self.forcing
-        ratio = torch.where(active, residual / previous, 0.0).amax()
+            return torch.full_like(residual, self.forcing)[:, None]
         # The square of the last reduction, but no more than two digits beyond the roundings of the residual.
-        return float(ratio.square().mul(0.9).clamp(1e3 * torch.finfo(residual.dtype).eps, self.forcing))
+        least = min(1e3 * torch.finfo(residual.dtype).eps, self.forcing)
+        return (residual / previous).square().mul(0.9).clamp(least, self.forcing)[:, None]
 
     def _search(self, f: Map, point: Iterate, direction: Tensor, active: Tensor) -> tuple[Tensor, Tensor]:
         """Halve the step of every item whose residual does not fall."""
@@ -89,7 +90,9 @@ class NewtonKrylov(FixedPointSolver):
             fz = f(z)
             residual = torch.linalg.vector_norm(fz - z, dim=-1)
             short = active & ~(residual <= (1 - 1e-4 * scale) * point.residual)
-            if halving == self.halvings or not bool(short.any()):
+            # The first step length is looked at on every device: as a rule it is the last.
+            looks = halving == 0 or self.stride(z.device) == 1
+            if halving == self.halvings or (looks and not bool(short.any())):
                 break
             scale = torch.where(short, scale / 2, scale)
         return z, fz

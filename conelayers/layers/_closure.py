@@ -7,14 +7,14 @@ inside are its captures. Later evaluations put other values in their place, matc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_map_only
 
 __all__ = ["ClosedFunction", "capture"]
 
@@ -84,25 +84,35 @@ def _identical(value: Tensor, original: Tensor) -> bool:
     )
 
 
+def _tensors(nest: Any) -> Iterator[Tensor]:
+    """The tensors in arguments or values of a torch function, many times faster than by a general tree walk."""
+    if isinstance(nest, Tensor):
+        yield nest
+    elif isinstance(nest, tuple | list):
+        for part in nest:
+            yield from _tensors(part)
+    elif isinstance(nest, dict):
+        yield from _tensors(tuple(nest.values()))
+
+
 class _Discovery(TorchFunctionMode):
     """Collects tensors that carry derivatives and come from outside."""
 
     def __init__(self, arguments: Any) -> None:
         super().__init__()
         # Holding the tensors keeps their ids from being used again.
-        self.inside = {id(t): t for t in tree_leaves(arguments) if isinstance(t, Tensor)}
+        self.inside = {id(t): t for t in _tensors(arguments)}
         self.captured: list[Tensor] = []
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        for t in tree_leaves((args, kwargs)):
-            if isinstance(t, Tensor) and id(t) not in self.inside and carries_derivatives(t):
+        for t in _tensors((args, kwargs)):
+            if id(t) not in self.inside and carries_derivatives(t):
                 self.inside[id(t)] = t
                 self.captured.append(t)
         value = func(*args, **kwargs)
-        for t in tree_leaves(value):
-            if isinstance(t, Tensor):
-                self.inside.setdefault(id(t), t)
+        for t in _tensors(value):
+            self.inside.setdefault(id(t), t)
         return value
 
 

@@ -10,12 +10,13 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor, nn
 
-from conelayers.backends import Backend, default_backend, get_backend
+from conelayers.backends import Backend, default_backend
 from conelayers.cones import Cone, ProductCone
 from conelayers.errors import InvalidArgument
-from conelayers.implicit import Derivative, Exact
+from conelayers.implicit import Derivative
+from conelayers.layers._arguments import check_on_failure, derivative_mode, result_type
 from conelayers.layers._compile import outside_graphs
-from conelayers.layers.solver_args import configure
+from conelayers.layers.solver_args import configure, named_backend
 from conelayers.program import ConeProgram, ConeSolution, ConeStructure
 from conelayers.residual import ConicConditions, OnFailure, differentiable_solve
 
@@ -28,7 +29,7 @@ class ConeLayer(nn.Module):
     """The family of programmes  minimise 1/2 x'Px + q'x  subject to  Ax + s = b, s in K,  with fixed sparsity patterns.
 
     Args:
-        cone: K, as a `ProductCone` or a sequence of cones in the order of A's rows.
+        cone: K, as a `ProductCone`, a sequence of cones in the order of A's rows, or one cone.
         A: Pattern of A: a matrix of shape (m, n), sparse (its stored entries count) or dense (all entries count).
         P: Pattern of P, symmetric, shape (n, n); None for a linear objective.
         solver: A backend's name or instance, or None to choose by size.
@@ -42,7 +43,7 @@ class ConeLayer(nn.Module):
 
     def __init__(
         self,
-        cone: ProductCone | Sequence[Cone],
+        cone: ProductCone | Sequence[Cone] | Cone,
         A: Pattern,
         P: Pattern | None = None,
         *,
@@ -52,7 +53,10 @@ class ConeLayer(nn.Module):
         solver_args: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        cone = cone if isinstance(cone, ProductCone) else ProductCone(cone)
+        self.derivative = derivative_mode(derivative)
+        self.on_failure: OnFailure = check_on_failure(on_failure)
+        if not isinstance(cone, ProductCone):
+            cone = ProductCone([cone] if isinstance(cone, Cone) else cone)
         A_pattern = _pattern("A", A)
         P_pattern = None if P is None else _pattern("P", P)
         if A_pattern.shape[0] != cone.dim:
@@ -62,10 +66,9 @@ class ConeLayer(nn.Module):
         self.structure = ConeStructure.from_matrices(
             None if P_pattern is None else P_pattern + P_pattern.T, A_pattern, cone
         )
-        backend = default_backend(self.structure) if solver is None else get_backend(solver)
-        self.backend = configure(backend, solver_args or {})
-        self.derivative = Exact() if derivative is None else derivative
-        self.on_failure: OnFailure = on_failure
+        options = solver_args or {}
+        self.backend = named_backend(solver, options) or configure(default_backend(self.structure), options)
+        self.linear = P is None
 
     def forward(
         self, P: Tensor | None, q: Tensor, A: Tensor, b: Tensor, *, warm_start: ConeSolution | None = None
@@ -80,17 +83,20 @@ class ConeLayer(nn.Module):
             warm_start: A previous solution to start from.
 
         Returns:
-            The solution; x, y and s are differentiable in P, q, A and b, and have the dtype of q.
+            The solution; x, y and s are differentiable in P, q, A and b, and have the floating type of these tensors.
 
         Raises:
             SolveError: If an item has no solution and `on_failure` is "raise".
-            ValueError: If a shape does not fit.
+            ValueError: If something is not a real tensor, or a shape does not fit.
         """
         structure = self.structure
+        _check_tensors(P=P, q=q, A=A, b=b)
         if P is None:
             if structure.P_nnz:
                 raise InvalidArgument("P is None, but the layer was made with a pattern for P; pass P.")
             P_values = q.new_zeros(0)
+        elif self.linear:
+            raise InvalidArgument("The layer was made without a pattern for P: pass None, or make it with P's pattern.")
         else:
             _check_matrix("P", P, (structure.n, structure.n))
             rows, columns = (torch.as_tensor(i, device=P.device) for i in (structure.P_indices, structure.P_columns))
@@ -112,11 +118,16 @@ class ConeLayer(nn.Module):
             b: Shape (*batch, m).
             warm_start: A previous solution to start from.
         """
-        dtype = q.dtype
+        dtype = result_type((P, q, A, b) if self.structure.P_nnz else (q, A, b))
         program = ConeProgram(self.structure, *(value.to(torch.float64) for value in (P, q, A, b)))
         conditions = ConicConditions(self.structure, self.backend, self.derivative, self.on_failure, warm_start)
         solution = differentiable_solve(conditions, program)
         return solution.map(lambda value: value.to(dtype) if value.dtype == torch.float64 else value)
+
+    def extra_repr(self) -> str:
+        """Size of the cone programme and settings, for `print(layer)`."""
+        s = self.structure
+        return f"n={s.n}, m={s.m}, cones={len(s.cone.cones)}, backend={self.backend}, derivative={self.derivative}"
 
 
 def solve_cone_program(
@@ -124,7 +135,7 @@ def solve_cone_program(
     q: Tensor,
     A: Tensor,
     b: Tensor,
-    cone: ProductCone | Sequence[Cone],
+    cone: ProductCone | Sequence[Cone] | Cone,
     *,
     solver: str | Backend | None = None,
     derivative: Derivative | None = None,
@@ -142,7 +153,7 @@ def solve_cone_program(
         A: Shape (*batch, m, n), or a sparse tensor (m, n). Gradients of dense tensors are dense; those of sparse ones
             live on their pattern.
         b: Shape (*batch, m).
-        cone: K, as a `ProductCone` or a sequence of cones in the order of A's rows.
+        cone: K, as a `ProductCone`, a sequence of cones in the order of A's rows, or one cone.
         solver: A backend's name or instance, or None to choose by size.
         derivative: `Exact()`, `Smoothed(mu)` or `LeastSquares()`.
         on_failure: "raise", or "nan" for items without a solution.
@@ -156,6 +167,7 @@ def solve_cone_program(
         SolveError: If an item has no solution and `on_failure` is "raise".
         ValueError: If shapes do not fit together.
     """
+    _check_tensors(P=P, q=q, A=A, b=b)
     layer = ConeLayer(
         cone,
         A if _is_sparse(A) else torch.ones(A.shape[-2:]),
@@ -168,6 +180,16 @@ def solve_cone_program(
     # Sparse tensors are read through a dense copy: autograd then returns a gradient for their stored entries.
     P_dense = P.to_dense() if P is not None and _is_sparse(P) else P
     return layer(P_dense, q, A.to_dense() if _is_sparse(A) else A, b, warm_start=warm_start)
+
+
+def _check_tensors(**values: Tensor | None) -> None:
+    """All but P must be there; all must be real tensors."""
+    for name, value in values.items():
+        if value is None and name == "P":
+            continue
+        if not isinstance(value, Tensor) or value.is_complex():
+            found = "a complex tensor" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+            raise InvalidArgument(f"{name} must be a real tensor, got {found}.")
 
 
 def _is_sparse(matrix: Tensor) -> bool:

@@ -12,14 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from conelayers.backends import Backend, default_backend, get_backend
+from conelayers.backends import Backend, default_backend
 from conelayers.canonicalize import ParametricProgram
 from conelayers.errors import InvalidArgument
-from conelayers.implicit import Affine, AffineOperator, Derivative, Exact, implicit
+from conelayers.implicit import Affine, AffineOperator, Derivative, implicit
+from conelayers.layers._arguments import check_on_failure, derivative_mode, result_type
 from conelayers.layers._compile import outside_graphs
 from conelayers.layers.regularity import RegularityPolicy, enforce, examine
 from conelayers.layers.solution import LayerSolution
-from conelayers.layers.solver_args import configure
+from conelayers.layers.solver_args import configure, named_backend
 from conelayers.program import ConeProgram, ConeSolution
 from conelayers.residual import ConicConditions, OnFailure, differentiable_solve
 
@@ -83,20 +84,22 @@ class CvxpyLayer(nn.Module):
         regularity: RegularityPolicy = "ignore",
     ) -> None:
         super().__init__()
-        if on_failure not in ("raise", "nan"):
-            raise InvalidArgument(f"on_failure must be 'raise' or 'nan', got {on_failure!r}.")
+        self.on_failure: OnFailure = check_on_failure(on_failure)
+        self.derivative = derivative_mode(derivative)
         if regularity not in ("ignore", "warn", "raise"):
             raise InvalidArgument(f"regularity must be 'ignore', 'warn' or 'raise', got {regularity!r}.")
-        if derivative is not None and not isinstance(derivative, Derivative):
-            raise InvalidArgument(f"derivative must be a value such as Exact() or Smoothed(mu), got {derivative!r}.")
-        self.program = ParametricProgram.from_problem(
-            problem, parameters, variables, gp=gp, canon_backend=canon_backend, verbose=verbose
-        )
-        backend = default_backend(self.program.structure) if solver is None else get_backend(solver)
         options = {"verbose": True, **(solver_args or {})} if verbose else solver_args or {}
-        self.backend = configure(backend, options)
-        self.derivative = Exact() if derivative is None else derivative
-        self.on_failure: OnFailure = on_failure
+        backend = named_backend(solver, options)
+        self.program = ParametricProgram.from_problem(
+            problem,
+            parameters,
+            variables,
+            gp=gp,
+            canon_backend=canon_backend,
+            verbose=verbose,
+            quadratic=getattr(backend, "quadratic", True),
+        )
+        self.backend = backend or configure(default_backend(self.program.structure), options)
         self.regularity: RegularityPolicy = regularity
         self._previous: ConeSolution | None = None
         self._hooks: OrderedDict[int, SolutionHook] = OrderedDict()
@@ -137,7 +140,7 @@ class CvxpyLayer(nn.Module):
         """As `forward`, returning the statuses, residuals and the cone solution as well."""
         backend = configure(self.backend, solver_args) if solver_args else self.backend
         batch_shape = self.program.validate_params(params)
-        dtype = _result_type(params)
+        dtype = result_type(params)
         cone_program = self.program.values(*params, apply=_affine)
         conditions = self.conditions(backend, self._start(warm_start))
         cone = differentiable_solve(conditions, cone_program)
@@ -179,6 +182,8 @@ class CvxpyLayer(nn.Module):
             return warm_start.cone
         if isinstance(warm_start, ConeSolution):
             return warm_start
+        if not isinstance(warm_start, bool):
+            raise InvalidArgument(f"warm_start must be a previous solution, True or False, got {warm_start!r}.")
         return self._previous if warm_start else None
 
     def extra_repr(self) -> str:
@@ -195,18 +200,3 @@ def _finish(variable: Tensor, batch_shape: torch.Size, batch_dims: int, dtype: t
 
 def _affine(operator: AffineOperator, *thetas: Tensor) -> Tensor:
     return implicit(Affine(operator), *thetas)[0]
-
-
-def _result_type(params: Sequence[Tensor]) -> torch.dtype:
-    """The floating type of the results; the parameters must be on one device."""
-    if not params:
-        return torch.get_default_dtype()
-    dtype = params[0].dtype
-    for p in params[1:]:
-        dtype = torch.promote_types(dtype, p.dtype)
-    devices = {p.device for p in params}
-    if len(devices) > 1:
-        raise InvalidArgument(f"All parameters must be on one device, got {sorted(map(str, devices))}.")
-    if dtype.is_complex:
-        dtype = dtype.to_real()
-    return dtype if dtype.is_floating_point else torch.get_default_dtype()

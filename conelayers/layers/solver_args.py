@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 from conelayers.backends import Backend, get_backend
 from conelayers.errors import ArgumentIgnoredWarning, InvalidArgument
 
-__all__ = ["configure"]
+__all__ = ["configure", "named_backend"]
 
 _ALIASES = {
     "eps": "tol",
@@ -29,7 +30,16 @@ _ALIASES = {
 }
 # What other packages accept and this one has no use for: their derivative's method and threads, and SCS internals.
 _WITHOUT_EFFECT = {"mode", "n_jobs_backward", "acceleration_lookback", "warm_start", "raise_on_error", "derivative"}
+# What diffcp takes for solve_method beside SCS and Clarabel.
+_FOREIGN_METHODS = {"ECOS"}
 _reported: set[str] = set()
+
+
+def named_backend(solver: str | Backend | None, solver_args: Mapping[str, Any]) -> Backend | None:
+    """The backend that solve_method, or else `solver`, names, with the given options; None if neither does."""
+    method = _method(solver_args)
+    solver = solver if method is None else method
+    return None if solver is None else configure(get_backend(solver), solver_args)
 
 
 def configure(backend: Backend, solver_args: Mapping[str, Any]) -> Backend:
@@ -42,12 +52,13 @@ def configure(backend: Backend, solver_args: Mapping[str, Any]) -> Backend:
             Options with no meaning here are ignored, with one warning each per process.
 
     Raises:
-        InvalidArgument: If solve_method names no backend, or an option has a value of the wrong type.
+        InvalidArgument: If solver_args is no dictionary, solve_method names no backend, or an option has a value of the
+            wrong type.
     """
-    options = dict(solver_args)
-    method = options.pop("solve_method", None)
+    method = _method(solver_args)
     if method is not None:
         backend = get_backend(method)
+    options = {name: value for name, value in solver_args.items() if name != "solve_method"}
     if not dataclasses.is_dataclass(backend):
         for name in options:
             _report_ignored(name, backend)
@@ -60,25 +71,43 @@ def configure(backend: Backend, solver_args: Mapping[str, Any]) -> Backend:
             _report_ignored(name, backend)
         elif target == "tol":
             settings["tol"] = min(settings.get("tol", float("inf")), _number(name, value))
-        elif target == "threads" and value is not None and value <= 0:
-            settings["threads"] = None
+        elif target == "threads" and value is not None:
+            threads = _whole(name, value)
+            settings["threads"] = threads if threads > 0 else None
         elif value is not None:
-            settings[target] = value
+            settings[target] = _whole(name, value) if target == "max_iter" else value
     return dataclasses.replace(backend, **settings) if settings else backend
 
 
+def _method(solver_args: Mapping[str, Any]) -> Any:
+    """What solve_method names, if it is something for this package."""
+    if not isinstance(solver_args, Mapping):
+        raise InvalidArgument(f"solver_args must be a dictionary of options, got {solver_args!r}.")
+    method = solver_args.get("solve_method")
+    if not isinstance(method, str) or method.upper() not in _FOREIGN_METHODS:
+        return method
+    _report_once("solve_method", f"solver_args['solve_method'] is {method!r}, which is not available and is ignored.")
+    return None
+
+
 def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+    if isinstance(value, bool) or not isinstance(value, Real) or not float(value) > 0:
         raise InvalidArgument(f"solver_args[{name!r}] must be a positive number, got {value!r}.")
     return float(value)
 
 
+def _whole(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, Real) or not float(value).is_integer():
+        raise InvalidArgument(f"solver_args[{name!r}] must be a whole number, got {value!r}.")
+    return int(float(value))
+
+
 def _report_ignored(name: str, backend: Backend) -> None:
+    solver = getattr(backend, "name", type(backend).__name__)
+    _report_once(name, f"solver_args[{name!r}] has no effect with the {solver} backend and is ignored.")
+
+
+def _report_once(name: str, message: str) -> None:
     if name not in _reported:
         _reported.add(name)
-        solver = getattr(backend, "name", type(backend).__name__)
-        warnings.warn(
-            f"solver_args[{name!r}] has no effect with the {solver} backend and is ignored.",
-            ArgumentIgnoredWarning,
-            stacklevel=4,
-        )
+        warnings.warn(message, ArgumentIgnoredWarning, stacklevel=5)

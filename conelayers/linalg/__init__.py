@@ -5,6 +5,7 @@ Every solver is a frozen dataclass with `init(operator) -> state`, `solve(state,
 """
 
 from conelayers.linalg.base import LinearInfo, LinearSolver
+from conelayers.linalg.batched_ldlt import BatchedLDLT
 from conelayers.linalg.bicgstab import BiCGSTAB
 from conelayers.linalg.cg import CG
 from conelayers.linalg.gmres import GMRES
@@ -17,23 +18,24 @@ from conelayers.linalg.minres import MINRES
 from conelayers.linalg.operators import (
     DenseOperator,
     FunctionOperator,
+    IdentityMinus,
     LinearOperator,
-    SparseOperator,
-    SparsePattern,
 )
+from conelayers.linalg.sparse import SparseOperator, SparsePattern, SymmetricOperator
 from conelayers.linalg.sparse_ldlt import SparseLDLT
-from conelayers.linalg.symmetric import SymmetricOperator
 
 __all__ = [
     "CG",
     "GMRES",
     "LSMR",
     "MINRES",
+    "BatchedLDLT",
     "BiCGSTAB",
     "DenseLDL",
     "DenseLU",
     "DenseOperator",
     "FunctionOperator",
+    "IdentityMinus",
     "KrylovSolver",
     "KrylovState",
     "LinearInfo",

@@ -28,7 +28,7 @@ class BiCGSTAB(KrylovSolver):
         active = norm(r) > target
         iterations = torch.zeros(active.shape, dtype=torch.int64, device=r.device)
         for iteration in range(limit):
-            if iteration % self.check_every == 0 and not bool(active.any()):
+            if self.finished(iteration, active):
                 break
             rho_next = inner(shadow, r)
             p = r + divide(rho_next, rho) * divide(alpha, omega) * (p - omega * v)

@@ -31,7 +31,7 @@ class CG(KrylovSolver):
         active = norm(r) > target
         iterations = torch.zeros(active.shape, dtype=torch.int64, device=r.device)
         for iteration in range(limit):
-            if iteration % self.check_every == 0 and not bool(active.any()):
+            if self.finished(iteration, active):
                 break
             Ap = state.operator.matvec(p)
             curvature = inner(p, Ap)

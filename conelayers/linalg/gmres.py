@@ -42,7 +42,7 @@ class GMRES(KrylovSolver):
         iterations = torch.zeros(active.shape, dtype=torch.int64, device=residual.device)
         steps = 0
         for step in range(length):
-            if step % self.check_every == 0 and not bool(active.any()):
+            if self.finished(step, active):
                 break
             w = state.operator.matvec(state.precondition(basis[..., step, :]))
             column, direction = _orthogonalise(basis[..., : step + 1, :], w)
@@ -50,8 +50,6 @@ class GMRES(KrylovSolver):
             active = triangle.append(column, active, target.squeeze(-1))
             basis[..., step + 1, :] = torch.where(active.unsqueeze(-1), direction, torch.zeros_like(direction))
             steps += 1
-        if steps == 0:
-            return torch.zeros_like(residual), iterations.unsqueeze(-1)
         coefficients = triangle.solve(steps)  # shape: (*rhs, *batch, steps)
         combination = (coefficients.unsqueeze(-2) @ basis[..., :steps, :]).squeeze(-2)
         return state.precondition(combination), iterations.unsqueeze(-1)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from conelayers.errors import InvalidArgument
-from conelayers.linalg.base import LinearInfo, LinearSolver, largest, relative_residual
+from conelayers.linalg.base import LinearInfo, LinearSolver, largest
 from conelayers.linalg.operators import LinearOperator
 
 __all__ = ["KrylovSolver", "KrylovState", "divide", "inner", "norm"]
@@ -57,12 +57,13 @@ class KrylovSolver(LinearSolver[KrylovState]):
     the drift between recurred and true residuals.
 
     Attributes:
-        tolerance: Wanted ||b - A x|| / ||b||; None means 1e-10 in double and 1e-5 in single precision.
+        tolerance: Wanted ||b - A x|| / ||b||; None means 1e-10 in double and 1e-5 in single precision. A tensor of
+            shape (*rhs, *batch, 1) gives each item its own.
         max_iterations: Limit on all passes together; None means 10 n + 100.
         check_every: Iterations between two questions of the host to the device.
     """
 
-    tolerance: float | None = None
+    tolerance: float | Tensor | None = None
     max_iterations: int | None = None
     check_every: int = 5
 
@@ -90,10 +91,11 @@ class KrylovSolver(LinearSolver[KrylovState]):
         scale = largest(rhs)
         scale = torch.where((scale > 0) & scale.isfinite(), scale, torch.ones_like(scale))
         b = rhs / scale
-        x = torch.zeros_like(b) if initial is None else initial.expand(*batch, rhs.shape[-1]) / scale
-        x, iterations = self._passes(state, b, x)
-        x = x * scale
-        return x, LinearInfo(iterations, relative_residual(state.operator, x, rhs))
+        x = None if initial is None else initial.expand(*batch, rhs.shape[-1]) / scale
+        x, iterations, length = self._passes(state, b, x)
+        size = norm(b)
+        residual = length / torch.where(size > 0, size, torch.ones_like(size))
+        return x * scale, LinearInfo(iterations.squeeze(-1), residual.squeeze(-1))
 
     @abc.abstractmethod
     def run_pass(self, state: KrylovState, residual: Tensor, target: Tensor, limit: int) -> tuple[Tensor, Tensor]:
@@ -109,15 +111,20 @@ class KrylovSolver(LinearSolver[KrylovState]):
             The correction d and the iterations per item, int64, shape (*rhs, *batch, 1).
         """
 
-    def _passes(self, state: KrylovState, b: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Passes until every item has converged, the limit is reached, or no item gains any more."""
+    def _passes(self, state: KrylovState, b: Tensor, x: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Passes until every item has converged, the limit is reached, or no item gains any more.
+
+        Returns:
+            x, the iterations and the residual norms, of shape (*rhs, *batch, 1).
+        """
         limit = self.max_iterations if self.max_iterations is not None else 10 * b.shape[-1] + 100
         target = self._tolerance(b.dtype) * norm(b)
-        residual = b - state.operator.matvec(x)
+        residual = b if x is None else b - state.operator.matvec(x)
+        x = torch.zeros_like(b) if x is None else x
         current = norm(residual)
         iterations = torch.zeros(current.shape, dtype=torch.int64, device=b.device)
-        used = 0
-        while used < limit and bool((current > target).any()):
+        used, going = 0, bool((current > target).any())
+        while going and used < limit:
             step, spent = self.run_pass(state, residual, target, limit - used)
             candidate = x + step
             candidate_residual = b - state.operator.matvec(candidate)
@@ -125,15 +132,21 @@ class KrylovSolver(LinearSolver[KrylovState]):
             better = candidate_norm < current
             gained = candidate_norm < 0.9 * current
             iterations = iterations + spent
-            used += max(int(spent.max()), 1)
             x = torch.where(better, candidate, x)
             residual = torch.where(better, candidate_residual, residual)
             current = torch.where(better, candidate_norm, current)
-            if not bool((gained & (current > target)).any()):
-                break
-        return x, iterations.squeeze(-1)
+            most, going = torch.stack([spent.max(), (gained & (current > target)).any()]).tolist()  # one question
+            used += max(most, 1)
+        return x, iterations, current
 
-    def _tolerance(self, dtype: torch.dtype) -> float:
+    def finished(self, iteration: int, active: Tensor) -> bool:
+        """Whether a pass may stop; asks the device once in `check_every` iterations.
+
+        A pass is entered with an item active, so there is nothing to ask at its start.
+        """
+        return iteration > 0 and iteration % self.check_every == 0 and not bool(active.any())
+
+    def _tolerance(self, dtype: torch.dtype) -> float | Tensor:
         if self.tolerance is not None:
             return self.tolerance
         return 1e-10 if dtype == torch.float64 else 1e-5

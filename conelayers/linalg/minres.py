@@ -40,7 +40,7 @@ class MINRES(KrylovSolver):
         iterations = torch.zeros(active.shape, dtype=torch.int64, device=v.device)
         tiny = torch.finfo(residual.dtype).eps
         for iteration in range(limit):
-            if iteration % self.check_every == 0 and not bool(active.any()):
+            if self.finished(iteration, active):
                 break
             z = divide(z, gamma)
             Az = state.operator.matvec(z)

@@ -9,15 +9,13 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Callable
-from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from conelayers.errors import InvalidArgument, UnsupportedError
 
-__all__ = ["DenseOperator", "FunctionOperator", "LinearOperator", "SparseOperator", "SparsePattern"]
+__all__ = ["DenseOperator", "FunctionOperator", "IdentityMinus", "LinearOperator"]
 
 
 class LinearOperator(abc.ABC):
@@ -108,107 +106,6 @@ class DenseOperator(LinearOperator):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class SparsePattern:
-    """Compressed-column positions of the entries of a matrix.
-
-    Attributes:
-        shape: (rows, columns).
-        indptr: Column pointers, int64, shape (columns + 1,).
-        indices: Row of each entry, int64, shape (nnz,).
-    """
-
-    shape: tuple[int, int]
-    indptr: np.ndarray
-    indices: np.ndarray
-
-    @property
-    def nnz(self) -> int:
-        """Number of stored entries."""
-        return len(self.indices)
-
-    @cached_property
-    def columns(self) -> np.ndarray:
-        """Column of each entry, shape (nnz,)."""
-        return np.repeat(np.arange(self.shape[1]), np.diff(self.indptr))
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class SparseOperator(LinearOperator):
-    """Matrices with one pattern and batched values.
-
-    Attributes:
-        pattern: Positions of the entries.
-        values: Their values, shape (*batch, nnz).
-        transposed: Whether the operator is the transpose of the stored matrix.
-    """
-
-    pattern: SparsePattern
-    values: Tensor
-    transposed: bool = False
-
-    def __post_init__(self) -> None:
-        if self.values.dim() == 0 or self.values.shape[-1] != self.pattern.nnz:
-            raise InvalidArgument(
-                f"values has shape {tuple(self.values.shape)}; its last axis must have size {self.pattern.nnz}."
-            )
-
-    @property
-    def shape(self) -> tuple[int, int]:  # type: ignore[override]
-        """(rows, columns)."""
-        rows, columns = self.pattern.shape
-        return (columns, rows) if self.transposed else (rows, columns)
-
-    @property
-    def batch_shape(self) -> torch.Size:  # type: ignore[override]
-        """Leading axes of `values`."""
-        return self.values.shape[:-1]
-
-    @property
-    def dtype(self) -> torch.dtype:  # type: ignore[override]
-        """Type of `values`."""
-        return self.values.dtype
-
-    @property
-    def device(self) -> torch.device:  # type: ignore[override]
-        """Device of `values`."""
-        return self.values.device
-
-    def matvec(self, x: Tensor) -> Tensor:
-        """A x, shape (*rhs, *batch, rows)."""
-        return self._product(x, self.transposed)
-
-    def rmatvec(self, y: Tensor) -> Tensor:
-        """A'y, shape (*rhs, *batch, columns)."""
-        return self._product(y, not self.transposed)
-
-    def transpose(self) -> SparseOperator:
-        """A' with the same values."""
-        return SparseOperator(self.pattern, self.values, not self.transposed)
-
-    def as_matrix(self) -> Tensor:
-        """The dense matrices, shape (*batch, rows, columns)."""
-        rows, columns = self._rows, self._columns
-        dense = self.values.new_zeros(*self.batch_shape, self.pattern.shape[0] * self.pattern.shape[1])
-        dense = dense.index_add(-1, rows * self.pattern.shape[1] + columns, self.values)
-        dense = dense.reshape(*self.batch_shape, *self.pattern.shape)
-        return dense.mT if self.transposed else dense
-
-    @property
-    def _rows(self) -> Tensor:
-        return torch.as_tensor(self.pattern.indices, device=self.values.device)
-
-    @property
-    def _columns(self) -> Tensor:
-        return torch.as_tensor(self.pattern.columns, device=self.values.device)
-
-    def _product(self, x: Tensor, transposed: bool) -> Tensor:
-        source, target = (self._rows, self._columns) if transposed else (self._columns, self._rows)
-        terms = self.values * x[..., source]
-        out = terms.new_zeros(*terms.shape[:-1], self.pattern.shape[1 if transposed else 0])
-        return out.index_add(-1, target, terms)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
 class FunctionOperator(LinearOperator):
     """An operator given by functions, for example Jacobian-vector products.
 
@@ -241,6 +138,44 @@ class FunctionOperator(LinearOperator):
         if self.adjoint is None:
             raise UnsupportedError("this FunctionOperator has no adjoint; pass adjoint= to use its transpose.")
         return self.adjoint(y)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class IdentityMinus(LinearOperator):
+    """I - J, with J given by functions: what linearised fixed points z = f(z) lead to.
+
+    Attributes:
+        complement: t of shape (*rhs, *batch, n) to J t.
+        adjoint: u to J'u.
+        size: n.
+        batch_shape: Batch axes that the functions expect.
+        dtype: Type of the vectors.
+        device: Device of the vectors.
+    """
+
+    complement: Callable[[Tensor], Tensor]
+    adjoint: Callable[[Tensor], Tensor]
+    size: int
+    batch_shape: torch.Size = torch.Size()
+    dtype: torch.dtype = torch.float64
+    device: torch.device = torch.device("cpu")
+
+    @property
+    def shape(self) -> tuple[int, int]:  # type: ignore[override]
+        """(n, n)."""
+        return self.size, self.size
+
+    def matvec(self, x: Tensor) -> Tensor:
+        """(I - J) x."""
+        return x - self.complement(x)
+
+    def rmatvec(self, y: Tensor) -> Tensor:
+        """(I - J)'y."""
+        return y - self.adjoint(y)
+
+    def transpose(self) -> IdentityMinus:
+        """I - J'."""
+        return dataclasses.replace(self, complement=self.adjoint, adjoint=self.complement)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ from torch import Tensor
 from conelayers.errors import InvalidArgument
 from conelayers.linalg.base import LinearInfo, LinearSolver, direct_info
 from conelayers.linalg.operators import LinearOperator
-from conelayers.linalg.symmetric import SymmetricOperator
+from conelayers.linalg.sparse import SymmetricOperator
 
 __all__ = ["SparseLDLT", "SparseLDLTState"]
 

@@ -5,11 +5,29 @@ module and never compiles anything.
 """
 
 try:
-    from conelayers.native._engine import LDLT, Differentiator, Engine, LDLTFactor, csr_product, instruction_set
+    from conelayers.native._engine import (
+        LDLT,
+        Differentiator,
+        Engine,
+        LDLTFactor,
+        csr_product,
+        derivative_image,
+        engine_image,
+        instruction_set,
+    )
 except ImportError as error:  # a source tree that has not been built
     raise ImportError(
         "conelayers.native is not compiled. Install a C++17 compiler (for example `apt install g++`) and run "
         "`pip install .` in the source folder."
     ) from error
 
-__all__ = ["LDLT", "Differentiator", "Engine", "LDLTFactor", "csr_product", "instruction_set"]
+__all__ = [
+    "LDLT",
+    "Differentiator",
+    "Engine",
+    "LDLTFactor",
+    "csr_product",
+    "derivative_image",
+    "engine_image",
+    "instruction_set",
+]

@@ -5,7 +5,17 @@ from typing import TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["LDLT", "Differentiator", "Engine", "EngineSolution", "LDLTFactor", "csr_product", "instruction_set"]
+__all__ = [
+    "LDLT",
+    "Differentiator",
+    "Engine",
+    "EngineSolution",
+    "LDLTFactor",
+    "csr_product",
+    "derivative_image",
+    "engine_image",
+    "instruction_set",
+]
 
 def instruction_set() -> str:
     """The instruction set the kernels run with: "avx512", "avx2" or "portable"."""
@@ -207,3 +217,33 @@ def csr_product(
     threads: int = 1,
 ) -> None:
     """out[i] = sum of M_b x[b][i] over blocks b, plus offset; column `indices[k]` is one of block `blocks[k]`."""
+
+def engine_image(
+    n: int,
+    m: int,
+    P_indptr: NDArray[np.int64],
+    P_indices: NDArray[np.int64],
+    A_indptr: NDArray[np.int64],
+    A_indices: NDArray[np.int64],
+    cone_kinds: NDArray[np.int64],
+    cone_dims: NDArray[np.int64],
+    cone_params: NDArray[np.float64],
+) -> tuple[bytes, bytes, list[tuple[int, int]], int]:
+    """The analysis of `Engine` for another memory, and the numbers of work per problem.
+
+    Returns:
+        The struct, its arrays, pairs (place in the struct of an address, place in the arrays it leads to), and the work.
+    """
+
+def derivative_image(
+    n: int,
+    m: int,
+    P_indptr: NDArray[np.int64],
+    P_indices: NDArray[np.int64],
+    A_indptr: NDArray[np.int64],
+    A_indices: NDArray[np.int64],
+    cone_kinds: NDArray[np.int64],
+    cone_dims: NDArray[np.int64],
+    cone_params: NDArray[np.float64],
+) -> tuple[bytes, bytes, list[tuple[int, int]], int]:
+    """The same for `Differentiator`."""

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from conelayers.program.codes import CODES, cone_codes
@@ -17,7 +16,7 @@ from conelayers.program.structure import ConeStructure
 if TYPE_CHECKING:
     from conelayers.native import Differentiator, Engine
 
-__all__ = ["compiled_differentiator", "engine", "rows", "thread_count"]
+__all__ = ["compiled_differentiator", "described", "engine", "rows", "suits_kernels"]
 
 # Dense blocks of curved cones beyond this many entries in all make the factor too large; other methods take over.
 _LARGEST_BLOCKS = 2_000_000
@@ -37,7 +36,7 @@ def engine(structure: ConeStructure) -> Engine:
     """
     from conelayers.native import Engine  # only here: the package imports without a compiled engine
 
-    return _kept(_engines, structure, lambda: Engine(*_described(structure)))
+    return _kept(_engines, structure, lambda: Engine(*described(structure)))
 
 
 def compiled_differentiator(structure: ConeStructure) -> Differentiator | None:
@@ -45,21 +44,27 @@ def compiled_differentiator(structure: ConeStructure) -> Differentiator | None:
     return _kept(_differentiators, structure, lambda: _make_differentiator(structure))
 
 
-def _make_differentiator(structure: ConeStructure) -> Differentiator | None:
+def suits_kernels(structure: ConeStructure) -> bool:
+    """Whether the derivative kernels take these cones."""
     blocks = structure.cone.cones
     curved = sum(block.dim**2 for block in blocks if block.dim > 1 and CODES.get(type(block), 0) > 1)
-    if curved > _LARGEST_BLOCKS or any(type(block) not in CODES for block in blocks):
+    return curved <= _LARGEST_BLOCKS and all(type(block) in CODES for block in blocks)
+
+
+def described(structure: ConeStructure) -> tuple:
+    """The arguments from which the engine and the kernels are made."""
+    patterns = (structure.P_indptr, structure.P_indices, structure.A_indptr, structure.A_indices)
+    return (structure.n, structure.m, *patterns, *cone_codes(structure.cone))
+
+
+def _make_differentiator(structure: ConeStructure) -> Differentiator | None:
+    if not suits_kernels(structure):
         return None
     try:
         from conelayers.native import Differentiator  # only here, as above
     except ImportError:
         return None
-    return Differentiator(*_described(structure))
-
-
-def _described(structure: ConeStructure) -> tuple:
-    patterns = (structure.P_indptr, structure.P_indices, structure.A_indptr, structure.A_indices)
-    return (structure.n, structure.m, *patterns, *cone_codes(structure.cone))
+    return Differentiator(*described(structure))
 
 
 def _kept(
@@ -74,8 +79,3 @@ def _kept(
 def rows(values: Tensor) -> np.ndarray:
     """A float64 tensor on the CPU as a contiguous array, without a copy where it is one."""
     return values.detach().contiguous().numpy()
-
-
-def thread_count() -> int:
-    """As many threads as torch uses."""
-    return torch.get_num_threads()

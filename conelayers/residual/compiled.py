@@ -1,10 +1,99 @@
-"""The compiled derivative kernels, and how accurate a system they must have solved to be believed."""
+"""The compiled derivative kernels of a structure on a device, made once and kept for as long as the structure lives."""
 
 from __future__ import annotations
 
-from conelayers.program.compiled import compiled_differentiator, rows, thread_count
+import threading
+import weakref
+from typing import TYPE_CHECKING, Any, Protocol
 
-__all__ = ["ACCEPTED", "compiled_differentiator", "rows", "thread_count"]
+import torch
+from torch import Tensor
+
+from conelayers.program import ConeStructure
+from conelayers.program.compiled import compiled_differentiator, described, rows, suits_kernels
+
+if TYPE_CHECKING:
+    from conelayers.native import Differentiator
+
+__all__ = ["ACCEPTED", "CompiledKernels", "compiled_kernels"]
 
 ACCEPTED = 1e-9
 """Relative residual of a linear system up to which the kernels' solution is taken."""
+
+
+class CompiledKernels(Protocol):
+    """The kernels of one structure; float64 tensors of one device, with one batch axis B (1 in P and A if shared)."""
+
+    def derivative(
+        self, P: Tensor, A: Tensor, v: Tensor, r1: Tensor, r2: Tensor, mu: float = 0.0
+    ) -> tuple[Tensor, ...]:
+        """(dx, dv, relative residual) of J(D(v)) [dx; dv] = [r1; r2]; r1 (B, k, n), r2 (B, k, m)."""
+        ...
+
+    def apply_D(self, v: Tensor, u: Tensor, mu: float = 0.0) -> Tensor:
+        """D(v) u; u (B, k, m)."""
+        ...
+
+    def pullback(
+        self, P: Tensor, A: Tensor, x: Tensor, y: Tensor, s: Tensor, gx: Tensor, gy: Tensor, gs: Tensor
+    ) -> dict[str, Tensor]:
+        """dP, dq, dA, db and the relative residual of the adjoint system."""
+        ...
+
+    def polish(
+        self, P: Tensor, q: Tensor, A: Tensor, b: Tensor, x: Tensor, y: Tensor, s: Tensor, steps: int, target: float
+    ) -> tuple[Tensor, ...]:
+        """x, y, s, their residual, and (B, 3): relative primal residual, dual residual and gap."""
+        ...
+
+
+_kernels: weakref.WeakKeyDictionary[ConeStructure, dict[torch.device, CompiledKernels | None]]
+_kernels = weakref.WeakKeyDictionary()
+_lock = threading.Lock()
+
+
+def compiled_kernels(structure: ConeStructure, device: torch.device) -> CompiledKernels | None:
+    """The kernels for a device, or None where there are none or they do not suit the cones."""
+    with _lock:
+        found = _kernels.setdefault(structure, {})
+        if device not in found:
+            found[device] = _make(structure, device)
+        return found[device]
+
+
+def _make(structure: ConeStructure, device: torch.device) -> CompiledKernels | None:
+    if device.type == "cpu":
+        kernels = compiled_differentiator(structure)
+        return None if kernels is None else _OnCpu(kernels)
+    if not suits_kernels(structure):
+        return None
+    try:  # only here: the package imports without a compiled engine
+        from conelayers.native.cuda import DeviceDifferentiator, unavailable
+    except ImportError:
+        return None
+    return DeviceDifferentiator(*described(structure), device=device) if unavailable(device) is None else None
+
+
+class _OnCpu:
+    """The kernels of the CPU for tensors, on as many threads as torch uses."""
+
+    def __init__(self, kernels: Differentiator) -> None:
+        self._kernels = kernels
+
+    def derivative(self, P, A, v, r1, r2, mu=0.0):
+        found = self._kernels.derivative(*map(rows, (P, A, v, r1, r2)), mu=mu, threads=torch.get_num_threads())
+        return tuple(map(torch.from_numpy, found))
+
+    def apply_D(self, v, u, mu=0.0):
+        return torch.from_numpy(self._kernels.apply_D(rows(v), rows(u), mu=mu, threads=torch.get_num_threads()))
+
+    def pullback(self, P, A, x, y, s, gx, gy, gs):
+        data: Any = map(rows, (P, A, x, y, s, gx, gy, gs))
+        found = self._kernels.pullback(*data, threads=torch.get_num_threads())
+        return {name: torch.from_numpy(value) for name, value in found.items()}
+
+    def polish(self, P, q, A, b, x, y, s, steps, target):
+        data = map(rows, (P, q, A, b, x, y, s))
+        found = self._kernels.polish(*data, steps=steps, target=target, threads=torch.get_num_threads())
+        return tuple(map(torch.from_numpy, found))
+

@@ -16,7 +16,7 @@ from conelayers.errors import InaccurateWarning, SolveError
 from conelayers.implicit import Derivative, Equation, Exact, LagrangianProximal, implicit
 from conelayers.program import ConeProgram, ConeSolution, ConeStructure, Status
 from conelayers.program.products import A_times, A_transpose_times, P_times, outer, symmetric_outer
-from conelayers.residual.compiled import compiled_differentiator
+from conelayers.residual.compiled import compiled_kernels
 from conelayers.residual.fused import FusedAdjoint
 from conelayers.residual.linearized import LinearizedConditions, solve_adjoint
 from conelayers.residual.proximal import proximal_pullback
@@ -93,8 +93,7 @@ class ConicConditions(Equation):
 
     def _is_fused(self, like: Tensor) -> bool:
         """Whether one compiled pass does the whole reverse mode."""
-        on_cpu = like.device.type == "cpu"
-        return on_cpu and self.mode == Exact() and compiled_differentiator(self.structure) is not None
+        return self.mode == Exact() and compiled_kernels(self.structure, like.device) is not None
 
     def pushforward(self, inputs, outputs, tangents) -> tuple[Tensor | None, ...]:
         """J [dx; dv] = -[dP x + dq + dA'y; dA x - db]; dy = D dv, ds = dy - dv."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from conelayers.implicit import Equation, Exact
 from conelayers.program import ConeStructure
 from conelayers.program.products import A_times, A_transpose_times, outer, symmetric_outer
-from conelayers.residual.compiled import ACCEPTED, compiled_differentiator, rows, thread_count
+from conelayers.residual.compiled import ACCEPTED, compiled_kernels
 from conelayers.residual.folding import Folding
 from conelayers.residual.linearized import LinearizedConditions
 
@@ -46,7 +46,7 @@ class FusedAdjoint(Equation):
         *vectors, active = inputs
         fixed, cotangents = vectors[:5], vectors[5:]
         folding = Folding.of([*(value.shape[:-1] for value in fixed), active.shape], [g.shape[:-1] for g in cotangents])
-        if torch.Size(folding.full[i] for i in folding.shared).numel() > 1:
+        if torch.Size(folding.full[i] for i in folding.shared).numel() != 1:  # several cotangents, or no items
             return self.stated(*inputs)
         flat = [folding.fold_fixed(value) for value in fixed[:2]]
         flat += [folding.fold_fixed(value, always_batched=True) for value in fixed[2:]]
@@ -56,12 +56,12 @@ class FusedAdjoint(Equation):
 
     def _solve_flat(self, flat: list[Tensor], keep: Tensor) -> list[Tensor]:
         """One batch axis B; items that the kernel's fixed number of refinements did not solve go by the stated form."""
-        kernels = compiled_differentiator(self.structure)
+        kernels = compiled_kernels(self.structure, flat[0].device)
         assert kernels is not None
-        P, A, x, y, s, gx, gy, gs = (rows(value) for value in flat)
-        found = kernels.pullback(P, A, x, y, s, gx, gy, gs, threads=thread_count())
-        gradients = [torch.from_numpy(found[name]) for name in ("dP", "dq", "dA", "db")]
-        missed = torch.nonzero(~(torch.from_numpy(found["residual"]) <= ACCEPTED) & keep[:, 0])[:, 0]
+        P, A, x, y, s, gx, gy, gs = flat
+        found = kernels.pullback(P, A, x, y, s, gx, gy, gs)
+        gradients = [found[name] for name in ("dP", "dq", "dA", "db")]
+        missed = torch.nonzero(~(found["residual"] <= ACCEPTED) & keep[:, 0])[:, 0]
         if len(missed):
             chosen = [value if value.shape[0] == 1 else value[missed] for value in flat]
             for gradient, again in zip(gradients, self.stated(*chosen, keep[missed, 0].double()), strict=True):

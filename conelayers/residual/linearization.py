@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import abc
-from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from conelayers.linalg import DenseOperator, MinimumNorm
 from conelayers.program import ConeStructure
-from conelayers.residual.compiled import ACCEPTED, compiled_differentiator, rows, thread_count
+from conelayers.residual.compiled import ACCEPTED, CompiledKernels, compiled_kernels
 from conelayers.residual.kkt import KKTSystem
-
-if TYPE_CHECKING:
-    from conelayers.native import Differentiator
 
 __all__ = ["ConicLinearization", "linearize"]
 
@@ -71,19 +66,18 @@ class ConicLinearization(abc.ABC):
 
 
 class _Compiled(ConicLinearization):
-    """Solved by the compiled engine, one item per SIMD lane."""
+    """Solved by the compiled engine, one item per SIMD lane or GPU thread."""
 
     @property
-    def _kernels(self) -> Differentiator:
-        kernels = compiled_differentiator(self.structure)
+    def _kernels(self) -> CompiledKernels:
+        kernels = compiled_kernels(self.structure, self.v.device)
         assert kernels is not None
         return kernels
 
     def solve(self, rhs: Tangent) -> Tangent:
-        P, A, v, r1, r2 = (rows(value) for value in (self.P, self.A, self.v, *rhs))
-        dx, dv, residual = self._kernels.derivative(P, A, v, r1, r2, mu=self.mu or 0.0, threads=thread_count())
-        solution = torch.from_numpy(dx), torch.from_numpy(dv)
-        missed = torch.from_numpy(~(np.asarray(residual) <= ACCEPTED).all(axis=-1)).nonzero().squeeze(-1)
+        dx, dv, residual = self._kernels.derivative(self.P, self.A, self.v, *rhs, mu=self.mu or 0.0)
+        solution = dx, dv
+        missed = (~(residual <= ACCEPTED).all(-1)).nonzero().squeeze(-1)
         if len(missed):
             self._solve_again(missed, rhs, solution)
         return solution
@@ -96,9 +90,7 @@ class _Compiled(ConicLinearization):
             target[items] = value
 
     def project(self, dv: Tensor) -> Tensor:
-        return torch.from_numpy(
-            self._kernels.apply_D(rows(self.v), rows(dv), mu=self.mu or 0.0, threads=thread_count())
-        )
+        return self._kernels.apply_D(self.v, dv, mu=self.mu or 0.0)
 
 
 class _Assembled(ConicLinearization):
@@ -120,5 +112,5 @@ class _Assembled(ConicLinearization):
 
 def linearize(structure: ConeStructure, P: Tensor, A: Tensor, v: Tensor) -> ConicLinearization:
     """The linearization with the method that suits the problem and the device."""
-    suits = v.device.type == "cpu" and v.dtype == torch.float64 and compiled_differentiator(structure) is not None
+    suits = v.dtype == torch.float64 and compiled_kernels(structure, v.device) is not None
     return (_Compiled if suits else _Assembled)(structure, P, A, v)

@@ -52,6 +52,8 @@ class LinearizedConditions(Equation):
         """Factor once per item and solve for all right-hand sides."""
         P, A, v, r1, r2, active = inputs
         folding = Folding.of([P.shape[:-1], A.shape[:-1], v.shape[:-1], active.shape], [r1.shape[:-1], r2.shape[:-1]])
+        if 0 in folding.full:
+            return tuple(v.new_zeros((*folding.full, r.shape[-1])) for r in (r1, r2, r2))
         linearization = linearize(
             self.structure,
             folding.fold_fixed(P),
@@ -136,6 +138,8 @@ class LeastSquaresAdjoint(Equation):
         folding = Folding.of(
             [P.shape[:-1], A.shape[:-1], v.shape[:-1], active.shape], [g.shape[:-1] for g in cotangents]
         )
+        if 0 in folding.full:
+            return tuple(v.new_zeros((*folding.full, g.shape[-1])) for g in cotangents[:2])
         linearization = linearize(
             self.structure, folding.fold_fixed(P), folding.fold_fixed(A), folding.fold_fixed(v, always_batched=True)
         )

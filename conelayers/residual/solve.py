@@ -9,8 +9,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from conelayers.program import ConeProgram, ConeSolution, Status, residuals
-from conelayers.residual.compiled import compiled_differentiator, rows, thread_count
+from conelayers.program import ConeProgram, ConeSolution, ConeStructure, Status, residuals
+from conelayers.residual.compiled import compiled_kernels
 from conelayers.residual.polish import polish
 
 __all__ = ["Backend", "solve_and_polish"]
@@ -28,7 +28,7 @@ class Backend(Protocol):
 
 
 def solve_and_polish(program: ConeProgram, backend: Backend, warm_start: ConeSolution | None = None) -> ConeSolution:
-    """Solve on the CPU and polish, without autograd.
+    """Solve and polish, without autograd: on the programme's device if the backend can, else on the CPU.
 
     A backend at tolerance 1e-8 leaves errors up to 1e-4 in derivatives; one or two semismooth Newton steps remove them.
 
@@ -42,28 +42,25 @@ def solve_and_polish(program: ConeProgram, backend: Backend, warm_start: ConeSol
     """
     batch_shape, device = program.batch_shape, program.q.device
     flat = program.detach().flatten()
-    if device.type != "cpu":
-        _warn_about_device(device)
-        flat = ConeProgram(flat.structure, flat.P.cpu(), flat.q.cpu(), flat.A.cpu(), flat.b.cpu())
     if batch_shape.numel() == 0:
         return _empty(program)
-    solution = backend.solve(flat, _flat_start(warm_start, batch_shape.numel()))
-    solution = _polished(flat, solution, getattr(backend, "tol", 1e-8)).reshape(batch_shape)
-    return solution.to(device) if device.type != "cpu" else solution
+    backend = _on(backend, device)
+    if device.type not in ("cpu", *getattr(backend, "devices", ())):
+        _warn_about_device(device, backend)
+        flat = ConeProgram(flat.structure, flat.P.cpu(), flat.q.cpu(), flat.A.cpu(), flat.b.cpu())
+    solution = backend.solve(flat, _flat_start(warm_start, batch_shape.numel(), flat.q.device))
+    if not _polishes(backend, flat.structure):
+        solution = _polished(flat, solution, getattr(backend, "tol", 1e-8))
+    return solution.reshape(batch_shape).to(device)
 
 
 def _polished(program: ConeProgram, solution: ConeSolution, tol: float) -> ConeSolution:
     """Newton steps for the items that have a solution; an inaccurate one that reaches `tol` this way is solved."""
-    kernels = compiled_differentiator(program.structure)
+    kernels = compiled_kernels(program.structure, program.q.device)
     if kernels is None:
         return polish(program, solution)
     data = (program.P, program.q, program.A, program.b, solution.x, solution.y, solution.s)
-    x, y, s, _, relative = (
-        torch.from_numpy(value)
-        for value in kernels.polish(
-            *(rows(value) for value in data), steps=_STEPS, target=_TARGET, threads=thread_count()
-        )
-    )
+    x, y, s, _, relative = kernels.polish(*data, steps=_STEPS, target=_TARGET)
     primal, dual, gap = relative.unbind(-1)
     polished = ConeSolution(x, y, s, solution.status_code, solution.iterations, primal, dual, gap)
     usable = solution.has_solution & _no_worse(program, solution, relative.amax(-1))
@@ -84,7 +81,7 @@ def _no_worse(program: ConeProgram, solution: ConeSolution, polished: Tensor) ->
     that can cost digits which its steps do not win back. Only items with residuals worth a comparison are measured.
     """
     doubtful = torch.nonzero(~(polished <= _DOUBTFUL) & solution.has_solution)[:, 0]
-    keep = torch.ones(polished.shape, dtype=torch.bool)
+    keep = torch.ones(polished.shape, dtype=torch.bool, device=polished.device)
     if len(doubtful):
         data = (program.P, program.q, program.A, program.b)
         part = ConeProgram(program.structure, *(v if v.shape[0] == 1 else v[doubtful] for v in data))
@@ -103,14 +100,14 @@ def _choose(where: Tensor, first: ConeSolution, second: ConeSolution) -> ConeSol
     return ConeSolution(**fields)
 
 
-def _flat_start(warm_start: ConeSolution | None, items: int) -> ConeSolution | None:
+def _flat_start(warm_start: ConeSolution | None, items: int, device: torch.device) -> ConeSolution | None:
     """The starting points with one batch axis, or None where they do not fit the batch."""
     if warm_start is None:
         return None
     count = warm_start.status_code.numel()
     if count not in (1, items):
         return None
-    flat = warm_start.detach().reshape(torch.Size([count])).to(torch.device("cpu"))
+    flat = warm_start.detach().reshape(torch.Size([count])).to(device)
     return flat if count == items else flat.map(lambda value: value.expand(items, *value.shape[1:]))
 
 
@@ -126,14 +123,27 @@ def _empty(program: ConeProgram) -> ConeSolution:
     return ConeSolution(x, rows, rows.clone(), codes, codes.long(), numbers, numbers.clone(), numbers.clone())
 
 
+def _on(backend: Backend, device: torch.device) -> Backend:
+    """What the backend says to use on a device, if it says anything."""
+    return backend.on(device) if hasattr(backend, "on") else backend  # type: ignore[attr-defined]
+
+
+def _polishes(backend: Backend, structure: ConeStructure) -> bool:
+    """Whether nothing is left to do after the backend; backends need not say."""
+    return hasattr(backend, "polishes") and backend.polishes(structure)  # type: ignore[attr-defined]
+
+
 _warned_about_device = False
 
 
-def _warn_about_device(device: torch.device) -> None:
+def _warn_about_device(device: torch.device, backend: Backend) -> None:
     global _warned_about_device
     if not _warned_about_device:
         _warned_about_device = True
+        name = getattr(backend, "name", type(backend).__name__)
+        explain = getattr(backend, "unavailable", lambda _: f"{name} solves on the CPU")
         warnings.warn(
-            f"Programmes on {device} are solved on the CPU; inputs and results are copied. Derivatives stay there.",
+            f"Programmes on {device} are solved by {name} on the CPU; inputs and results are copied, derivatives stay "
+            f"there. The reason: {explain(device)}.",
             stacklevel=3,
         )

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import conelayers
-from conelayers import CvxpyLayer, Status
+from conelayers import CvxpyLayer, Exact, LagrangianProximal, LeastSquares, Smoothed, Status
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +41,21 @@ def test_any_number_of_batch_axes(layer, batch):
         torch.testing.assert_close(x[index], single, rtol=1e-9, atol=1e-10)
 
 
-def test_empty_batch(layer):
-    (x,) = layer(*sample(0))
+@pytest.mark.parametrize("mode", [Exact(), Smoothed(1e-3), LeastSquares(), LagrangianProximal(0.1)], ids=repr)
+def test_empty_batch(layer, mode):
+    layer = copy.deepcopy(layer)
+    layer.derivative = mode
+    F, g, u = sample(0)
+    u = torch.ones((), dtype=torch.float64)
+    leaves = tuple(p.requires_grad_() for p in (F, g, u))
+    (x,) = layer(*leaves)
     assert x.shape == (0, 2)
+    x.sum().backward()
+    assert F.grad.shape == (0, 3, 2) and g.grad.shape == (0, 3) and u.grad == 0
+    if not isinstance(mode, LagrangianProximal):
+        tangents = tuple(torch.ones_like(p) for p in leaves)
+        assert torch.func.jvp(lambda *p: layer(*p)[0], leaves, tangents)[1].shape == (0, 2)
+    assert layer.solve(*leaves).status.shape == (0,)
 
 
 def test_size_one_axes_and_missing_axes_broadcast(layer):

@@ -4,6 +4,7 @@ import cvxpy as cp
 import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
+from torch.utils.checkpoint import checkpoint
 
 from conelayers import CvxpyLayer
 
@@ -119,6 +120,22 @@ def test_hessian_of_a_loss(family):
     def loss(last):
         return (layer(*params[:-1], last)[0] ** 3).sum()
 
-    ours = torch.func.hessian(loss)(params[-1])
     looped = torch.autograd.functional.hessian(loss, params[-1])
-    torch.testing.assert_close(ours, looped, rtol=1e-8, atol=1e-9)
+    for outer in (torch.func.jacrev, torch.func.jacfwd):
+        for inner in (torch.func.jacrev, torch.func.jacfwd):  # torch loses second tangents of forward over forward
+            torch.testing.assert_close(outer(inner(loss))(params[-1]), looped, rtol=1e-8, atol=1e-9)
+
+
+def test_checkpoints():
+    layer, params = prepared(second_order)
+    expected = torch.autograd.grad(layer(*params)[0].square().sum(), params)
+    for reentrant in (False, True):
+        (x,) = checkpoint(layer, *params, use_reentrant=reentrant)
+        gradients = torch.autograd.grad(x.square().sum(), params) if not reentrant else backward(x, params)
+        torch.testing.assert_close(gradients, expected)
+
+
+def backward(x, params):
+    """Reentrant checkpoints know `backward` only."""
+    x.square().sum().backward()
+    return tuple(p.grad for p in params)

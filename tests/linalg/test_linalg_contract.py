@@ -10,6 +10,7 @@ from conelayers.linalg import (
     GMRES,
     LSMR,
     MINRES,
+    BatchedLDLT,
     BiCGSTAB,
     DenseLDL,
     DenseLU,
@@ -26,6 +27,7 @@ SOLVERS = [
     DenseLDL(),
     MinimumNorm(),
     SparseLDLT(),
+    BatchedLDLT(),
     CG(),
     MINRES(),
     GMRES(),
@@ -63,7 +65,7 @@ def matrix_for(solver, batch, n, generator, dtype=torch.float64):
 
 
 def operator_for(solver, matrix):
-    if isinstance(solver, SparseLDLT):
+    if isinstance(solver, SparseLDLT | BatchedLDLT):
         return symmetric_operator(matrix)
     return DenseOperator(matrix)
 

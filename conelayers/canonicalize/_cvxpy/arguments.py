@@ -8,6 +8,7 @@ from typing import Any
 
 import cvxpy as cp
 from cvxpy.atoms.quad_form import QuadForm
+from cvxpy.constraints.finite_set import FiniteSet
 from cvxpy.reductions.dcp2cone.canonicalizers import CANON_METHODS
 
 from conelayers.errors import InvalidArgument, UnsupportedError
@@ -32,7 +33,7 @@ def check_version() -> None:
         )
 
 
-def check_arguments(problem: cp.Problem, parameters: Any, variables: Any, gp: bool) -> None:
+def check_arguments(problem: cp.Problem, parameters: Any, variables: Any, gp: bool, quadratic: bool = True) -> None:
     """Check what the user passed.
 
     Raises:
@@ -44,11 +45,12 @@ def check_arguments(problem: cp.Problem, parameters: Any, variables: Any, gp: bo
     for name, value in (("parameters", parameters), ("variables", variables)):
         if not isinstance(value, list | tuple):
             raise InvalidArgument(f"The layer's {name} must be provided as a list or tuple.")
-    _check_dpp(problem, gp)
+    _check_dpp(problem, gp, quadratic)
     if len(problem.variables()) == 0:
         raise InvalidArgument("problem has no variables, so there is nothing to solve.")
-    if problem.is_mixed_integer():
-        raise InvalidArgument("problem has integer or boolean variables; only continuous problems can be layers.")
+    finite_sets = any(isinstance(constraint, FiniteSet) for constraint in problem.constraints)
+    if problem.is_mixed_integer() or finite_sets:
+        raise InvalidArgument("problem has integer or boolean values; only continuous problems can be layers.")
     given = {id(parameter) for parameter in parameters}
     if given != {id(parameter) for parameter in problem.parameters()} or len(given) != len(parameters):
         raise InvalidArgument(
@@ -63,7 +65,7 @@ def check_arguments(problem: cp.Problem, parameters: Any, variables: Any, gp: bo
             )
 
 
-def _check_dpp(problem: Any, gp: bool) -> None:
+def _check_dpp(problem: Any, gp: bool, quadratic: bool) -> None:
     if gp:
         if not problem.is_dgp(dpp=True):
             raise InvalidArgument("Problem must be DPP for geometric programming: problem.is_dgp(dpp=True) is False.")
@@ -73,6 +75,11 @@ def _check_dpp(problem: Any, gp: bool) -> None:
         raise InvalidArgument(
             "Problem must be DPP. Note: quad_form(x, P) with parametric P is only supported in the objective, as a "
             "term of it, and not in constraints or inside other functions. Write sum_squares(L @ x) with P = L'L there."
+        )
+    if not quadratic and not problem.is_dpp() and problem.is_dpp(quad_form_dpp="qp"):
+        raise InvalidArgument(
+            "Problem must be DPP: with a solver without quadratic objectives, quad_form(x, P) cannot have a parametric "
+            "P. Choose another solver, or write sum_squares(L @ x) with P = L'L."
         )
     if not problem.is_dpp(quad_form_dpp="qp"):
         raise InvalidArgument("Problem must be DPP: problem.is_dcp(dpp=True) is False.")

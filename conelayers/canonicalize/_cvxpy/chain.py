@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import cvxpy as cp
@@ -38,11 +39,17 @@ def canonical_form(
     gp: bool = False,
     canon_backend: str | None = None,
     verbose: bool = False,
+    quadratic: bool = True,
 ) -> CanonicalForm:
-    """Reduce a problem that passed `check_arguments`; the problem and its values are left as they are."""
+    """Reduce a problem that passed `check_arguments`; the problem and its values are left as they are.
+
+    With quadratic=False a quadratic objective becomes second-order cone constraints.
+    """
+    options: dict[str, Any] = {"gp": gp, "enforce_dpp": True, "canon_backend": canon_backend}
     try:
-        chain = resolve_and_build_chain(problem, solver=_Target(), gp=gp, enforce_dpp=True, canon_backend=canon_backend)
-        stuffed, inverse_data = chain.apply(problem, verbose)
+        with _without_values(problem):
+            chain = resolve_and_build_chain(problem, solver=_Target(quadratic), **options)
+            stuffed, inverse_data = chain.apply(problem, verbose)
     except SolverError as error:
         raise UnsupportedError(f"CVXPY cannot reduce this problem to the cones of this package: {error}") from error
     # The last reduction is the target itself, which changes neither variables nor duals.
@@ -67,6 +74,29 @@ def canonical_form(
     )
 
 
+@contextlib.contextmanager
+def _without_values(problem: cp.Problem) -> Iterator[None]:
+    """Hide the current values of variables and parameters.
+
+    Some of CVXPY's canonicalizers look at them, to guess starting points, and some of these fail on certain values. A
+    programme for all parameter values has no use for them, and should one be used in earnest, this makes it an error.
+    """
+    leaves: list[Any] = [*problem.variables(), *problem.parameters()]
+    names = ["_callback" if isinstance(leaf, cp.CallbackParam) else "_value" for leaf in leaves]
+    kept = [getattr(leaf, name) for leaf, name in zip(leaves, names, strict=True)]
+    try:
+        for leaf, name in zip(leaves, names, strict=True):
+            setattr(leaf, name, _no_value if name == "_callback" else None)
+        yield
+    finally:
+        for leaf, name, value in zip(leaves, names, kept, strict=True):
+            setattr(leaf, name, value)
+
+
+def _no_value() -> None:
+    return None
+
+
 class _Target(ConicSolver):
     """The solver that CVXPY is told to aim at: our cones, lower-triangle svec, quadratic objective; it never solves."""
 
@@ -75,6 +105,10 @@ class _Target(ConicSolver):
     PSD_SQRT2_SCALING = True
     EXP_CONE_ORDER = [0, 1, 2]  # noqa: RUF012
 
+    def __init__(self, quadratic: bool) -> None:
+        super().__init__()
+        self.quadratic = quadratic
+
     def name(self) -> str:
         return "CONELAYERS"
 
@@ -82,7 +116,7 @@ class _Target(ConicSolver):
         pass
 
     def supports_quad_obj(self) -> bool:
-        return True
+        return self.quadratic
 
     def apply(self, problem: Any) -> tuple[Any, dict]:
         """Put the rows of each constraint in the order of its cone; parameters need no values for that."""

@@ -8,6 +8,7 @@ namespace nb = nanobind;
 namespace conelayers {
 void bind_ldlt(nb::module_& m);
 void bind_sparse(nb::module_& m);
+void bind_views(nb::module_& m);
 #if defined(CONELAYERS_WITH_ENGINE)
 void bind_engine(nb::module_& m);
 #endif
@@ -26,6 +27,7 @@ NB_MODULE(_engine, m) {
     });
     conelayers::bind_ldlt(m);
     conelayers::bind_sparse(m);
+    conelayers::bind_views(m);
 #if defined(CONELAYERS_WITH_ENGINE)
     conelayers::bind_engine(m);
 #endif

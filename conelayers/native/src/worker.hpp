@@ -35,9 +35,11 @@ struct WorkerSizes {
 template <class Real>
 class Worker {
     static constexpr int W = lanes<Real>;
+    static constexpr int few = W / 2;  // a pack with no more open lanes waits for another
 
     struct Pack {
-        Pack(const EngineProblem& problem, Real* state_, Real* work) : Pack(problem, Arena<Real>{state_, false}, {work, false}) {}
+        Pack(const EngineProblem& problem, Real* state_, Real* work)
+            : Pack(problem, Arena<Real>{state_, false}, Arena<Real>{work, false}) {}
         Pack(const EngineProblem& problem, Arena<Real> states, Arena<Real> works)
             : state(states.base), ip(*problem.view, problem.settings, states, works) {}
 
@@ -62,12 +64,12 @@ class Worker {
         Pack *current = &first, *waiting = nullptr;
         for (int item; (item = next.fetch_add(W)) < problem.items;) {
             load(*current, item);
-            iterate(*current, W / 2);
+            iterate(*current, few);
             if (waiting != nullptr) {
                 gather(*waiting, *current);
                 finish(*current);
                 std::swap(current, waiting);
-                iterate(*current, W / 2);
+                iterate(*current, few);
             }
             if (any_lane(current->ip.active)) {
                 waiting = current;
@@ -119,22 +121,23 @@ class Worker {
 
     // The open problems of `from` to lanes of `to` that are done, whose problems come back in exchange.
     void gather(Pack& to, Pack& from) {
-        int target = 0;
+        int count = 0, target = 0, to_lane[W], from_lane[W];
         for (int lane = 0; lane < W; ++lane) {
             if (!get_mask(from.ip.active, lane)) continue;
             while (get_mask(to.ip.active, target)) ++target;
-            exchange(to, target, from, lane);
+            to_lane[count] = target++, from_lane[count++] = lane;
         }
-    }
-
-    void exchange(Pack& a, int a_lane, Pack& b, int b_lane) {
-        std::swap(a.items.item[a_lane], b.items.item[b_lane]);
-        std::swap(a.items.occupied[a_lane], b.items.occupied[b_lane]);
-        a.ip.swap_scalars(a_lane, b.ip, b_lane);
-        for (long long e = 0; e < sizes.state; ++e) {
-            const double kept = get_lane(a.state[e], a_lane);
-            set_lane(a.state[e], a_lane, get_lane(b.state[e], b_lane));
-            set_lane(b.state[e], b_lane, kept);
+        for (int k = 0; k < count; ++k) {
+            std::swap(to.items.item[to_lane[k]], from.items.item[from_lane[k]]);
+            std::swap(to.items.occupied[to_lane[k]], from.items.occupied[from_lane[k]]);
+            to.ip.swap_scalars(to_lane[k], from.ip, from_lane[k]);
+        }
+        for (long long e = 0; e < sizes.state; ++e) {  // one pass over both packs for all lanes
+            for (int k = 0; k < count; ++k) {
+                const double kept = get_lane(to.state[e], to_lane[k]);
+                set_lane(to.state[e], to_lane[k], get_lane(from.state[e], from_lane[k]));
+                set_lane(from.state[e], from_lane[k], kept);
+            }
         }
     }
 

@@ -61,7 +61,7 @@ struct EngineSettings {
     int early_steps = 4;            // of the first try
     int newton_steps = 6;           // at the end
     double newton_accuracy = 1e-6;  // of each step's linear system
-    double newton_target = 1e-12;   // relative residual at which they stop
+    double newton_target = 1e-15;   // relative residual at which they stop
     double newton_accepted = 1e-10; // and up to which their point is taken as it is
 };
 

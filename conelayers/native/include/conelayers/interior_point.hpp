@@ -45,7 +45,7 @@ class InteriorPoint {
         rhs = work.take(2 * N), step = work.take(2 * N), ds = work.take(m), shift = work.take(m);
         cone_work = work.take(2 * m + 4 * (long long)view.max_order * view.max_order + N);
         kkt.h = h, kkt.scaling = scaling, kkt.cone_work = cone_work, kkt.identity = true;
-        kkt.factor = work.take(view.kkt.factor_size), kkt.inverse = work.take(N);
+        kkt.factor = work.take(view.kkt.factor_size), kkt.base = work.take(view.kkt.factor_size), kkt.inverse = work.take(N);
         kkt.work = work.take(view.kkt.work);
         kkt.residual = work.take(2 * N), kkt.correction = work.take(2 * N), kkt.scratch = work.take(2 * N);
     }
@@ -53,6 +53,8 @@ class InteriorPoint {
     // Take up the programme in p (unscaled P, q, A, b). usable: lanes with finite data; the others fail at once.
     CL_HD void begin(const Mask<Real>& usable) {
         prepare(usable);
+        kkt_assemble<Real>(view, settings, p, kkt);
+        assembled = true;
         start();
     }
 
@@ -63,9 +65,12 @@ class InteriorPoint {
             measure();
             judge(loosest);
             if (count_lanes<Real>(active) <= few) break;
+            if (!assembled) kkt_assemble<Real>(view, settings, p, kkt);
+            assembled = true;
             iteration = select(active, iteration + Real(1.0), iteration);
             advance();
         }
+        assembled = false;  // another pack may use the scratch
     }
 
     // Lanes that ended as solved go on, towards tighter tolerances.
@@ -147,7 +152,7 @@ class InteriorPoint {
             return;
         }
         cone_product::identity<Real>(view, h);
-        kkt_factor<Real>(view, settings, p, kkt);
+        kkt_factor<Real>(view, settings, kkt);
         if (view.P_nnz > 0) {
             for (int i = 0; i < n; ++i) rhs[i] = -p.q[i];
             for (int i = 0; i < m; ++i) rhs[n + i] = p.b[i];
@@ -256,7 +261,7 @@ class InteriorPoint {
         const int n = view.n, m = view.m, N = n + m;
         kkt.identity = false;
         cone_product::update<Real>(view, s, z, mu, dual_only, h, scaling, cone_work);
-        kkt_factor<Real>(view, settings, p, kkt);
+        kkt_factor<Real>(view, settings, kkt);
         for (int i = 0; i < n; ++i) rhs[i] = -p.q[i], rhs[N + i] = residual_x(i);
         for (int i = 0; i < m; ++i) rhs[n + i] = p.b[i], rhs[N + n + i] = s[i] - residual_z(i);
         for (int i = 0; i < m; ++i) shift[i] = s[i];
@@ -366,6 +371,7 @@ class InteriorPoint {
     Real tau, kappa, mu, xPx, qx, bz, denominator, norm_q, norm_b, stalls, best, best_tau;
     Real scaled_P, scaled_q, scaled_b;
     Mask<Real> dual_only, cautious;
+    bool assembled = false;  // kkt holds the fixed part
 };
 
 }  // namespace CONELAYERS_ARCH

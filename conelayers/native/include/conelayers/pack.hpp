@@ -25,8 +25,8 @@
 
 // CL_HD functions stay calls on a GPU, where inlining them all costs minutes of compilation; CL_INLINE ones do not.
 #if defined(CONELAYERS_DEVICE)
-#define CL_HD __host__ __device__ __noinline__
-#define CL_INLINE __host__ __device__ __forceinline__
+#define CL_HD __device__ __noinline__
+#define CL_INLINE __device__ __forceinline__
 #else
 #define CL_HD
 #define CL_INLINE inline __attribute__((always_inline))

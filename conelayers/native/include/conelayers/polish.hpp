@@ -127,6 +127,8 @@ CL_HD inline void factor_where_new(const DerivativeView& view, const DerivativeW
 
 }  // namespace polish_detail
 
+constexpr double kSmall = 1e-11;  // relative residual below which rounding may be all that is left
+
 struct PolishRule {
     int steps;        // at most
     double target;    // relative residual at which a lane stops
@@ -148,10 +150,12 @@ CL_HD inline Real polish(const DerivativeView& view, const DerivativeWork<Real>&
         t.best_y[i] = w.y[i];
     }
     measure(view, w, t);
-    Real norm = merit(view, t, t.f), best = norm;
+    Real norm = merit(view, t, t.f), best = norm, previous = Real(infinity());
     if (rule.steps > 0) derivative_scale(view, w);
     for (int step = 0; step < rule.steps; ++step) {
-        const auto open = mask_and(which, norm > Real(rule.target));
+        // A lane whose residual is small goes on only while steps still lower it.
+        const auto falling = mask_or(norm > Real(kSmall), norm < Real(0.25) * previous);
+        const auto open = mask_and(which, mask_and(norm > Real(rule.target), falling));
         if (!any_lane(open)) break;
         factor_where_new(view, w, t, open, step == 0);
         for (int k = 0; k < n + m; ++k) w.rhs[k] = -t.f[k];
@@ -162,6 +166,7 @@ CL_HD inline Real polish(const DerivativeView& view, const DerivativeWork<Real>&
             t.v[i] = select(open, t.v[i] + w.solution[n + i], t.v[i]);
         }
         conditions(view, w, t);
+        previous = norm;
         norm = merit(view, t, t.f);
         const auto better = norm < best;
         keep_best(view, w, t, better);

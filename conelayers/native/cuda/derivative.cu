@@ -1,0 +1,22 @@
+// Solves with the Jacobian of the optimality conditions, one problem per thread.
+#include "linearized.cuh"
+
+// in: P, A, v, r1, r2 (`count` rows per item); out: dx, dv, residual. number: mu.
+extern "C" __global__ void CL_BOUNDS
+conelayers_derivative(const __grid_constant__ conelayers::DerivativeView view,
+                      const __grid_constant__ conelayers::Task task) {
+    using namespace conelayers;
+    for (Lane lane(task); lane.item < task.items; lane.next()) {
+        const DerivativeWork<double> w(view, lane.work);
+        prepare(view, w, task.in[2], lane.item, task.number);
+        factor(view, w, task.in[0], task.in[1], lane.item);
+        for (long long q = 0; q < task.count; ++q) {
+            load(task.in[3], lane.item, view.n, w.rhs, q);
+            load(task.in[4], lane.item, view.m, w.rhs + view.n, q);
+            const long long row = lane.item * task.count + q;
+            store(derivative_solve<double>(view, w), task.out[2], row);
+            store(w.solution, view.n, task.out[0], row);
+            store(w.solution + view.n, view.m, task.out[1], row);
+        }
+    }
+}

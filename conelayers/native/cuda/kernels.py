@@ -1,0 +1,256 @@
+"""The engine and the derivative kernels of one structure on one device; tensors in, tensors out.
+
+The methods are those of `conelayers.native.Engine` and `Differentiator`. Nothing here waits for the device: a thread
+runs its problem to its own end, so that there is no convergence to ask for from the host.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from conelayers.native import derivative_image, engine_image
+from conelayers.native.cuda.launcher import LANES, launcher
+
+__all__ = ["DeviceDifferentiator", "DeviceEngine"]
+
+_INPUTS, _OUTPUTS = 10, 8  # of Task in task.cuh
+# Zero, nonnegative and free cones are in every kernel; others only where a structure has them.
+_ALWAYS = 1 << 0 | 1 << 1 | 1 << 8
+_LARGEST_SHARE = 4  # work takes at most one fourth of the device's memory
+
+
+class _Kernels:
+    """The analysis of a structure in a device's memory, and launches with it.
+
+    Args:
+        image: Makes the view's image from the structure's arrays.
+        structure: n, m, then the arrays of `conelayers.native.Engine`.
+        device: Where the kernels run.
+    """
+
+    def __init__(self, image, structure: Sequence, device: torch.device) -> None:
+        self.n, self.m = structure[:2]
+        self.P_nnz, self.A_nnz = len(structure[3]), len(structure[5])
+        self.device = device
+        self._cones = _ALWAYS | int(np.bitwise_or.reduce(1 << structure[6].astype(np.int64), initial=0))
+        view, arrays, pointers, self._entries = image(*structure)
+        self._arrays = torch.frombuffer(bytearray(arrays) or bytearray(1), dtype=torch.uint8).to(device)
+        if device.type == "cuda":
+            self._stream = torch.cuda.current_stream(device)
+            self._stream.synchronize()  # other streams may read it from now on
+        self._view = _with_addresses(view, pointers, self._arrays.data_ptr())
+
+    def _launch(
+        self,
+        name: str,
+        inputs: Sequence[Tensor],
+        outputs: Sequence[Tensor],
+        items: int,
+        *,
+        count: int = 1,
+        steps: int = 0,
+        number: float = 0.0,
+    ) -> None:
+        """Run a kernel on `items` items; each input has one row, or one per item, of contiguous numbers."""
+        if items == 0:
+            return
+        run = launcher(self.device)
+        warps = min(-(-items // LANES), run.resident(name, self._cones), self._most_warps())
+        work = torch.empty(warps * self._entries * LANES, dtype=torch.float64, device=self.device)
+        rows = [(i.data_ptr(), 0 if i.shape[0] == 1 else i[0].numel()) for i in inputs]
+        rows += [(0, 0)] * (_INPUTS - len(rows))
+        places = [o.data_ptr() for o in outputs] + [0] * (_OUTPUTS - len(outputs))
+        words = [word for row in rows for word in row] + places
+        words += [work.data_ptr(), self._entries, items, count, steps]
+        task = struct.pack(f"{len(words)}qd", *words, number)
+        run.launch(name, self._cones, self._view, task, warps)
+        if self.device.type == "cuda":
+            self._keep_for_stream()
+
+    def _most_warps(self) -> int:
+        """How many tables of work fit in the share of the device's memory that a call may take."""
+        if self.device.type != "cuda":
+            return 1 << 30
+        memory = torch.cuda.get_device_properties(self.device).total_memory // _LARGEST_SHARE
+        return max(1, memory // (self._entries * LANES * 8))
+
+    def _keep_for_stream(self) -> None:
+        """The analysis is not to be freed while another stream than the one it was made on uses it."""
+        stream = torch.cuda.current_stream(self.device)
+        if stream != self._stream:
+            self._arrays.record_stream(stream)
+
+    def _empty(self, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device=self.device)
+
+    def _rows(self, name: str, values: Tensor, batch: int, size: int) -> Tensor:
+        """Contiguous float64 rows of the right size; raises ValueError naming the argument."""
+        if values.dim() != 2 or values.shape[1] != size or values.shape[0] not in (1, batch):
+            raise ValueError(f"{name} must have shape (1 or {batch}, {size}), got {tuple(values.shape)}")
+        return _contiguous(values, self.device, name)
+
+    def _cube(self, name: str, values: Tensor, batch: int, size: int) -> Tensor:
+        if values.dim() != 3 or values.shape[0] != batch or values.shape[2] != size:
+            raise ValueError(f"{name} must have shape ({batch}, k, {size}), got {tuple(values.shape)}")
+        return _contiguous(values, self.device, name)
+
+
+class DeviceEngine(_Kernels):
+    """`conelayers.native.Engine` on a device; arguments as there, then the device."""
+
+    def __init__(self, *structure, device: torch.device) -> None:
+        super().__init__(engine_image, structure, device)
+
+    def solve(
+        self, P: Tensor, q: Tensor, A: Tensor, b: Tensor, batch: int, *, tol: float = 1e-8, max_iter: int = 100
+    ) -> dict[str, Tensor]:
+        """Solve `batch` programmes; each of P, q, A, b has `batch` rows, or one that all share.
+
+        Returns:
+            x, y, s, status, iterations, primal_residual, dual_residual and gap; a normalised certificate in x, y, s
+            where the status is infeasible.
+
+        Raises:
+            ValueError: If a shape or device does not fit.
+        """
+        inputs = [
+            self._rows("P", P, batch, self.P_nnz),
+            self._rows("q", q, batch, self.n),
+            self._rows("A", A, batch, self.A_nnz),
+            self._rows("b", b, batch, self.m),
+        ]
+        found = {
+            "x": self._empty(batch, self.n),
+            "y": self._empty(batch, self.m),
+            "s": self._empty(batch, self.m),
+            "primal_residual": self._empty(batch),
+            "dual_residual": self._empty(batch),
+            "gap": self._empty(batch),
+            "status": self._empty(batch, dtype=torch.int8),
+            "iterations": self._empty(batch, dtype=torch.int64),
+        }
+        self._launch("solve", inputs, list(found.values()), batch, steps=max_iter, number=tol)
+        return found
+
+
+class DeviceDifferentiator(_Kernels):
+    """`conelayers.native.Differentiator` on a device; arguments as there, then the device."""
+
+    def __init__(self, *structure, device: torch.device) -> None:
+        super().__init__(derivative_image, structure, device)
+
+    def derivative(
+        self, P: Tensor, A: Tensor, v: Tensor, r1: Tensor, r2: Tensor, mu: float = 0.0
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(dx, dv, relative residual) of J(D(v)) [dx; dv] = [r1; r2]; r1 (B, k, n), r2 (B, k, m)."""
+        batch, count = r1.shape[:2]
+        inputs = [
+            self._rows("P", P, batch, self.P_nnz),
+            self._rows("A", A, batch, self.A_nnz),
+            self._rows("v", v, batch, self.m),
+            self._cube("r1", r1, batch, self.n),
+            self._cube("r2", r2, batch, self.m),
+        ]
+        if r2.shape[1] != count:
+            raise ValueError("r1 and r2 must have equal k")
+        found = self._empty(batch, count, self.n), self._empty(batch, count, self.m), self._empty(batch, count)
+        self._launch("derivative", inputs, found, batch, count=count, number=_smoothing(mu))
+        return found
+
+    def apply_D(self, v: Tensor, u: Tensor, mu: float = 0.0) -> Tensor:
+        """D(v) u; u (B, k, m)."""
+        batch, count = u.shape[:2]
+        inputs = [self._rows("v", v, batch, self.m), self._cube("u", u, batch, self.m)]
+        found = self._empty(batch, count, self.m)
+        self._launch("apply", inputs, [found], batch, count=count, number=_smoothing(mu))
+        return found
+
+    def project_dual(self, v: Tensor, mu: float = 0.0) -> Tensor:
+        """The projection of v onto the dual cone, smoothed for mu > 0."""
+        batch = v.shape[0]
+        found = self._empty(batch, self.m)
+        self._launch("project", [self._rows("v", v, batch, self.m)], [found], batch, number=_smoothing(mu))
+        return found
+
+    def pullback(
+        self,
+        P: Tensor,
+        A: Tensor,
+        x: Tensor,
+        y: Tensor,
+        s: Tensor,
+        gx: Tensor,
+        gy: Tensor,
+        gs: Tensor,
+        mu: float = 0.0,
+    ) -> dict[str, Tensor]:
+        """dP, dq, dA, db, lam, u and the relative residual of the adjoint system."""
+        batch, n, m = x.shape[0], self.n, self.m
+        sizes = {"P": self.P_nnz, "A": self.A_nnz, "x": n, "y": m, "s": m, "gx": n, "gy": m, "gs": m}
+        values = (P, A, x, y, s, gx, gy, gs)
+        inputs = [self._rows(name, value, batch, size) for (name, size), value in zip(sizes.items(), values)]
+        found = {
+            "dP": self._empty(batch, self.P_nnz),
+            "dq": self._empty(batch, n),
+            "dA": self._empty(batch, self.A_nnz),
+            "db": self._empty(batch, m),
+            "lam": self._empty(batch, n),
+            "u": self._empty(batch, m),
+            "residual": self._empty(batch),
+        }
+        self._launch("pullback", inputs, list(found.values()), batch, number=_smoothing(mu))
+        return found
+
+    def polish(
+        self,
+        P: Tensor,
+        q: Tensor,
+        A: Tensor,
+        b: Tensor,
+        x: Tensor,
+        y: Tensor,
+        s: Tensor,
+        steps: int = 2,
+        target: float = 1e-14,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """x, y, s, their residual, and (B, 3): relative primal residual, dual residual and gap."""
+        batch, n, m = x.shape[0], self.n, self.m
+        sizes = {"P": self.P_nnz, "q": n, "A": self.A_nnz, "b": m, "x": n, "y": m, "s": m}
+        values = (P, q, A, b, x, y, s)
+        inputs = [self._rows(name, value, batch, size) for (name, size), value in zip(sizes.items(), values)]
+        found = (
+            self._empty(batch, n),
+            self._empty(batch, m),
+            self._empty(batch, m),
+            self._empty(batch),
+            self._empty(batch, 3),
+        )
+        self._launch("polish", inputs, found, batch, steps=steps, number=target)
+        return found
+
+
+def _with_addresses(view: bytes, pointers: Sequence[tuple[int, int]], base: int) -> bytes:
+    """The view with the addresses of its arrays, which begin at `base`."""
+    filled = bytearray(view)
+    width = ctypes.sizeof(ctypes.c_void_p)
+    for member, array in pointers:
+        filled[member : member + width] = (base + array).to_bytes(width, "little")
+    return bytes(filled)
+
+
+def _contiguous(values: Tensor, device: torch.device, name: str) -> Tensor:
+    if values.device != device:
+        raise ValueError(f"{name} must be on {device}, got {values.device}")
+    return values.detach().to(torch.float64).contiguous()
+
+
+def _smoothing(mu: float) -> float:
+    if not mu >= 0.0:
+        raise ValueError("mu must be at least 0")
+    return mu
