@@ -151,6 +151,7 @@ class Worker {
             newton->run(ip);
             store(pack, newton->x, newton->y, newton->s, newton->residual);
         } else {
+            ip.measure();
             const Real residual[3] = {ip.last.primal, ip.last.dual, ip.last.gap};
             ip.point(ip.x, ip.z, ip.s);
             store(pack, ip.x, ip.z, ip.s, residual);

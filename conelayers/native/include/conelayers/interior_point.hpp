@@ -73,6 +73,37 @@ class InteriorPoint {
         assembled = false;  // another pack may use the scratch
     }
 
+    // Products at the iterate, mu, and the stopping quantities.
+    CL_HD void measure() {
+        const int n = view.n, m = view.m;
+        products<Real, 1>(view, p, x, z, 0, Px, Ax, Atz);
+        xPx = dot<Real>(n, x, Px), qx = dot<Real>(n, p.q, x), bz = dot<Real>(m, p.b, z);
+        mu = (dot<Real>(m, s, z) + tau * kappa) / Real(view.degree + 1.0);
+        const Real it = Real(1.0) / tau, ic = Real(1.0) / p.c, unit = p.r * it;
+        Real rx(0.0), rz(0.0), nPx(0.0), nAtz(0.0), nAx(0.0), ns(0.0);
+        Real ray_P(0.0), ray_A(0.0), ray_z(0.0);  // in scaled units
+        for (int i = 0; i < n; ++i) {
+            const Real d = Real(1.0) / p.D[i];
+            rx = max(rx, abs((Px[i] + Atz[i] + p.q[i] * tau) * d));
+            nPx = max(nPx, abs(Px[i] * d)), nAtz = max(nAtz, abs(Atz[i] * d));
+            ray_P = max(ray_P, abs(Px[i])), ray_z = max(ray_z, abs(Atz[i]));
+        }
+        for (int i = 0; i < m; ++i) {
+            const Real e = Real(1.0) / p.E[i];
+            rz = max(rz, abs((s[i] + Ax[i] - p.b[i] * tau) * e));
+            nAx = max(nAx, abs(Ax[i] * e)), ns = max(ns, abs(s[i] * e));
+            ray_A = max(ray_A, abs(s[i] + Ax[i]));
+        }
+        last.primal = rz * unit / max(max(Real(1.0), norm_b), max(nAx, ns) * unit);
+        last.dual = rx * unit * ic / max(max(Real(1.0), norm_q), max(nPx, nAtz) * unit * ic);
+        const Real half = Real(0.5) * xPx * it, objective = unit * p.r * ic;
+        const Real primal = (half + qx) * objective, dual = -(half + bz) * objective;
+        last.gap_absolute = abs(xPx * it + qx + bz) * objective;
+        last.gap = last.gap_absolute / max(Real(1.0), min(abs(primal), abs(dual)));
+        last.worst = max(last.primal, max(last.dual, last.gap));
+        certificates(ray_P, ray_A, ray_z);
+    }
+
     // Lanes that ended as solved go on, towards tighter tolerances.
     CL_HD void reopen(const Mask<Real>& which) {
         status = select(which, Real(double(kRunning)), status);
@@ -167,37 +198,6 @@ class InteriorPoint {
         }
         cone_product::shift_inside<Real>(view, s, false, cone_work);
         cone_product::shift_inside<Real>(view, z, true, cone_work);
-    }
-
-    // Products at the iterate, mu, and the stopping quantities.
-    CL_HD void measure() {
-        const int n = view.n, m = view.m;
-        products<Real, 1>(view, p, x, z, 0, Px, Ax, Atz);
-        xPx = dot<Real>(n, x, Px), qx = dot<Real>(n, p.q, x), bz = dot<Real>(m, p.b, z);
-        mu = (dot<Real>(m, s, z) + tau * kappa) / Real(view.degree + 1.0);
-        const Real it = Real(1.0) / tau, ic = Real(1.0) / p.c, unit = p.r * it;
-        Real rx(0.0), rz(0.0), nPx(0.0), nAtz(0.0), nAx(0.0), ns(0.0);
-        Real ray_P(0.0), ray_A(0.0), ray_z(0.0);  // in scaled units
-        for (int i = 0; i < n; ++i) {
-            const Real d = Real(1.0) / p.D[i];
-            rx = max(rx, abs((Px[i] + Atz[i] + p.q[i] * tau) * d));
-            nPx = max(nPx, abs(Px[i] * d)), nAtz = max(nAtz, abs(Atz[i] * d));
-            ray_P = max(ray_P, abs(Px[i])), ray_z = max(ray_z, abs(Atz[i]));
-        }
-        for (int i = 0; i < m; ++i) {
-            const Real e = Real(1.0) / p.E[i];
-            rz = max(rz, abs((s[i] + Ax[i] - p.b[i] * tau) * e));
-            nAx = max(nAx, abs(Ax[i] * e)), ns = max(ns, abs(s[i] * e));
-            ray_A = max(ray_A, abs(s[i] + Ax[i]));
-        }
-        last.primal = rz * unit / max(max(Real(1.0), norm_b), max(nAx, ns) * unit);
-        last.dual = rx * unit * ic / max(max(Real(1.0), norm_q), max(nPx, nAtz) * unit * ic);
-        const Real half = Real(0.5) * xPx * it, objective = unit * p.r * ic;
-        const Real primal = (half + qx) * objective, dual = -(half + bz) * objective;
-        last.gap_absolute = abs(xPx * it + qx + bz) * objective;
-        last.gap = last.gap_absolute / max(Real(1.0), min(abs(primal), abs(dual)));
-        last.worst = max(last.primal, max(last.dual, last.gap));
-        certificates(ray_P, ray_A, ray_z);
     }
 
     // Infeasibility: A'z = 0 with b'z < 0; unboundedness: Px = 0, Ax + s = 0 with q'x < 0. Measured against the size
