@@ -44,6 +44,7 @@ from conelayers.layers import (
     fixed_point,
     one_sided_derivative,
     solve_cone_program,
+    state_driven_training,
 )
 from conelayers.program import Status
 
@@ -86,4 +87,5 @@ __all__ = [
     "fixed_point",
     "one_sided_derivative",
     "solve_cone_program",
+    "state_driven_training",
 ]

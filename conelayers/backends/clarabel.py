@@ -37,8 +37,9 @@ __all__ = ["Clarabel"]
 clarabel: Any = _clarabel  # its compiled classes come without type information
 _POOL = WorkerPool()
 
-# From this many unknowns and rows on, the supernodal multithreaded factorization pays off.
-_LARGE = 5_000
+# From this many unknowns and rows on, the supernodal multithreaded factorization pays off; and from this order of a
+# semidefinite block on, which makes a dense part of order^2 / 2 rows, that one and splitting blocks.
+_LARGE, _WIDE = 5_000, 25
 
 _STATUS = {
     "Solved": Status.SOLVED,
@@ -58,6 +59,9 @@ class Clarabel(Backend):
 
     An updated solver keeps the equilibration of the first programme it saw; an item that it does not solve that way is
     solved again by a new solver. Warm starts are ignored: an interior-point method has no use for them.
+
+    Programmes with large semidefinite blocks are solved by a new solver each, which may split blocks whose entries are
+    mostly free (chordal decomposition) and then takes no new data.
 
     Attributes:
         tol: Relative and absolute tolerance of residuals, gap and certificates.
@@ -85,20 +89,22 @@ class Clarabel(Backend):
         structure = program.structure
         self.check(structure)
         rows = row_map(structure)
-        settings = self._settings(structure.n + structure.m)
+        settings = self._settings(structure)
         return solve_items(program, self, _POOL, lambda: _Worker(structure, rows, settings), rows, self.threads)
 
-    def _settings(self, size: int) -> Any:
+    def _settings(self, structure: ConeStructure) -> Any:
         settings = clarabel.DefaultSettings()
         settings.verbose, settings.max_iter = self.verbose, self.max_iter
-        # Without these two, Clarabel refuses data updates.
-        settings.presolve_enable = settings.chordal_decomposition_enable = False
+        # With either of these two on, Clarabel refuses data updates.
+        settings.presolve_enable = False
+        wide = any(isinstance(cone, PositiveSemidefinite) and cone.order >= _WIDE for cone in structure.cone.cones)
+        settings.chordal_decomposition_enable = wide
         settings.input_sparse_dropzeros = False
         for name in ("tol_feas", "tol_gap_abs", "tol_gap_rel", "tol_infeas_abs", "tol_infeas_rel"):
             setattr(settings, name, self.tol)
         method = self.direct_solve_method
         if method == "auto":
-            method = "faer" if size >= _LARGE else "qdldl"
+            method = "faer" if wide or structure.n + structure.m >= _LARGE else "qdldl"
         settings.direct_solve_method = method
         settings.max_threads = 1 if method == "qdldl" else self.threads or 0
         return settings
@@ -115,7 +121,7 @@ class _Worker:
         self.solver: Any = None  # clarabel.DefaultSolver once the first programme is there
 
     def solve(self, item: Item) -> Point:
-        fresh = self.solver is None
+        fresh = self.solver is None or self.settings.chordal_decomposition_enable
         if fresh:
             self._build(item)
         else:

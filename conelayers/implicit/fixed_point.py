@@ -22,6 +22,7 @@ from torch import Tensor
 from conelayers.errors import InaccurateWarning, UnsupportedError
 from conelayers.implicit.equation import Equation
 from conelayers.implicit.function import implicit
+from conelayers.implicit.mapped import Mapped
 from conelayers.implicit.mode import Derivative
 from conelayers.implicit.products import Tape, pullback, pushforward, recording
 from conelayers.implicit.resolvent import AdjointInfo, solve_resolvent
@@ -106,7 +107,7 @@ class FixedPointEquation(Equation):
         z0 = inputs[0]
         size = next(x.shape[d] for x, d in zip(inputs, in_dims, strict=True) if d is not None)
         z0 = z0.expand(size, *z0.shape) if in_dims[0] is None else z0.movedim(in_dims[0], 0)
-        mapped = FixedPointEquation(_mapped(self.f, in_dims[1:]), self.solver, self.derivative, None, self.info)
+        mapped = FixedPointEquation(Mapped(self.f, in_dims[1:], size), self.solver, self.derivative, None, self.info)
         return mapped, (z0, *inputs[1:])
 
     def _linearize(self, inputs, outputs, transposed, needed) -> FixedPointLinearization:
@@ -215,7 +216,7 @@ class ResolventEquation(Equation):
             x.expand(size, *x.shape) if d is None else x.movedim(d, 0)
             for x, d in zip(inputs[:2], in_dims[:2], strict=True)
         )
-        f = _mapped(self.f, in_dims[2:])
+        f = Mapped(self.f, in_dims[2:], size)
         return ResolventEquation(f, self.transposed, self.solver, self.info), (rhs, z, *inputs[2:])
 
     def _product_at(self, t: Tensor) -> Function:
@@ -259,7 +260,3 @@ def _warn(result: Any) -> None:
             InaccurateWarning,
             stacklevel=2,
         )
-
-
-def _mapped(f: Function, in_dims: Sequence[int | None]) -> Function:
-    return torch.func.vmap(f, in_dims=(0, *in_dims))

@@ -62,7 +62,8 @@ def _splitting_of(f: Any, solver: str) -> BoundSplitting:
     found = getattr(f, "splitting", None)
     if found is None:
         raise UnsupportedError(
-            f"{solver} needs a MonotoneSplitting (and no vmap around it), not a plain function; use Anderson()."
+            f"{solver} needs a MonotoneSplitting, and one that receives every tensor it uses as a parameter; "
+            "use Anderson() for other functions."
         )
     return found
 

@@ -6,9 +6,12 @@ from conelayers.layers.deq import DEQ, fixed_point_correction
 from conelayers.layers.fixed_point import FixedPointLayer, fixed_point
 from conelayers.layers.implicit_model import ImplicitModel, InfinityNorm, PerronFrobenius
 from conelayers.layers.kinks import ExtremeJacobians, extreme_jacobians, one_sided_derivative
-from conelayers.layers.monotone_deq import MonotoneConvDEQ, MonotoneDEQ, MonotoneMultiTierDEQ
-from conelayers.layers.regularity import MarginHistory, RegularityReport
+from conelayers.layers.margin_history import MarginHistory
+from conelayers.layers.monotone_conv import MonotoneConvDEQ, MonotoneMultiTierDEQ
+from conelayers.layers.monotone_deq import MonotoneDEQ
+from conelayers.layers.regularity import RegularityReport
 from conelayers.layers.solution import LayerSolution
+from conelayers.layers.state_driven import fit_states, state_driven_training
 
 __all__ = [
     "DEQ",
@@ -26,8 +29,10 @@ __all__ = [
     "PerronFrobenius",
     "RegularityReport",
     "extreme_jacobians",
+    "fit_states",
     "fixed_point",
     "fixed_point_correction",
     "one_sided_derivative",
     "solve_cone_program",
+    "state_driven_training",
 ]

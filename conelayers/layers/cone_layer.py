@@ -16,6 +16,7 @@ from conelayers.errors import InvalidArgument
 from conelayers.implicit import Derivative
 from conelayers.layers._arguments import check_on_failure, derivative_mode, result_type
 from conelayers.layers._compile import outside_graphs
+from conelayers.layers.solution import CertifiedSolution
 from conelayers.layers.solver_args import configure, named_backend
 from conelayers.program import ConeProgram, ConeSolution, ConeStructure
 from conelayers.residual import ConicConditions, OnFailure, differentiable_solve
@@ -72,7 +73,7 @@ class ConeLayer(nn.Module):
 
     def forward(
         self, P: Tensor | None, q: Tensor, A: Tensor, b: Tensor, *, warm_start: ConeSolution | None = None
-    ) -> ConeSolution:
+    ) -> CertifiedSolution:
         """Solve for a batch of matrices and vectors.
 
         Args:
@@ -108,7 +109,7 @@ class ConeLayer(nn.Module):
     @outside_graphs
     def solve_values(
         self, P: Tensor, q: Tensor, A: Tensor, b: Tensor, *, warm_start: ConeSolution | None = None
-    ) -> ConeSolution:
+    ) -> CertifiedSolution:
         """As `forward`, with P and A given by their stored values.
 
         Args:
@@ -122,7 +123,7 @@ class ConeLayer(nn.Module):
         program = ConeProgram(self.structure, *(value.to(torch.float64) for value in (P, q, A, b)))
         conditions = ConicConditions(self.structure, self.backend, self.derivative, self.on_failure, warm_start)
         solution = differentiable_solve(conditions, program)
-        return solution.map(lambda value: value.to(dtype) if value.dtype == torch.float64 else value)
+        return CertifiedSolution.of(program, solution, dtype)
 
     def extra_repr(self) -> str:
         """Size of the cone programme and settings, for `print(layer)`."""
@@ -142,7 +143,7 @@ def solve_cone_program(
     on_failure: OnFailure = "raise",
     solver_args: Mapping[str, Any] | None = None,
     warm_start: ConeSolution | None = None,
-) -> ConeSolution:
+) -> CertifiedSolution:
     """Solve  minimise 1/2 x'Px + q'x  subject to  Ax + s = b, s in K,  differentiably in every tensor.
 
     For repeated solves make a `ConeLayer` once: it keeps the symbolic analysis, which this function does anew.
@@ -161,7 +162,8 @@ def solve_cone_program(
         warm_start: A previous solution to start from.
 
     Returns:
-        x, y, s with batch axes, and status, iterations and residuals per item.
+        x, y, s with batch axes, and status, iterations and residuals per item; `regularity()` tells whether its
+        derivatives can be trusted.
 
     Raises:
         SolveError: If an item has no solution and `on_failure` is "raise".

@@ -18,7 +18,8 @@ from conelayers.errors import InvalidArgument
 from conelayers.implicit import Affine, AffineOperator, Derivative, implicit
 from conelayers.layers._arguments import check_on_failure, derivative_mode, result_type
 from conelayers.layers._compile import outside_graphs
-from conelayers.layers.regularity import RegularityPolicy, enforce, examine
+from conelayers.layers.regularity import Labels, examine_problem
+from conelayers.layers.regularity_policy import RegularityPolicy, enforce
 from conelayers.layers.solution import LayerSolution
 from conelayers.layers.solver_args import configure, named_backend
 from conelayers.program import ConeProgram, ConeSolution
@@ -150,7 +151,7 @@ class CvxpyLayer(nn.Module):
         return LayerSolution(
             tuple(_finish(v, batch_shape, cone.gap.dim(), dtype) for v in variables),
             cone,
-            functools.partial(examine, self.program, cone_program.detach(), cone, batch_shape),
+            functools.partial(examine_problem, self.program, cone_program.detach(), cone, batch_shape),
         )
 
     def conditions(self, backend: Backend | None = None, warm_start: ConeSolution | None = None) -> ConicConditions:
@@ -173,7 +174,7 @@ class CvxpyLayer(nn.Module):
 
     def _inspect(self, program: ConeProgram, solution: ConeSolution) -> None:
         if self.regularity != "ignore":
-            enforce(self.regularity, self.program, program, solution)
+            enforce(self.regularity, functools.partial(Labels.of_problem, self.program), program, solution)
         for hook in list(self._hooks.values()):
             hook(program, solution)
 

@@ -247,9 +247,15 @@ class _FlatSplitting:
     def prox(self, v: Tensor, alpha: float) -> Tensor:
         return self._flat(self.f.prox(self._nest(v), alpha), v)
 
+    def factor(self, alpha: float) -> Any:
+        return self.f.factor(alpha, *self.params)
+
+    def resolve(self, v: Tensor, alpha: float, factor: Any) -> Tensor:
+        return self._flat(self.f.resolve(self._nest(v), alpha, factor, *self.params), v)
+
     def resolvent(self, alpha: float) -> Callable[[Tensor], Tensor]:
-        factor = self.f.factor(alpha, *self.params)
-        return lambda v: self._flat(self.f.resolve(self._nest(v), alpha, factor, *self.params), v)
+        factor = self.factor(alpha)
+        return lambda v: self.resolve(v, alpha, factor)
 
     def _nest(self, flat: Tensor) -> Any:
         return self.layout.unflatten(flat.reshape(*self.layout.batch, -1))

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from conelayers.errors import InvalidArgument
 from conelayers.implicit import Affine, AffineOperator, implicit
+from conelayers.layers.cvxpy_layer import CvxpyLayer
 from conelayers.program import ConeProgram, ConeSolution
 from conelayers.residual.elements import FixedElement, extreme_points, is_invertible, one_sided, weak_rows
 from conelayers.residual.regularity import accuracy
-
-if TYPE_CHECKING:
-    from conelayers.layers.cvxpy_layer import CvxpyLayer
 
 __all__ = ["ExtremeJacobians", "extreme_jacobians", "one_sided_derivative"]
 

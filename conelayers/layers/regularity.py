@@ -1,29 +1,21 @@
-"""What users see of the regularity certificate: a report, a policy for training, and a record of kink margins."""
+"""What users see of the regularity certificate: a report that names their constraints and variables."""
 
 from __future__ import annotations
 
 import dataclasses
-import warnings
+import weakref
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 
 from conelayers.canonicalize import ParametricProgram
-from conelayers.errors import RegularityError, RegularityWarning
-from conelayers.program import ConeProgram, ConeSolution
-from conelayers.residual.regularity import Certificate, Interface, certify, kink_margin, suspicious
+from conelayers.program import ConeProgram, ConeSolution, ConeStructure
+from conelayers.residual.regularity import Certificate, Interface, certify
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-    from conelayers.layers.cvxpy_layer import CvxpyLayer
-
-__all__ = ["MarginHistory", "RegularityPolicy", "RegularityReport", "enforce", "examine"]
-
-RegularityPolicy = Literal["ignore", "warn", "raise"]
+__all__ = ["Labels", "RegularityReport", "examine", "examine_problem"]
 
 _REMEDIES = (
     "Remedies: tighten or drop a redundant constraint; make the objective strongly convex (add a small quadratic "
@@ -94,128 +86,82 @@ class RegularityReport:
         return self.explain()
 
 
-def examine(
+@dataclasses.dataclass(frozen=True, eq=False)
+class Labels:
+    """How to speak of a programme's rows and columns to its user.
+
+    Attributes:
+        interface: What of the programme belongs to the user.
+        constraints: Names of constraints.
+        rows: Index into `constraints` of each row, (m,).
+        variables: Names of variables.
+        columns: Index into `variables` of each column, -1 for the last, (n,).
+    """
+
+    interface: Interface
+    constraints: tuple[str, ...]
+    rows: np.ndarray
+    variables: tuple[str, ...]
+    columns: np.ndarray
+
+    @classmethod
+    def of_problem(cls, parametric: ParametricProgram) -> Labels:
+        """Constraints by their CVXPY labels, variables by their names; made once per problem."""
+        if parametric not in _labels:
+            _labels[parametric] = cls._of_problem(parametric)
+        return _labels[parametric]
+
+    @classmethod
+    def _of_problem(cls, parametric: ParametricProgram) -> Labels:
+        P, q, A, b = (
+            sp.csr_array(part.map.matrix[:, :-1]) for part in (parametric.P, parametric.q, parametric.A, parametric.b)
+        )
+        owners, duals = parametric.owners, [dual.matrix for dual in parametric.provenance.duals]
+        reads = sp.csr_array(sp.vstack(duals)) if duals else sp.csr_array((0, parametric.structure.m))
+        interface = Interface(parametric.structure, owners.columns >= 0, reads, P, q, A, b, parametric.hermitian_blocks)
+        names = (*owners.variables, "auxiliary variables")
+        return cls(interface, owners.constraints, owners.rows, names, owners.columns)
+
+    @classmethod
+    def of_cones(cls, structure: ConeStructure) -> Labels:
+        """Constraints by their cones, variables by their places in x; everything belongs to the user."""
+        cones, offsets = structure.cone.cones, structure.cone.offsets
+        rows = np.repeat(np.arange(len(cones)), np.diff(offsets))
+        constraints = tuple(f"cone {i}: {cone!r}" for i, cone in enumerate(cones))
+        variables = tuple(f"x[{j}]" for j in range(structure.n))
+        return cls(Interface.everything(structure), constraints, rows, variables, np.arange(structure.n))
+
+
+_labels: weakref.WeakKeyDictionary[ParametricProgram, Labels] = weakref.WeakKeyDictionary()
+
+
+def examine_problem(
     parametric: ParametricProgram,
     program: ConeProgram,
     solution: ConeSolution,
     batch_shape: torch.Size,
     radius: float = 0.0,
 ) -> RegularityReport:
+    """`examine` for programmes of a CVXPY problem."""
+    return examine(Labels.of_problem(parametric), program, solution, batch_shape, radius)
+
+
+def examine(
+    labels: Labels, program: ConeProgram, solution: ConeSolution, batch_shape: torch.Size, radius: float = 0.0
+) -> RegularityReport:
     """Certify a solved batch and translate the result to the user's constraints and variables."""
-    certificate = certify(program, solution, radius=radius, interface=_interface(parametric))
-    owners = parametric.owners
-    expanded = _expanded(certificate, batch_shape)
+    certificate = _expanded(certify(program, solution, radius=radius, interface=labels.interface), batch_shape)
     return RegularityReport(
-        expanded.regular,
-        expanded.decided,
-        expanded.sigma_dual,
-        expanded.sigma_primal,
-        expanded.margin,
-        _by_owner(expanded.weak, owners.rows, owners.constraints),
-        _by_owner(expanded.dependent, owners.rows, owners.constraints),
-        _by_owner(expanded.undetermined, owners.columns, (*owners.variables, "auxiliary variables")),
+        certificate.regular,
+        certificate.decided,
+        certificate.sigma_dual,
+        certificate.sigma_primal,
+        certificate.margin,
+        _by_owner(certificate.weak, labels.rows, labels.constraints),
+        _by_owner(certificate.dependent, labels.rows, labels.constraints),
+        _by_owner(certificate.undetermined, labels.columns, labels.variables),
         radius,
     )
-
-
-def enforce(
-    policy: RegularityPolicy, parametric: ParametricProgram, program: ConeProgram, solution: ConeSolution
-) -> None:
-    """Screen a solved batch; certify the suspicious items; warn or raise for those that are not regular.
-
-    Raises:
-        RegularityError: With policy "raise", for items that are certainly not regular.
-    """
-    doubtful, _ = suspicious(program, solution)
-    if not bool(doubtful.any()):
-        return
-    batch = program.batch_shape
-    flat, items = program.detach().flatten(), torch.nonzero(doubtful.reshape(-1))[:, 0].cpu()
-    chosen = ConeProgram(
-        program.structure, *(t if t.shape[0] == 1 else t[items.to(t.device)] for t in (flat.P, flat.q, flat.A, flat.b))
-    )
-    if chosen.batch_shape != (len(items),):  # all tensors shared: one item
-        chosen = dataclasses.replace(chosen, q=chosen.q.expand(len(items), -1))
-    points = solution.detach().reshape(torch.Size([batch.numel()])).map(lambda t: t[items.to(t.device)])
-    part = examine(parametric, chosen, points, torch.Size([len(items)]))
-    if bool(part.regular.all()):
-        return
-    report = _scattered(part, items, batch)
-    if policy == "raise" and bool((~report.regular & report.decided).any()):
-        raise RegularityError(report.explain())
-    warnings.warn(report.explain(), RegularityWarning, stacklevel=4)
-
-
-class MarginHistory:
-    """Records the kink margin of every call of a layer, to see when training runs along kinks.
-
-    Example:
-        >>> with MarginHistory(layer) as history:  # doctest: +SKIP
-        ...     train(layer)
-        >>> history.plot()  # doctest: +SKIP
-
-    Args:
-        layer: The layer to listen to.
-        certify: Also record whether items are regular, which costs rank tests in every call.
-
-    Attributes:
-        margins: One tensor per call, of the batch shape; NaN for items without a solution.
-        regular: One bool tensor per call, if `certify`.
-    """
-
-    def __init__(self, layer: CvxpyLayer, *, certify: bool = False) -> None:
-        self.margins: list[Tensor] = []
-        self.regular: list[Tensor] = []
-        self._certify = certify
-        self._parametric = layer.program
-        self._handle = layer.register_solution_hook(self._record)
-
-    def _record(self, program: ConeProgram, solution: ConeSolution) -> None:
-        if self._certify:
-            report = examine(self._parametric, program, solution, program.batch_shape)
-            self.margins.append(report.margin)
-            self.regular.append(report.regular)
-        else:
-            self.margins.append(kink_margin(solution, program.structure.cone))
-
-    def close(self) -> None:
-        """Stop listening."""
-        self._handle.remove()
-
-    def __enter__(self) -> MarginHistory:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.close()
-
-    def plot(self, ax: Axes | None = None) -> Axes:
-        """Smallest and median margin of each call on a logarithmic axis; crosses mark calls with irregular items."""
-        import matplotlib.pyplot as plt  # plots are an optional extra
-
-        ax = plt.subplots()[1] if ax is None else ax
-        flat = [m.reshape(-1).double().clamp(min=1e-16) for m in self.margins]
-        ax.semilogy([float(m.min()) for m in flat], label="smallest in the batch")
-        ax.semilogy([float(m.nanmedian()) for m in flat], label="median", alpha=0.6)
-        calls = [i for i, ok in enumerate(self.regular) if not bool(ok.all())]
-        if calls:
-            ax.semilogy(calls, [float(flat[i].min()) for i in calls], "x", color="C3", label="not regular")
-        ax.set(xlabel="call", ylabel="distance to the nearest kink")
-        ax.legend()
-        return ax
-
-
-def _interface(parametric: ParametricProgram) -> Interface:
-    """Which columns are the user's, and which entries parameters enter."""
-    structure = parametric.structure
-    parts = (parametric.q, structure.n), (parametric.P, structure.P_nnz), (parametric.A, structure.A_nnz)
-    q, P, A = (_parametric(part.map.matrix, size) for part, size in parts)
-    return Interface(parametric.owners.columns >= 0, q, P, A, parametric.hermitian_blocks)
-
-
-def _parametric(matrix, size: int) -> np.ndarray:
-    entries = np.zeros(size, dtype=bool)
-    entries[matrix[:, :-1].tocoo().row] = True
-    return entries
 
 
 def _expanded(certificate: Certificate, batch_shape: torch.Size) -> Certificate:
@@ -231,30 +177,6 @@ def _by_owner(marks: Tensor, owner: np.ndarray, names: tuple[str, ...]) -> dict[
     for index in np.unique(owner[marks.reshape(-1, marks.shape[-1]).any(0).numpy()]):
         found[names[index]] = marks[..., torch.as_tensor(np.flatnonzero(owner == index))].any(-1)
     return found
-
-
-def _scattered(part: RegularityReport, items: Tensor, batch: torch.Size) -> RegularityReport:
-    """The report of some items as one of the whole batch; the others were cleared by the screening."""
-
-    def spread(values: Tensor, fill: float | bool) -> Tensor:
-        out = torch.full((batch.numel(),), fill, dtype=values.dtype)
-        out[items] = values
-        return out.reshape(batch)
-
-    def spread_all(marks: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: spread(values & ~part.regular, False) for name, values in marks.items()}
-
-    return dataclasses.replace(
-        part,
-        regular=spread(part.regular, True),
-        decided=spread(part.decided, True),
-        sigma_dual=spread(part.sigma_dual, torch.nan),
-        sigma_primal=spread(part.sigma_primal, torch.nan),
-        margin=spread(part.margin, torch.nan),
-        weakly_active={k: v for k, v in spread_all(part.weakly_active).items() if bool(v.any())},
-        dependent=spread_all(part.dependent),
-        undetermined=spread_all(part.undetermined),
-    )
 
 
 def _places(regular: Tensor) -> str:

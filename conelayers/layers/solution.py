@@ -6,13 +6,14 @@ import dataclasses
 from collections.abc import Callable
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from conelayers.errors import UnsupportedError
-from conelayers.layers.regularity import RegularityReport
-from conelayers.program import ConeSolution, Status
+from conelayers.layers.regularity import Labels, RegularityReport, examine
+from conelayers.program import ConeProgram, ConeSolution, Status
 
-__all__ = ["LayerSolution"]
+__all__ = ["CertifiedSolution", "LayerSolution"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,3 +68,29 @@ class LayerSolution:
         if self.certifier is None:
             raise UnsupportedError("Only solutions made by a layer's solve(...) keep what the test needs.")
         return self.certifier(radius)
+
+
+class CertifiedSolution(ConeSolution):
+    """Solutions of cone programmes given as data, which can be asked whether their derivatives can be trusted.
+
+    A `ConeSolution` in every other respect; what is derived from it (`map`, `detach`, ...) is one without the question.
+    """
+
+    _programmes: tuple[ConeProgram, ConeSolution]
+
+    @classmethod
+    def of(cls, program: ConeProgram, solution: ConeSolution, dtype: torch.dtype) -> CertifiedSolution:
+        """The solution with its floating tensors in `dtype`, and the programmes behind it."""
+        found = cls(
+            **{
+                field.name: value.to(dtype) if (value := getattr(solution, field.name)).is_floating_point() else value
+                for field in dataclasses.fields(solution)
+            }
+        )
+        object.__setattr__(found, "_programmes", (program.detach(), solution.detach()))
+        return found
+
+    def regularity(self, radius: float = 0.0) -> RegularityReport:
+        """As `LayerSolution.regularity`; constraints are named by their cones, variables by their places in x."""
+        program, solution = self._programmes
+        return examine(Labels.of_cones(program.structure), program, solution, program.batch_shape, radius)

@@ -232,7 +232,7 @@ def engine_image(
     """The analysis of `Engine` for another memory, and the numbers of work per problem.
 
     Returns:
-        The struct, its arrays, pairs (place in the struct of an address, place in the arrays it leads to), and the work.
+        The struct, its arrays, pairs (place of an address in the struct, place it leads to in the arrays), and the work.
     """
 
 def derivative_image(

@@ -30,7 +30,15 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from conelayers.errors import InvalidArgument
 from conelayers.implicit.products import Tape
 
-__all__ = ["ActivationCertificate", "FixedPointCertificate", "certify_activation", "certify_fixed_point"]
+__all__ = [
+    "ActivationCertificate",
+    "FixedPointCertificate",
+    "SplittingCertificate",
+    "certify_activation",
+    "certify_fixed_point",
+    "certify_splitting",
+    "monotone_certificate",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +49,7 @@ class ActivationCertificate:
         lower_bound: sigma_min(I - D W) >= this for every D; 0 if no criterion holds.
         criterion: Which gave it: "contraction", "monotonicity", "infinity norm", "Perron-Frobenius" or "none".
         monotonicity: The largest m with (I - W) + (I - W)' >= 2 m I; negative if I - W is not monotone.
-        contraction: ||W||_2.
+        contraction: ||W||_2, or an upper bound of it where W is not at hand.
         infinity_norm: Largest absolute row sum of W; NaN for a complex symbol.
         perron: Spectral radius of |W|; NaN for a complex symbol.
     """
@@ -84,6 +92,66 @@ def certify_activation(W: Tensor) -> ActivationCertificate:
     if bounds[criterion] <= 0:
         return ActivationCertificate(0.0, "none", m, norm, infinity, perron)
     return ActivationCertificate(bounds[criterion], criterion, m, norm, infinity, perron)
+
+
+def monotone_certificate(m: float, norm: float) -> ActivationCertificate:
+    """The certificate of a W known only by its margin and a bound of its norm.
+
+    Args:
+        m: (I - W) + (I - W)' >= 2 m I.
+        norm: ||W||_2 or more.
+    """
+    bounds = {"contraction": 1 - norm, "monotonicity": m / (m + norm) if m > 0 else 0.0}
+    criterion = max(bounds, key=lambda name: bounds[name])
+    if bounds[criterion] <= 0:
+        criterion = "none"
+    return ActivationCertificate(bounds.get(criterion, 0.0), criterion, m, norm, torch.nan, torch.nan)
+
+
+@dataclasses.dataclass(frozen=True)
+class SplittingCertificate:
+    """How fast operator splitting with step alpha converges for z = prox(W z + b), prox firmly nonexpansive.
+
+    Attributes:
+        alpha: The step length.
+        forward_backward: The contraction factor ||I - alpha (I - W)|| of one forward-backward step.
+        peaceman_rachford: The contraction factor ||(I - alpha (I - W)) (I + alpha (I - W))^-1|| of one
+            Peaceman-Rachford step in its reflected variable.
+        resolvent: sigma_min(I + alpha (I - W)), the condition of the system behind each resolvent.
+    """
+
+    alpha: float
+    forward_backward: float
+    peaceman_rachford: float
+    resolvent: float
+
+
+def certify_splitting(W: Tensor, alpha: float) -> SplittingCertificate:
+    """Exact contraction factors of the affine halves of both splittings; the proximal half is nonexpansive.
+
+    Below 1 for every alpha > 0 in Peaceman-Rachford where I - W is strongly monotone with margin m, for alpha < 2 m /
+    ||I - W||^2 in forward-backward (Winston & Kolter 2020; Giselsson & Boyd 2017); and there sigma_min of the
+    resolvent's system is at least 1 + alpha m.
+
+    Args:
+        W: The matrix, shape (n, n), or a block-diagonalised one, as in `certify_activation`.
+        alpha: Step length.
+
+    Raises:
+        InvalidArgument: If alpha is not positive.
+    """
+    if not alpha > 0:
+        raise InvalidArgument(f"alpha must be positive, got {alpha}.")
+    eye = torch.eye(W.shape[-1], dtype=W.dtype, device=W.device)
+    step = alpha * (eye - W)
+    forward, backward = eye - step, eye + step
+    reflected = torch.linalg.solve(backward, forward, left=False)
+    return SplittingCertificate(
+        alpha,
+        float(torch.linalg.matrix_norm(forward, ord=2).max()),
+        float(torch.linalg.matrix_norm(reflected, ord=2).max()),
+        float(torch.linalg.svdvals(backward)[..., -1].min()),
+    )
 
 
 def perron_vector(W: Tensor, floor: float = 1e-6) -> tuple[Tensor, float]:

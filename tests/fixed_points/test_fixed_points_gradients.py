@@ -11,7 +11,6 @@ from torch.autograd import gradcheck, gradgradcheck
 from conelayers.errors import InaccurateWarning, InvalidArgument, UnsupportedError
 from conelayers.implicit import Exact, LeastSquares, Smoothed
 from conelayers.implicit.fixed_point import FixedPointEquation
-from conelayers.implicit.function import _ImplicitFunction
 from conelayers.implicit.implicit_adjoint import ImplicitAdjoint
 from conelayers.implicit.neumann import Neumann, NeumannGMRES
 from conelayers.implicit.one_step import OneStep
@@ -316,23 +315,6 @@ def test_memory_does_not_grow_with_iterations():
     many, _ = footprint(12, ImplicitAdjoint())
     assert many == few
     assert footprint(40, Unrolled(40))[0] > 3 * many
-
-
-def test_one_function_class_for_conic_and_fixed_point_layers():
-    W, x, z0 = make()
-    z = fixed_point(cell, z0, W, x)
-    node = z.grad_fn
-    while "ImplicitFunction" not in type(node).__name__:
-        node = node.next_functions[0][0]
-    assert type(node).__name__ == _ImplicitFunction.__name__ + "Backward"
-    classes = {c for c in _all_functions(torch.autograd.Function) if c.__module__.startswith("conelayers")}
-    assert {c.__name__ for c in classes} == {"_ImplicitFunction"}
-
-
-def _all_functions(cls):
-    for sub in cls.__subclasses__():
-        yield sub
-        yield from _all_functions(sub)
 
 
 def test_two_forwards_before_one_backward_and_threads():

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import itertools
+import math
 import pickle
 
 import pytest
@@ -15,11 +16,13 @@ from torch.func import functional_call
 from conelayers.errors import InvalidArgument, UnsupportedError
 from conelayers.implicit.unrolled import Unrolled
 from conelayers.iterations import Anderson, ForwardBackward, NewtonKrylov, PeacemanRachford, Picard
+from conelayers.layers.convolution import downsample, padded_norm
 from conelayers.layers.deq import DEQ, fixed_point_correction
 from conelayers.layers.fixed_point import fixed_point
 from conelayers.layers.implicit_model import ImplicitModel, InfinityNorm, PerronFrobenius, project_rows
-from conelayers.layers.monotone_deq import MonotoneConvDEQ, MonotoneDEQ, MonotoneMultiTierDEQ
-from conelayers.residual.fixed_point import certify_activation, certify_fixed_point, regular_over_box
+from conelayers.layers.monotone_conv import MonotoneConvDEQ, MonotoneMultiTierDEQ
+from conelayers.layers.monotone_deq import MonotoneDEQ
+from conelayers.residual.fixed_point import certify_activation, certify_fixed_point, certify_splitting, regular_over_box
 
 TIGHT = {"atol": 1e-12, "rtol": 1e-12}
 
@@ -371,3 +374,82 @@ def test_models_are_modules():
     assert dataclasses.replace(m.solver, atol=1.0).atol == 1.0
     y, info = m(u, return_info=True)
     assert y.shape == (2, 2) and info.converged.all()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_splitting_solvers_run_under_vmap(name):
+    """A model per place of the axis, shared inputs, and the other way round; values and gradients as in a loop."""
+    make, shape = MODELS[name]
+    solver = ForwardBackward(alpha=0.1, max_steps=5000, **TIGHT) if name == "tiers" else PeacemanRachford(**TIGHT)
+    model, other = make(solver), make(solver)
+    x = torch.randn(2, *shape)
+    names = [n for n, _ in model.named_parameters()]
+    stacked = {n: torch.stack([dict(m.named_parameters())[n].detach() for m in (model, other)]) for n in names}
+
+    def total(parameters, x):
+        z = functional_call(model, parameters, (x,))
+        return sum(t.square().sum() for t in (z if isinstance(z, list) else [z]))
+
+    gradient = torch.func.grad_and_value(total)
+    for dims in ((0, None), (None, 0), (0, 0)):
+        parameters = stacked if dims[0] == 0 else {n: t[0] for n, t in stacked.items()}
+        inputs = x if dims[1] == 0 else x[0]
+        grads, values = torch.func.vmap(gradient, in_dims=dims)(parameters, inputs)
+        for i in range(2):
+            one = {n: t[i] for n, t in stacked.items()} if dims[0] == 0 else parameters
+            expected, value = gradient(one, inputs[i] if dims[1] == 0 else inputs)
+            assert_close([values[i]], [value])
+            assert_close([grads[n][i] for n in names], [expected[n] for n in names])
+
+
+def test_starts_alone_may_be_mapped_and_vmap_nests():
+    model = MonotoneDEQ(5, 12, m=0.2, solver=PeacemanRachford(**TIGHT))
+    x, z0 = torch.randn(2, 2, 3, 5), torch.rand(2, 2, 3, 12)
+    expected = model(x[0, 0])
+    found = torch.func.vmap(lambda z0: model(x[0, 0], z0))(z0[0])
+    assert_close(list(found), [expected, expected])
+    found = torch.func.vmap(torch.func.vmap(model))(x)
+    assert_close([found.reshape(12, 12)], [model(x.reshape(12, 5))])
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), alpha=st.sampled_from([0.05, 0.5, 1.0, 4.0]))
+def test_splitting_certificate_bounds_the_steps(seed, alpha):
+    gen = torch.Generator().manual_seed(seed)
+    A, B = 0.3 * torch.randn(2, 6, 6, generator=gen, dtype=torch.float64)
+    m = 0.3
+    W = (1 - m) * torch.eye(6, dtype=torch.float64) - A.T @ A + B - B.T
+    found = certify_splitting(W, alpha)
+    assert found.peaceman_rachford < 1 and found.resolvent >= 1 + alpha * m - 1e-12
+    F = torch.eye(6, dtype=torch.float64) - W
+    L = torch.linalg.matrix_norm(F, ord=2)
+    assert found.peaceman_rachford <= (1 - 4 * alpha * m / (1 + alpha * L) ** 2) ** 0.5 + 1e-12  # Giselsson & Boyd
+    assert found.forward_backward <= (1 - 2 * alpha * m + alpha**2 * L**2) ** 0.5 + 1e-12
+    # Two nearby starts come closer by at least the factor in every reflected step, relu in between.
+    u = torch.randn(2, 50, 6, generator=gen, dtype=torch.float64)
+    half = 2 * torch.relu(u) - u
+    moved = 2 * torch.linalg.solve(torch.eye(6, dtype=torch.float64) + alpha * F, half.mT).mT - half
+    before, after = ((a[0] - a[1]).norm(dim=-1) for a in (u, moved))
+    assert (after <= found.peaceman_rachford * before + 1e-12).all()
+    with pytest.raises(InvalidArgument):
+        certify_splitting(W, 0.0)
+
+
+def test_multi_tier_certificate_bounds_the_dense_matrix():
+    for seed in range(3):
+        torch.manual_seed(seed)
+        model = MonotoneMultiTierDEQ(2, (2, 3, 2), (8, 4), m=0.25, kernel=1 if seed == 2 else 3) if seed == 2 else (
+            MonotoneMultiTierDEQ(2, (2, 3), (6, 6), m=0.25)
+        )  # fmt: skip
+        W = dense_matrix(model, torch.randn(1, 2, *model.sizes[0]))
+        found, dense = model.certificate(), certify_activation(W)
+        assert found.criterion == "monotonicity" and found.monotonicity == 0.25 <= dense.monotonicity + 1e-10
+        assert dense.contraction <= found.contraction + 1e-12
+        assert 0 < found.lower_bound <= dense.lower_bound + 1e-12
+        n = len(W)
+        D = torch.rand(100, n).round() if seed else torch.rand(100, n)
+        smallest = torch.linalg.svdvals(torch.eye(n) - D[:, :, None] * W)[:, -1].min()
+        assert found.lower_bound <= smallest
+        assert padded_norm(model.down[0].detach(), model.sizes[0]) >= torch.linalg.matrix_norm(
+            torch.stack([downsample(model.down[0].detach(), e.reshape(1, 2, *model.sizes[0])).flatten()
+                         for e in torch.eye(2 * math.prod(model.sizes[0]))], 1), ord=2) - 1e-12  # fmt: skip

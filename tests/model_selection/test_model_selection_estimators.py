@@ -26,7 +26,7 @@ ESTIMATORS = [
     LassoImplicitCV(),
     ElasticNetImplicitCV(search=QUICK, cv=3),
     GroupLassoImplicitCV(search=QUICK, cv=3),
-    WeightedLassoImplicitCV(search=LBFGS(max_evaluations=2), cv=3),
+    WeightedLassoImplicitCV(search=LBFGS(max_evaluations=2), cv=3, strengths=(0.1,)),
     MultiTaskLassoImplicitCV(search=QUICK, cv=3),
     LogisticImplicitCV(search=QUICK, cv=3),
 ]

@@ -88,10 +88,11 @@ def build(mix, kind, seed, n=12):
     return (P + P.T) / 2, A, v, cone, bool(ones.shape[1])
 
 
-def solved(P, A, v, cone, seed=0):
+def solved(P, A, v, cone, structure=None, seed=0):
     """The programme with these P and A that has the solution v = y - s, and that solution, as batches without axes."""
     n, m = P.shape[0], A.shape[0]
-    structure = ConeStructure.from_matrices(sp.csc_array(np.ones((n, n))), sp.csc_array(np.ones((m, n))), cone)
+    if structure is None:
+        structure = ConeStructure.from_matrices(sp.csc_array(np.ones((n, n))), sp.csc_array(np.ones((m, n))), cone)
     x = torch.tensor(np.random.default_rng(seed).standard_normal(n))
     v = torch.as_tensor(v)
     y = cone.project_dual(v)

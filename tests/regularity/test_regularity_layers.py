@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from conelayers import CvxpyLayer
+from conelayers import ConeLayer, CvxpyLayer, solve_cone_program
+from conelayers.cones import Nonnegative, SecondOrder
 from conelayers.errors import InvalidArgument, RegularityError, RegularityWarning, UnsupportedError
-from conelayers.layers import LayerSolution, regularity
-from conelayers.layers.regularity import MarginHistory
+from conelayers.layers import LayerSolution, MarginHistory, regularity_policy
 
 
 def T(*values):
@@ -222,7 +222,7 @@ def test_ordinary_items_take_no_rank_test(monkeypatch):
         raise AssertionError("rank test of an ordinary item")
 
     layer = projection(lambda x: [x >= 0, cp.sum(x) == 1, cp.norm(x) <= 2], regularity="raise")
-    monkeypatch.setattr(regularity, "examine", refuse)
+    monkeypatch.setattr(regularity_policy, "examine", refuse)
     layer(T(0.5, 0.4, 0.3).expand(5, 3))
 
 
@@ -283,3 +283,27 @@ def test_large_sparse_problem():
     problem = cp.Problem(cp.Minimize(cp.sum_squares(x - a)), [x >= 0, cp.sum(x) == 1, cp.norm1(x) <= 30])
     report = CvxpyLayer(problem, [a], [x]).solve(torch.tensor(rng.standard_normal(n))).regularity()
     assert bool(report.regular), report.explain()
+
+
+def test_cone_programmes_given_as_data():
+    """The same report without CVXPY: cones and entries of x have names of their own."""
+    cone = [Nonnegative(1), SecondOrder(3), Nonnegative(1)]
+    A = torch.tensor([[1.0, 1, 0], [0, 0, -1], [1, 0, 0], [0, 1, 0], [2, 2, 0]], dtype=torch.float64)
+    P, b = torch.diag(T(1.0, 1.0, 0.0)), T(1.0, 0.0, 0.0, 0.0, 2.0)
+    layer = ConeLayer(cone, A, P)
+    q = torch.stack([T(-3.0, -3.0, 1.0), T(0.5, 0.4, 1.0)]).requires_grad_()
+    solution = layer(P, q, A, b)
+    report = solution.regularity()
+    assert report.regular.tolist() == [False, True] and report.decided.tolist() == [True, True]
+    assert report.sigma_dual.shape == (2,) and not report.sigma_dual.requires_grad
+    assert list(report.dependent) == ["cone 0: Nonnegative(dim=1)", "cone 2: Nonnegative(dim=1)"]
+    assert report.dependent["cone 0: Nonnegative(dim=1)"].tolist() == [True, False]
+    assert solution.x.requires_grad and solution.detach().x.shape == (2, 3)
+    free = solve_cone_program(P, T(-1.0, -1.0, 0.0), A[1:4], b[1:4], SecondOrder(3)).regularity()
+    assert list(free.undetermined) == ["x[2]"] and free.regular.shape == ()
+    near = solve_cone_program(P, T(0.5, 0.4, 1.0), A[:4], T(10.0, 0.0, 0.0, 0.0), cone[:2])
+    assert bool(near.regularity().regular) and not bool(near.regularity(radius=20.0).regular)
+    single = layer(P.float(), q.detach().float(), A.float(), b.float())
+    assert single.x.dtype == torch.float32 and single.regularity().regular.tolist() == [False, True]
+    for twin in (copy.deepcopy(solution.detach()), pickle.loads(pickle.dumps(single))):
+        assert twin.x.shape == (2, 3)

@@ -1,6 +1,7 @@
 """Selection criteria."""
 
 from conelayers.model_selection.criteria.base import Criterion, Evaluation, TorchCriterion, squared_error
+from conelayers.model_selection.criteria.composed import Shared, Shrunk
 from conelayers.model_selection.criteria.unbiased_risk import GCV, SURE
 from conelayers.model_selection.criteria.validation import CrossValidation, HeldOut
 
@@ -11,6 +12,8 @@ __all__ = [
     "CrossValidation",
     "Evaluation",
     "HeldOut",
+    "Shared",
+    "Shrunk",
     "TorchCriterion",
     "squared_error",
 ]

@@ -14,6 +14,7 @@ from conelayers.errors import InvalidArgument
 from conelayers.lasso import ProximalModel, as_design
 from conelayers.lasso.design import Design
 from conelayers.model_selection.criteria.base import Criterion, Evaluation, evaluate_torch, squared_error
+from conelayers.model_selection.parallel import run_parallel
 from conelayers.model_selection.space import LogSpace
 
 __all__ = ["CrossValidation", "HeldOut"]
@@ -140,7 +141,7 @@ class CrossValidation(Criterion):
         """See `Criterion.evaluate`; the state is the list of the folds' solutions."""
         states = [None] * len(self.folds) if state is None else state
         calls = [(fold, point, tol, one, gradient) for fold, one in zip(self.folds, states, strict=True)]
-        results = _parallel(_evaluate_fold, calls, self.n_jobs)
+        results = run_parallel(_evaluate_fold, calls, self.n_jobs)
         value = float(self.shares @ [r.value for r in results])
         slope = None
         if gradient:
@@ -150,14 +151,6 @@ class CrossValidation(Criterion):
 
 def _evaluate_fold(fold: HeldOut, point: np.ndarray, tol: float | None, state: Any, gradient: bool) -> Evaluation:
     return fold.evaluate(point, tol=tol, state=state, gradient=gradient)
-
-
-def _parallel(function: Callable, calls: list[tuple], n_jobs: int | None) -> list:
-    from joblib import Parallel, delayed, effective_n_jobs
-
-    if len(calls) == 1 or effective_n_jobs(n_jobs) == 1:  # type: ignore[arg-type]
-        return [function(*call) for call in calls]
-    return Parallel(n_jobs=n_jobs)(delayed(function)(*call) for call in calls)  # type: ignore[return-value]
 
 
 def _splits(cv: Any, design: Design, y: Tensor, groups: Any) -> Iterable:

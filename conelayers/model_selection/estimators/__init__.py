@@ -7,8 +7,8 @@ from conelayers.model_selection.estimators.regression import (
     GroupLassoImplicitCV,
     LassoImplicitCV,
     MultiTaskLassoImplicitCV,
-    WeightedLassoImplicitCV,
 )
+from conelayers.model_selection.estimators.weighted import WeightedLassoImplicitCV
 
 __all__ = [
     "ElasticNetImplicitCV",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,15 +15,18 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from conelayers.errors import InvalidArgument
 from conelayers.lasso import ProximalModel, WorkingSet, as_design
-from conelayers.model_selection.criteria import Criterion, CrossValidation
+from conelayers.model_selection.criteria import CrossValidation
 from conelayers.model_selection.searches import Safeguarded, Search, SearchResult
 from conelayers.model_selection.space import LogSpace
 
 __all__ = ["ImplicitCV"]
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class ImplicitCV(BaseEstimator, abc.ABC):
     """A linear model whose hyperparameters minimise a cross-validated loss, found by implicit differentiation.
+
+    Subclasses are keyword-only dataclasses: their fields are scikit-learn's parameters.
 
     Args:
         cv: Folds, a scikit-learn splitter, or an iterable of (train, test) indices; five folds by default.
@@ -32,32 +36,22 @@ class ImplicitCV(BaseEstimator, abc.ABC):
         tol: Inner tolerance, relative to the gradient at zero coefficients.
         max_iter: Most outer iterations of the inner solver.
         n_jobs: Folds evaluated in parallel by joblib.
-        verbose: Print a line per evaluation.
+        verbose: 1 shows a progress bar (lines without tqdm), 2 a line per evaluation.
     """
 
-    coef_: np.ndarray
-    intercept_: Any
+    cv: Any = None
+    search: Search | None = None
+    eps: float = 1e-3
+    fit_intercept: bool = True
+    tol: float = 1e-6
+    max_iter: int = 200
+    n_jobs: int | None = None
+    verbose: int = 0
+    coef_: np.ndarray = field(init=False)
+    intercept_: Any = field(init=False)
 
-    def __init__(
-        self,
-        *,
-        cv: Any = None,
-        search: Search | None = None,
-        eps: float = 1e-3,
-        fit_intercept: bool = True,
-        tol: float = 1e-6,
-        max_iter: int = 200,
-        n_jobs: int | None = None,
-        verbose: bool = False,
-    ) -> None:
-        self.cv = cv
-        self.search = search
-        self.eps = eps
-        self.fit_intercept = fit_intercept
-        self.tol = tol
-        self.max_iter = max_iter
-        self.n_jobs = n_jobs
-        self.verbose = verbose
+    def _default_search(self, largest: float) -> Search:
+        return Safeguarded(verbose=self.verbose)
 
     @abc.abstractmethod
     def _model(self) -> ProximalModel:
@@ -74,14 +68,8 @@ class ImplicitCV(BaseEstimator, abc.ABC):
     def _bounds(self, largest: float, n_features: int) -> Mapping[str, tuple[object, object]]:
         return {"alpha": (self.eps * largest, largest)}
 
-    def _default_search(self, largest: float) -> Search:
-        return Safeguarded(verbose=bool(self.verbose))
-
-    def _start(self, criterion: Criterion, space: LogSpace) -> np.ndarray | None:
-        return None
-
-    def _run(self, search: Search, criterion: CrossValidation, space: LogSpace) -> SearchResult:
-        return search.run(criterion, self._start(criterion, space))
+    def _run(self, search: Search, criterion: CrossValidation) -> SearchResult:
+        return search.run(criterion)
 
     def _store(self, values: Mapping[str, float | np.ndarray]) -> None:
         self.alpha_ = values["alpha"]
@@ -103,7 +91,7 @@ class ImplicitCV(BaseEstimator, abc.ABC):
         space = LogSpace.between(self._bounds(largest, design.shape[1]))
         criterion = CrossValidation(model, space, design, target, cv=self.cv, sample_weight=weight, n_jobs=self.n_jobs)
         search = self.search if self.search is not None else self._default_search(largest)
-        result = self._run(search, criterion, space)
+        result = self._run(search, criterion)
         theta = space.unpack(torch.as_tensor(result.point))
         fit = model.fit(design, target, *theta, sample_weight=weight)
         self.search_result_, self.history_ = result, result.history

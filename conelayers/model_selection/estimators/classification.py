@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,19 +21,15 @@ from conelayers.model_selection.searches import Safeguarded, Search
 __all__ = ["LogisticImplicitCV"]
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class LogisticImplicitCV(ClassifierMixin, ImplicitCV):
     """l1-penalised logistic regression, binary or multinomial, like `LogisticRegressionCV` with the saga solver.
 
     Args:
         per_class: One penalty per class instead of a single one (three classes or more).
-        cv: See `ImplicitCV`; folds are stratified by default.
-        search: See `ImplicitCV`.
-        eps: See `ImplicitCV`.
-        fit_intercept: See `ImplicitCV`.
-        tol: See `ImplicitCV`.
-        max_iter: See `ImplicitCV`.
-        n_jobs: See `ImplicitCV`.
-        verbose: See `ImplicitCV`.
+        eps: Smallest over largest hyperparameter.
+
+    The other arguments are those of `ImplicitCV`; folds are stratified by default.
 
     Attributes:
         alpha_: The penalty on the mean loss (scikit-learn's C is 1 / (alpha n_samples)), one per class if asked for.
@@ -42,16 +39,8 @@ class LogisticImplicitCV(ClassifierMixin, ImplicitCV):
         history_: All evaluations of the criterion, the mean held-out log-loss.
     """
 
-    def __init__(
-        self, *, per_class: bool = False, cv: Any = None, search: Search | None = None, eps: float = 1e-2,
-        fit_intercept: bool = True, tol: float = 1e-6, max_iter: int = 200, n_jobs: int | None = None,
-        verbose: bool = False,
-    ) -> None:  # fmt: skip
-        super().__init__(
-            cv=cv, search=search, eps=eps, fit_intercept=fit_intercept, tol=tol, max_iter=max_iter, n_jobs=n_jobs,
-            verbose=verbose,
-        )  # fmt: skip
-        self.per_class = per_class
+    per_class: bool = False
+    eps: float = 1e-2
 
     def _validate(self, X: Any, y: Any) -> tuple[Any, torch.Tensor]:
         X, y = validate_data(self, X, y, accept_sparse="csc", dtype=np.float64, ensure_min_samples=2)
@@ -76,7 +65,7 @@ class LogisticImplicitCV(ClassifierMixin, ImplicitCV):
         return {"alpha": (self.eps * np.asarray(high), high)}
 
     def _default_search(self, largest: float) -> Search:
-        return Safeguarded(size=6, verbose=bool(self.verbose), patience=1)
+        return Safeguarded(size=6, verbose=self.verbose, patience=1)
 
     def _store(self, values: Mapping[str, Any]) -> None:
         self.alpha_ = values["alpha"].ravel() if self._many() else values["alpha"]

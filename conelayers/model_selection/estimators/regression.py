@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,36 +19,32 @@ from conelayers.lasso import (
     MultitaskQuadratic,
     ProximalModel,
     Quadratic,
-    WeightedL1,
 )
-from conelayers.model_selection.criteria import Criterion, CrossValidation
 from conelayers.model_selection.estimators.base import ImplicitCV
-from conelayers.model_selection.searches import LBFGS, Safeguarded, Search, SearchResult
-from conelayers.model_selection.space import LogSpace
+from conelayers.model_selection.searches import Safeguarded, Search
 
 __all__ = [
     "ElasticNetImplicitCV",
     "GroupLassoImplicitCV",
     "LassoImplicitCV",
     "MultiTaskLassoImplicitCV",
-    "WeightedLassoImplicitCV",
+    "Regressor",
 ]
 
 
-def _within(splits: list[tuple[np.ndarray, np.ndarray]]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """All splits but the last, restricted to the training samples of the last and numbered within them."""
-    kept = splits[-1][0]
-    order = np.argsort(kept)
+@dataclass(kw_only=True, eq=False, repr=False)
+class Regressor(RegressorMixin, ImplicitCV):
+    """A linear regressor with one output.
 
-    def positions(part: np.ndarray) -> np.ndarray:
-        part = part[np.isin(part, kept)]
-        return order[np.searchsorted(kept[order], part)]
+    Attributes:
+        alpha_: The chosen penalty.
+        coef_: Coefficients of the fit to all data, shape (n_features,).
+        intercept_: Its intercept.
+        history_: All evaluations of the criterion; `history_.plot()` draws them.
+        best_criterion_: Mean held-out squared error at `alpha_`.
+        dual_gap_: Duality gap of the final fit, in units of the objective.
+    """
 
-    pairs = [(positions(train), positions(test)) for train, test in splits[:-1]]
-    return [(train, test) for train, test in pairs if train.size and test.size]
-
-
-class _Regressor(RegressorMixin, ImplicitCV):
     def _validate(self, X: Any, y: Any) -> tuple[Any, torch.Tensor]:
         X, y = validate_data(self, X, y, accept_sparse="csc", dtype=np.float64, y_numeric=True, ensure_min_samples=2)
         return X, torch.as_tensor(np.asarray(y, dtype=np.float64))
@@ -61,44 +57,23 @@ class _Regressor(RegressorMixin, ImplicitCV):
         return self._linear(X)
 
 
-class LassoImplicitCV(_Regressor):
+@dataclass(kw_only=True, eq=False, repr=False)
+class LassoImplicitCV(Regressor):
     """Lasso with its penalty found by cross-validation; a drop-in for scikit-learn's `LassoCV`.
 
     Args:
         positive: Require nonnegative coefficients.
-        cv: See `ImplicitCV`.
-        search: See `ImplicitCV`.
-        eps: See `ImplicitCV`.
-        fit_intercept: See `ImplicitCV`.
-        tol: See `ImplicitCV`.
-        max_iter: See `ImplicitCV`.
-        n_jobs: See `ImplicitCV`.
-        verbose: See `ImplicitCV`.
 
-    Attributes:
-        alpha_: The chosen penalty.
-        coef_: Coefficients of the fit to all data, shape (n_features,).
-        intercept_: Its intercept.
-        history_: All evaluations of the criterion; `history_.plot()` draws them.
-        best_criterion_: Mean held-out squared error at `alpha_`.
-        dual_gap_: Duality gap of the final fit, in units of the objective.
+    The other arguments are those of `ImplicitCV`, the attributes those of `Regressor`.
     """
 
-    def __init__(
-        self, *, positive: bool = False, cv: Any = None, search: Search | None = None, eps: float = 1e-3,
-        fit_intercept: bool = True, tol: float = 1e-6, max_iter: int = 200, n_jobs: int | None = None,
-        verbose: bool = False,
-    ) -> None:  # fmt: skip
-        super().__init__(
-            cv=cv, search=search, eps=eps, fit_intercept=fit_intercept, tol=tol, max_iter=max_iter, n_jobs=n_jobs,
-            verbose=verbose,
-        )  # fmt: skip
-        self.positive = positive
+    positive: bool = False
 
     def _model(self) -> ProximalModel:
         return ProximalModel(Quadratic(), L1(self.positive), self.fit_intercept, self._solver())
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class ElasticNetImplicitCV(LassoImplicitCV):
     """Elastic net with both penalties found by cross-validation; a drop-in for scikit-learn's `ElasticNetCV`.
 
@@ -116,97 +91,24 @@ class ElasticNetImplicitCV(LassoImplicitCV):
     def _default_search(self, largest: float) -> Search:
         alphas = np.log(largest) + np.linspace(0, np.log(self.eps), 7)[1:]
         points = [[a, a + np.log(1 / r - 1)] for r in (0.99, 0.5) for a in alphas]
-        return Safeguarded(points=np.array(points), local=LBFGS(), verbose=bool(self.verbose))
+        return Safeguarded(points=np.array(points), verbose=self.verbose)
 
     def _store(self, values: Mapping[str, Any]) -> None:
         self.alpha_ = values["l1"] + values["l2"]
         self.l1_ratio_ = values["l1"] / self.alpha_
 
 
-class WeightedLassoImplicitCV(LassoImplicitCV):
-    """Lasso with one penalty per feature, found from the best single penalty by gradients: beyond any grid.
-
-    Many penalties adapt to the folds themselves: the first steps help on unseen data, later ones hurt. So the
-    search runs within the training samples of the last fold, and of its points (the single penalty is the
-    first) the one with the smallest error on that fold's held-out samples is taken: early stopping is the
-    regulariser.
-
-    Attributes:
-        alpha_: The penalties, shape (n_features,).
-    """
-
-    def _model(self) -> ProximalModel:
-        return ProximalModel(Quadratic(), WeightedL1(nonnegative=self.positive), self.fit_intercept, self._solver())
-
-    def _bounds(self, largest: float, n_features: int) -> Mapping[str, tuple[object, object]]:
-        high = np.full(n_features, 10 * largest)
-        return {"alpha": (1e-2 * self.eps * high, high)}
-
-    def _default_search(self, largest: float) -> Search:
-        return LBFGS(max_evaluations=15, verbose=bool(self.verbose))
-
-    def _run(self, search: Search, criterion: CrossValidation, space: LogSpace) -> SearchResult:
-        if not _within(criterion.splits):
-            return super()._run(search, criterion, space)
-        judge = criterion.folds[-1]
-        rest = CrossValidation(
-            judge.model,
-            space,
-            judge.X,
-            judge.y,
-            cv=_within(criterion.splits),
-            sample_weight=judge.sample_weight,
-            n_jobs=self.n_jobs,
-        )
-        result = search.run(rest, self._start(rest, space))
-        # the best single penalty of all folds competes as well; it has seen the judge, which favours the simple answer
-        points = [self._start(criterion, space), *(trial.point for trial in result.history.trials)]
-        errors = [judge.evaluate(point, gradient=False).value for point in points]
-        best = points[int(np.argmin(errors))]
-        value = criterion.evaluate(best, gradient=False).value
-        return dataclasses.replace(result, point=best, value=value, hyperparameters=space.values(best))
-
-    def _start(self, criterion: Criterion, space: LogSpace) -> np.ndarray:
-        single = LogSpace.between({"alpha": (10 * np.exp(space.lower[0]), 0.1 * np.exp(space.upper[0]))})
-
-        class Tied(Criterion):
-            """The same criterion with all penalties equal."""
-
-            def evaluate(self, point, *, tol=None, state=None, gradient=True):
-                out = criterion.evaluate(np.full(space.size, point[0]), tol=tol, state=state, gradient=gradient)
-                slope = None if out.gradient is None else np.array([out.gradient.sum()])
-                return type(out)(out.value, slope, out.state)
-
-        tied = Tied()
-        tied.space = single
-        return np.full(space.size, Safeguarded(verbose=bool(self.verbose)).run(tied).point[0])
-
-
-class GroupLassoImplicitCV(LassoImplicitCV):
+@dataclass(kw_only=True, eq=False, repr=False)
+class GroupLassoImplicitCV(Regressor):
     """Group Lasso with its penalty found by cross-validation.
 
     Args:
         groups: Group number of each feature, 0, 1, ... without gaps; each feature its own group by default.
-        cv: See `ImplicitCV`.
-        search: See `ImplicitCV`.
-        eps: See `ImplicitCV`.
-        fit_intercept: See `ImplicitCV`.
-        tol: See `ImplicitCV`.
-        max_iter: See `ImplicitCV`.
-        n_jobs: See `ImplicitCV`.
-        verbose: See `ImplicitCV`.
+
+    The other arguments are those of `ImplicitCV`, the attributes those of `Regressor`.
     """
 
-    def __init__(
-        self, *, groups: Sequence[int] | None = None, cv: Any = None, search: Search | None = None,
-        eps: float = 1e-3, fit_intercept: bool = True, tol: float = 1e-6, max_iter: int = 200,
-        n_jobs: int | None = None, verbose: bool = False,
-    ) -> None:  # fmt: skip
-        super().__init__(
-            cv=cv, search=search, eps=eps, fit_intercept=fit_intercept, tol=tol, max_iter=max_iter, n_jobs=n_jobs,
-            verbose=verbose,
-        )  # fmt: skip
-        self.groups = groups
+    groups: Sequence[int] | None = None
 
     def _model(self) -> ProximalModel:
         groups = range(self.n_features_in_) if self.groups is None else self.groups
@@ -214,17 +116,12 @@ class GroupLassoImplicitCV(LassoImplicitCV):
         return ProximalModel(Quadratic(), penalty, self.fit_intercept, self._solver())
 
 
-class MultiTaskLassoImplicitCV(MultiOutputMixin, LassoImplicitCV):
-    """Multitask Lasso with its penalty found by cross-validation; like scikit-learn's `MultiTaskLassoCV`."""
+@dataclass(kw_only=True, eq=False, repr=False)
+class MultiTaskLassoImplicitCV(MultiOutputMixin, Regressor):
+    """Multitask Lasso with its penalty found by cross-validation; like scikit-learn's `MultiTaskLassoCV`.
 
-    def __init__(
-        self, *, cv: Any = None, search: Search | None = None, eps: float = 1e-3, fit_intercept: bool = True,
-        tol: float = 1e-6, max_iter: int = 200, n_jobs: int | None = None, verbose: bool = False,
-    ) -> None:  # fmt: skip
-        super().__init__(
-            cv=cv, search=search, eps=eps, fit_intercept=fit_intercept, tol=tol, max_iter=max_iter, n_jobs=n_jobs,
-            verbose=verbose,
-        )  # fmt: skip
+    Coefficients have the shape (n_outputs, n_features), intercepts (n_outputs,), unless y has one axis.
+    """
 
     def _validate(self, X: Any, y: Any) -> tuple[Any, torch.Tensor]:
         X, y = validate_data(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import math
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import numpy as np
 from conelayers.errors import InvalidArgument
 from conelayers.model_selection.criteria import Criterion
 from conelayers.model_selection.history import History, Trial
+from conelayers.model_selection.progress import Progress
 
 __all__ = ["Objective", "Search", "SearchResult"]
 
@@ -51,7 +51,7 @@ class Objective:
         criterion: What is minimised.
         max_evaluations: Budget.
         callback: Called with every `Trial`.
-        verbose: Print a line per evaluation to standard error.
+        verbose: See `Progress`.
     """
 
     def __init__(
@@ -59,13 +59,13 @@ class Objective:
         criterion: Criterion,
         max_evaluations: int,
         callback: Callable[[Trial], None] | None = None,
-        verbose: bool = False,
+        verbose: int = 0,
     ) -> None:
         self.criterion, self.space = criterion, criterion.space
         self.history = History(criterion.space)
         self.best_value, self.best_point, self.best_state = math.inf, criterion.space.center(), None
         self._state: Any = None
-        self._left, self._callback, self._verbose = max_evaluations, callback, verbose
+        self._left, self._callback, self.progress = max_evaluations, callback, Progress(max_evaluations, verbose)
         self._began = time.perf_counter()
 
     def __call__(self, point: np.ndarray, tol: float | None = None, gradient: bool = True) -> tuple[float, np.ndarray]:
@@ -85,10 +85,7 @@ class Objective:
         self.history.trials.append(trial)
         if self._callback is not None:
             self._callback(trial)
-        if self._verbose:
-            print(
-                f"{len(self.history):4d}  {value:.6e}  |g| {trial.slope:.1e}  {trial.seconds:7.2f} s", file=sys.stderr
-            )
+        self.progress.show(trial)
         return value, slope
 
     def restart(self) -> None:
@@ -113,12 +110,12 @@ class Search(abc.ABC):
     Args:
         max_evaluations: Most evaluations of the criterion.
         rtol: Stop when an iteration promises a relative improvement below this.
-        verbose: Print a line per evaluation.
+        verbose: 1 shows a progress bar (lines without tqdm), 2 a line per evaluation.
     """
 
     max_evaluations: int = 100
     rtol: float = 1e-4
-    verbose: bool = False
+    verbose: int = 0
 
     @abc.abstractmethod
     def minimize(self, objective: Objective, start: np.ndarray) -> str:
@@ -143,6 +140,8 @@ class Search(abc.ABC):
             message = self.minimize(objective, criterion.space.clip(begin))
         except _Spent:
             message = "the budget of evaluations is spent"
+        finally:
+            objective.progress.close()
         values = criterion.space.values(objective.best_point)
         return SearchResult(
             values, objective.best_point, objective.best_value, objective.history, objective.best_state, message

@@ -16,16 +16,21 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 
 from conelayers.program import ConeProgram, ConeSolution
 from conelayers.residual.regularity import sparse
-from conelayers.residual.regularity.artefacts import Interface, Verdict, lifted_duals, null_directions
+from conelayers.residual.regularity.artefacts import RowKinds, Verdict, is_artefact, row_kinds
+from conelayers.residual.regularity.dual_artefacts import is_dual_artefact
 from conelayers.residual.regularity.extremes import Extremes, extremes
+from conelayers.residual.regularity.interface import Interface
 from conelayers.residual.regularity.ranks import (
+    RANK_TOLERANCE,
     RankMatrices,
     dual_null_vectors,
+    primal_singular_values,
     rank_matrices,
     smallest_singular_values,
 )
@@ -183,35 +188,56 @@ class _Test:
         out.sigma_dual[items], out.sigma_primal[items] = ranks.dual, ranks.primal
         passed = (ranks.dual > matrices.needed_dual) & (ranks.primal > matrices.needed_primal)
         out.regular[items] = passed
-        silent = _silent_rows(family, self.v[items])
         for position in torch.nonzero(~passed)[:, 0].tolist():
-            self._judge_item(int(items[position]), matrices.item(position), silent[position], ranks.dual[position], out)
+            kinds = row_kinds(family, position, self.structure.cone)
+            self._judge_item(int(items[position]), matrices.item(position), kinds, ranks.dual[position], out)
         return items[~out.regular[items]]
 
-    def _judge_item(self, item: int, matrices: RankMatrices, silent: Tensor, sigma: Tensor, out: Certificate) -> None:
+    def _judge_item(self, item: int, matrices: RankMatrices, kinds: RowKinds, sigma: Tensor, out: Certificate) -> None:
         """Tell what fails, and what is an artefact."""
-        A = self._matrix_A(torch.tensor([item]))[0]
-        found = null_directions(matrices, silent, A, self.structure, self.interface)
         dual: Verdict = True
         if not sigma > matrices.needed_dual[0]:
             vectors, above = dual_null_vectors(matrices)
-            dual = lifted_duals(vectors, self.v[item], self.structure.cone, self.interface) if len(vectors) else None
+            scale = matrices.row_scale[0]
+            dual = is_dual_artefact(vectors, scale, self.v[item], kinds, self.interface) if len(vectors) else None
             if dual is True:
                 out.sigma_dual[item] = above
                 dual = True if above > matrices.needed_dual[0] else None
             else:
                 out.dependent[item] = (vectors.abs() > _TAKES_PART).any(0)
-        out.sigma_primal[item] = found.sigma
-        out.regular[item] = dual is True and found.verdict is True
-        out.decided[item] = bool(out.regular[item]) or dual is False or found.verdict is False
-        out.undetermined[item] = found.columns if found.verdict is not True else False
+        primal = self._judge_primal(item, matrices, kinds, out)
+        out.regular[item] = dual is True and primal is True
+        out.decided[item] = bool(out.regular[item]) or dual is False or primal is False
+
+    def _judge_primal(self, item: int, matrices: RankMatrices, kinds: RowKinds, out: Certificate) -> Verdict:
+        values, vectors = primal_singular_values(matrices)
+        zero = values <= RANK_TOLERANCE
+        above = float(values[~zero].min()) if bool((~zero).any()) else torch.inf
+        basis, scale = vectors[zero].T.numpy(), matrices.column_scale[0].numpy()
+        verdict = is_artefact(basis, scale, *self._item(item), kinds, self.interface, ball=self._ball(item))
+        out.sigma_primal[item] = float(values.min()) if verdict is False else above
+        if verdict is True and not above > matrices.needed_primal[0]:
+            verdict = None
+        if verdict is not True:
+            out.undetermined[item] = torch.from_numpy(np.abs(basis).max(axis=1, initial=0.0) > _TAKES_PART)
+        return verdict
+
+    def _item(self, item: int) -> tuple[sp.csr_array, np.ndarray]:
+        """A and y of one item."""
+        y = self.structure.cone.project_dual(self.v[item])
+        return sp.csr_array(self.structure.A_matrix(self._values(self.A, item))), y.numpy()
+
+    def _ball(self, item: int) -> bool:
+        """Whether the radius is more than the accuracy."""
+        return bool(self.radius[item] > self.known.possibly[item])
 
     def _judge_sparse(self, items: Tensor, family: Extremes, out: Certificate) -> Tensor:
-        silent = _silent_rows(family, self.v[items])
         for position, item in enumerate(items.tolist()):
             P = self.structure.P_matrix(self._values(self.P, item))
-            A = self.structure.A_matrix(self._values(self.A, item))
-            found = sparse.judge(P, A, family, position, silent[position].numpy(), self.structure, self.interface)
+            A, y = self._item(item)
+            kinds = row_kinds(family, position, self.structure.cone)
+            problem = sparse.Problem(P, A, y, kinds, self.v[item], self.interface, self._ball(item))
+            found = sparse.judge(problem, family, position)
             out.sigma_dual[item], out.sigma_primal[item] = found.sigma_dual, found.sigma_primal
             out.regular[item] = found.verdict is True
             out.decided[item] = found.verdict is not None
@@ -246,12 +272,3 @@ class _Test:
         dense[:, rows, columns] = values
         dense[:, columns, rows] = values
         return dense
-
-
-def _silent_rows(family: Extremes, v: Tensor) -> Tensor:
-    """Rows of blocks with D_max = 0, bool, (B, m)."""
-    silent = torch.zeros(v.shape, dtype=torch.bool)
-    for block in family.largest:
-        quiet = (block.values == 0).all(-1)
-        silent[:, block.rows] = quiet.unsqueeze(-1).expand(-1, -1, block.rows.shape[1])
-    return silent

@@ -11,19 +11,47 @@ from typing import Any
 import numpy as np
 import qdldl
 import scipy.sparse as sp
+import torch
+from torch import Tensor
 
-from conelayers.program import ConeStructure
-from conelayers.residual.regularity.artefacts import Interface, Verdict
+from conelayers.residual.regularity.artefacts import RowKinds, Verdict, is_artefact
+from conelayers.residual.regularity.dual_artefacts import is_dual_artefact
 from conelayers.residual.regularity.extremes import Extremes
+from conelayers.residual.regularity.interface import Interface
 
-__all__ = ["SparseVerdict", "judge", "smallest_singular"]
+__all__ = ["Problem", "SmallestSingular", "SparseVerdict", "judge", "smallest_singular"]
 
 #: Singular values of the scaled matrices up to this are zeros.
 RANK_TOLERANCE = 1e-7
 _SHIFT = 1e-12
-_SUBSPACE = 4
+_SUBSPACE = 8
+# Entries of a null space that is looked at.
+_LARGEST_BASIS = 20_000_000
 _STEPS = 12
 _EIGENVALUE = 1e-12
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Problem:
+    """One item.
+
+    Attributes:
+        P: Upper triangle, (n, n).
+        A: (m, n).
+        y: Multipliers, (m,).
+        kinds: What the rows of A are.
+        v: y - s, (m,).
+        interface: What belongs to the user.
+        ball: Whether a radius is asked for that exceeds the accuracy.
+    """
+
+    P: sp.csc_array
+    A: sp.csr_array
+    y: np.ndarray
+    kinds: RowKinds
+    v: Tensor
+    interface: Interface
+    ball: bool
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,36 +65,15 @@ class SparseVerdict:
     undetermined: np.ndarray
 
 
-def judge(
-    P: sp.csc_array,
-    A: sp.csc_array,
-    family: Extremes,
-    position: int,
-    silent: np.ndarray,
-    structure: ConeStructure,
-    interface: Interface,
-) -> SparseVerdict:
-    """Test item `position` of the family; P is the upper triangle."""
-    high = _rotation(family.largest, position, lambda values: values >= 1 - _EIGENVALUE, structure.m)
-    low = _rotation(family.smallest, position, lambda values: values > _EIGENVALUE, structure.m)
-    full_P = sp.csr_array(P + sp.triu(P, 1).T)
+def judge(problem: Problem, family: Extremes, position: int) -> SparseVerdict:
+    """Test item `position` of the family."""
+    m = len(problem.y)
+    high = _rotation(family.largest, position, lambda values: values >= 1 - _EIGENVALUE, m)
+    low = _rotation(family.smallest, position, lambda values: values > _EIGENVALUE, m)
     turned = bool((family.turn_one[position] > 0).any() or (family.turn_zero[position] > 0).any())
-    active = _normalized(sp.csr_array(high.T @ A))
-    sigma_dual, vectors = smallest_singular(sp.csc_array(active.T))
-    dual: Verdict = sigma_dual > RANK_TOLERANCE
-    dependent = np.zeros(structure.m, dtype=bool)
-    if not dual:
-        weights = np.abs(high @ vectors).max(axis=1, initial=0.0)
-        dependent = weights > 1e-6 * weights.max(initial=1e-300)
-        if interface.hermitian is not None and interface.hermitian.any():
-            dual = None  # the lifting may be the reason
-    primal, sigma_primal, undetermined = _primal(
-        sp.csr_array(sp.vstack([_normalized(full_P), _normalized(sp.csr_array(low.T @ A))])),
-        A,
-        silent,
-        structure,
-        interface,
-    )
+    dual, sigma_dual, dependent = _dual(problem, high)
+    P = sp.csr_array(problem.P + sp.triu(problem.P, 1).T)
+    primal, sigma_primal, undetermined = _primal(problem, P, sp.csr_array(low.T @ problem.A))
     if False in (dual, primal):
         verdict: Verdict = False
     else:
@@ -74,55 +81,83 @@ def judge(
     return SparseVerdict(verdict, sigma_dual, sigma_primal, dependent, undetermined)
 
 
-def _primal(stacked, A, silent, structure, interface) -> tuple[Verdict, float, np.ndarray]:
-    """(b) after removing the columns of zeros, which are judged as `artefacts` does."""
-    norms = sp.linalg.norm(stacked, axis=0) if stacked.shape[1] else np.zeros(0)
-    free = norms == 0
-    undetermined = np.zeros(structure.n, dtype=bool)
-    verdict: Verdict = True
-    if free.any():
-        loud = free[structure.A_columns] & ~silent[structure.A_indices]
-        touched = A.data != 0
-        pushed = interface.variables | interface.q
-        if np.any(free & pushed) or np.any(interface.A & loud):
-            verdict = False
-        elif np.any(interface.P & (free[structure.P_indices] | free[structure.P_columns])):
-            verdict = False
-        elif np.any(loud & touched):
-            verdict = None
-        undetermined = free if verdict is not True else undetermined
-    rest = sp.csc_array(stacked)[:, np.flatnonzero(~free)]
-    rest = sp.csc_array(rest * (1 / norms[~free])[None, :]) if rest.shape[1] else rest
-    sigma, vectors = smallest_singular(rest)
-    if sigma <= RANK_TOLERANCE:
-        touched = np.zeros(structure.n, dtype=bool)
-        weights = np.abs(vectors).max(axis=1)
-        touched[np.flatnonzero(~free)[weights > 1e-6 * weights.max()]] = True
-        undetermined = undetermined | touched
-        benign = not np.any(touched & (interface.variables | interface.q))
-        verdict = None if benign and verdict is not False else False
-    return verdict, sigma, undetermined
+def _dual(problem: Problem, high: sp.csr_array) -> tuple[Verdict, float, np.ndarray]:
+    """(a), with null vectors judged as `dual_artefacts` does."""
+    active, norms = _normalized(sp.csr_array(high.T @ problem.A))
+    found = smallest_singular(sp.csc_array(active.T))
+    if found.sigma > RANK_TOLERANCE:
+        return True, found.sigma, np.zeros(len(problem.y), dtype=bool)
+    u = high @ (found.null / norms[:, None])
+    u = torch.from_numpy((u / np.linalg.norm(u, axis=0)).T.copy())
+    verdict = is_dual_artefact(u, torch.ones(()), problem.v, problem.kinds, problem.interface)
+    if verdict is True and found.above == 0:
+        verdict = None  # there may be more null vectors
+    dependent = (u.abs() > 1e-6).any(0).numpy() & (verdict is not True)
+    return verdict, found.above if verdict is True else found.sigma, dependent
 
 
-def smallest_singular(X: Any) -> tuple[float, np.ndarray]:
-    """Smallest singular value of a tall matrix and vectors (columns) that span its null space, or part of it.
+def _primal(problem: Problem, P: sp.csr_array, kept: sp.csr_array) -> tuple[Verdict, float, np.ndarray]:
+    """(b), with null vectors judged as `artefacts` does; columns of zeros are null vectors in plain sight."""
+    n = problem.interface.structure.n
+    stacked: Any = sp.csc_array(sp.vstack([_normalized(P)[0], _normalized(kept)[0]]))
+    norms = sp.linalg.norm(stacked, axis=0) if n else np.zeros(0)
+    free, rest = np.flatnonzero(norms == 0), np.flatnonzero(norms)
+    found = smallest_singular(sp.csc_array(stacked[:, rest] @ sp.diags_array(1 / norms[rest])))
+    scale = np.where(norms > 0, 1 / np.where(norms > 0, norms, 1.0), 1.0)
+    undetermined = np.zeros(n, dtype=bool)
+    null = found.null if found.sigma <= RANK_TOLERANCE else found.null[:, :0]
+    if not len(free) and not null.shape[1]:
+        return True, found.sigma, undetermined
+    undetermined[free] = True
+    undetermined[rest] = np.abs(null).max(axis=1, initial=0.0) > 1e-6
+    sigma = found.above if null.shape[1] else found.sigma
+    if np.any(undetermined & problem.interface.variables):
+        return False, 0.0, undetermined
+    if n * (len(free) + null.shape[1]) > _LARGEST_BASIS:
+        return None, sigma, undetermined
+    basis = np.zeros((n, len(free) + null.shape[1]))
+    basis[free, np.arange(len(free))] = 1.0
+    basis[rest, len(free) :] = null
+    verdict = is_artefact(basis, scale, problem.A, problem.y, problem.kinds, problem.interface, ball=problem.ball)
+    if verdict is True and sigma <= RANK_TOLERANCE:
+        verdict = None  # there may be more null vectors
+    if verdict is not False:
+        return verdict, sigma, undetermined & (verdict is None)
+    return False, 0.0, undetermined
 
-    More columns than rows give zero and a null vector; no column gives infinity.
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class SmallestSingular:
+    """The low end of a spectrum.
+
+    Attributes:
+        sigma: Smallest singular value; infinity for a matrix without columns.
+        null: Orthonormal vectors that span the null space, or part of it, as columns (the vector of sigma if there is
+            no null space).
+        above: The smallest singular value beyond the null space; 0 where that was not reached.
     """
+
+    sigma: float
+    null: np.ndarray
+    above: float
+
+
+def smallest_singular(X: Any) -> SmallestSingular:
+    """The low end of the spectrum of a sparse matrix by subspace iteration."""
     rows, columns = X.shape
     if columns == 0:
-        return float("inf"), np.zeros((0, 0))
+        return SmallestSingular(float("inf"), np.zeros((0, 0)), float("inf"))
     K = sp.block_array([[sp.eye_array(rows), X], [None, -_SHIFT * sp.eye_array(columns)]], format="csc")
     factor = qdldl.Solver(sp.csc_matrix(K), upper=True)
     basis = np.random.default_rng(0).standard_normal((columns, min(_SUBSPACE, columns)))
     for _ in range(_STEPS):
         solved = [factor.solve(np.concatenate([np.zeros(rows), -column]))[rows:] for column in basis.T]
         basis, _ = np.linalg.qr(np.stack(solved, axis=1))
-    _, sigma, right = np.linalg.svd(X @ basis, full_matrices=False)
-    if len(sigma) < basis.shape[1]:  # fewer rows than vectors
-        return 0.0, basis
+    _, sigma, right = np.linalg.svd(X @ basis, full_matrices=True)
+    sigma = np.concatenate([sigma, np.zeros(basis.shape[1] - len(sigma))])  # fewer rows than vectors
     null = sigma <= max(RANK_TOLERANCE, sigma[-1])
-    return (0.0 if columns > rows else float(sigma[-1])), basis @ right[null].T
+    above = float(sigma[~null].min()) if not null.all() else (float("inf") if len(sigma) == columns else 0.0)
+    return SmallestSingular(float(sigma[-1]), basis @ right[null].T, above)
 
 
 def _rotation(spectrum, position: int, keep, m: int) -> sp.csr_array:
@@ -143,8 +178,8 @@ def _rotation(spectrum, position: int, keep, m: int) -> sp.csr_array:
     return sp.csr_array(data, shape=(m, count))
 
 
-def _normalized(matrix: Any) -> sp.csr_array:
-    """Rows of norm one; rows of zeros, or negligible ones, as they are."""
+def _normalized(matrix: Any) -> tuple[sp.csr_array, np.ndarray]:
+    """Rows of norm one, rows of zeros or negligible ones as they are; and what they were divided by."""
     norms = sp.linalg.norm(matrix, axis=1) if matrix.shape[0] else np.zeros(0)
-    floor = 1e-12 * norms.max(initial=0.0)
-    return sp.csr_array(sp.diags_array(1 / np.where(norms > floor, norms, 1.0)) @ matrix)
+    norms = np.where(norms > 1e-12 * norms.max(initial=0.0), norms, 1.0)
+    return sp.csr_array(sp.diags_array(1 / norms) @ matrix), norms

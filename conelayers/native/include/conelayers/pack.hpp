@@ -18,7 +18,7 @@
 #define CL_JOIN(a, b) CL_JOIN2(a, b)
 #define CONELAYERS_KERNELS CL_JOIN(kernels_, CONELAYERS_ARCH)
 
-// A GPU's compiler, or a host compiler that plays one (tests/cuda/emulation.hpp).
+// A GPU's compiler, or a host compiler that plays one (tests/gpu/emulation.hpp).
 #if defined(__CUDACC__) || defined(__CUDACC_RTC__)
 #define CONELAYERS_DEVICE
 #endif

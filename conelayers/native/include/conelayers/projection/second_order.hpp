@@ -12,7 +12,7 @@ inline namespace CONELAYERS_ARCH {
 namespace projection {
 
 struct SecondOrder {
-    static constexpr int element_size(int dim) { return dim + 2; }
+    CL_INLINE static constexpr int element_size(int dim) { return dim + 2; }
 
     // y = Pi(v) (or its smoothing), element = data of D.
     template <class Real>

@@ -16,10 +16,10 @@ struct Semidefinite {
     static constexpr double sqrt_half = 0.70710678118654752440;
     static constexpr double sqrt_two = 1.41421356237309504880;
 
-    static constexpr int dimension(int order) { return order * (order + 1) / 2; }
-    static constexpr int element_size(int order) { return order * (order + 2); }
+    CL_INLINE static constexpr int dimension(int order) { return order * (order + 1) / 2; }
+    CL_INLINE static constexpr int element_size(int order) { return order * (order + 2); }
     // project and apply need two matrices, weight one vector per block row.
-    static constexpr int scratch_size(int order) { return 2 * order * order; }
+    CL_INLINE static constexpr int scratch_size(int order) { return 2 * order * order; }
 
     // Full row-major matrix of a block.
     template <class Real>

@@ -1,0 +1,76 @@
+"""Several searches from different points, in parallel; the best answer is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from conelayers.errors import InvalidArgument
+from conelayers.model_selection.criteria import Criterion
+from conelayers.model_selection.history import History, Trial
+from conelayers.model_selection.parallel import run_parallel
+from conelayers.model_selection.searches.base import Objective, Search, SearchResult
+from conelayers.model_selection.searches.lbfgs import LBFGS
+
+__all__ = ["MultiStart"]
+
+
+@dataclass(frozen=True)
+class MultiStart(Search):
+    """Restarts of a local search, for criteria with several minima; the answer does not depend on `n_jobs`.
+
+    The first start is the one given (by default the middle of the bounds), the others are drawn uniformly within
+    the bounds. Each run has a budget and a history of its own; histories are joined in the order of the starts.
+
+    Args:
+        local: The search that is restarted.
+        starts: Number of starts.
+        seed: Of the starts.
+        n_jobs: Runs in parallel through joblib, under the caller's backend (`joblib.parallel_config`).
+    """
+
+    local: Search = field(default_factory=LBFGS)
+    starts: int = 4
+    seed: int = 0
+    n_jobs: int | None = None
+
+    def points(self, criterion: Criterion, start: np.ndarray | None) -> np.ndarray:
+        """The starts in log space, shape (starts, d).
+
+        Raises:
+            InvalidArgument: Fewer than one start is asked for.
+        """
+        if self.starts < 1:
+            raise InvalidArgument(f"starts must be at least 1; got {self.starts}")
+        space = criterion.space
+        first = space.center() if start is None else np.asarray(start, dtype=float).ravel()
+        cube = np.random.default_rng(self.seed).random((self.starts - 1, space.size))
+        return np.vstack([first[None], space.lower + cube * (space.upper - space.lower)])
+
+    def minimize(self, objective: Objective, start: np.ndarray) -> str:
+        """All starts one after the other on one objective and budget."""
+        for point in self.points(objective.criterion, start):
+            self.local.minimize(objective, objective.space.clip(point))
+        return f"the best of {self.starts} starts"
+
+    def run(
+        self,
+        criterion: Criterion,
+        start: np.ndarray | None = None,
+        callback: Callable[[Trial], None] | None = None,
+    ) -> SearchResult:
+        """See `Search.run`; the callback is called when all runs are done."""
+        calls = [(self.local, criterion, point) for point in self.points(criterion, start)]
+        results: list[SearchResult] = run_parallel(_search, calls, self.n_jobs)
+        history = History(criterion.space, [trial for result in results for trial in result.history.trials])
+        for trial in history.trials if callback is not None else ():
+            callback(trial)  # type: ignore[misc]
+        best = results[int(np.argmin([result.value for result in results]))]
+        message = f"the best of {self.starts} starts: {best.message}"
+        return SearchResult(best.hyperparameters, best.point, best.value, history, best.state, message)
+
+
+def _search(local: Search, criterion: Criterion, point: np.ndarray) -> SearchResult:
+    return local.run(criterion, point)

@@ -1,0 +1,36 @@
+// The GPU kernels as functions of the host, for tests: emulate(name, view, task, blocks, threads).
+#include "emulation.hpp"
+
+#include "apply.cu"
+#include "derivative.cu"
+#include "polish.cu"
+#include "project.cu"
+#include "pullback.cu"
+#include "solve.cu"
+
+namespace {
+
+template <class View>
+int run(void (*kernel)(View, conelayers::Task), const void* view, const void* task, int blocks, int threads) {
+    gridDim.x = blocks, blockDim.x = threads;
+    for (int block = 0; block < blocks; ++block)
+        for (int thread = 0; thread < threads; ++thread) {
+            blockIdx.x = block, threadIdx.x = thread;
+            kernel(*static_cast<const View*>(view), *static_cast<const conelayers::Task*>(task));
+        }
+    return 0;
+}
+
+}  // namespace
+
+extern "C" int emulate(const char* name, const void* view, const void* task, int blocks, int threads) {
+    const auto is = [name](const char* other) { return std::strcmp(name, other) == 0; };
+    if (is("solve")) return run<const conelayers::EngineView>(conelayers_solve, view, task, blocks, threads);
+    using View = const conelayers::DerivativeView;
+    if (is("derivative")) return run<View>(conelayers_derivative, view, task, blocks, threads);
+    if (is("apply")) return run<View>(conelayers_apply, view, task, blocks, threads);
+    if (is("project")) return run<View>(conelayers_project, view, task, blocks, threads);
+    if (is("pullback")) return run<View>(conelayers_pullback, view, task, blocks, threads);
+    if (is("polish")) return run<View>(conelayers_polish, view, task, blocks, threads);
+    return 1;
+}
