@@ -96,4 +96,3 @@ class _OnCpu:
         data = map(rows, (P, q, A, b, x, y, s))
         found = self._kernels.polish(*data, steps=steps, target=target, threads=torch.get_num_threads())
         return tuple(map(torch.from_numpy, found))
-

@@ -131,7 +131,7 @@ class InteriorPoint {
     }
 
     // Exchange a lane's problem with one of another pack, but for the arrays of `state`.
-    void swap_scalars(int lane, InteriorPoint& other, int other_lane) {
+    CL_HD void swap_scalars(int lane, InteriorPoint& other, int other_lane) {
         Real* const mine[] = {&p.c, &p.r, &status, &iteration, &tau, &kappa, &norm_q, &norm_b, &stalls,
                               &best, &best_tau, &scaled_P, &scaled_q, &scaled_b};
         Real* const theirs[] = {&other.p.c, &other.p.r, &other.status, &other.iteration, &other.tau,
