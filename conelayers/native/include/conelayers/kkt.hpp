@@ -20,7 +20,7 @@ struct Kkt {
     Arr<Real> residual, correction, scratch; // 2 (n + m) packs each
 };
 
-constexpr PivotRule kKktPivots{1e-13, 2e-7};
+CL_HD inline PivotRule kkt_pivots() { return {1e-13, 2e-7}; }
 
 // What does not depend on H: P, A, the regularisation, and all that is eliminated before a row of H.
 template <class Real>
@@ -37,7 +37,7 @@ CL_HD inline void kkt_assemble(const EngineView& view, const EngineSettings& set
         if (c.kind > kNonnegative) continue;
         for (int i = view.n + c.row; i < view.n + c.row + c.dim; ++i) f[view.diagonal_position[i]] -= eps;
     }
-    ldlt_factor<Real>(view.kkt, f, kkt.inverse, kkt.work, view.signs, kKktPivots, Part::fixed);
+    ldlt_factor<Real>(view.kkt, f, kkt.inverse, kkt.work, view.signs, kkt_pivots(), Part::fixed);
     ldlt_copy_varying<Real>(view.kkt, f, kkt.base);
 }
 
@@ -57,7 +57,7 @@ CL_HD inline void kkt_factor(const EngineView& view, const EngineSettings& setti
             f[view.diagonal_position[i]] = d * (Real(1.0) + relative) - eps;
         }
     }
-    ldlt_factor<Real>(view.kkt, f, kkt.inverse, kkt.work, view.signs, kKktPivots, Part::varying);
+    ldlt_factor<Real>(view.kkt, f, kkt.inverse, kkt.work, view.signs, kkt_pivots(), Part::varying);
 }
 
 // residual = rhs - [P, A'; A, -H] solution for N vectors, n + m packs apart; norm[k]: its largest entry.
