@@ -1,22 +1,30 @@
-"""Hyperparameter selection against grids and random search, all in one process, alternating, medians of the runs.
+"""Hyperparameter selection against grids, random search and optuna, all in one process, alternating.
 
-    python benchmarks/lasso.py solvers one two many large million [--repeat 3] [--small]
+    python benchmarks/lasso.py --part one [--repeat 3] [--small] [--long] [--figure FILE]
 
-solvers   one fit near the optimum: scikit-learn, skglm, celer (where installed) and the solvers of this package
-one       one hyperparameter: LassoImplicitCV, scikit-learn's LassoCV, a warm-started 100-point grid with our solver
-two       two hyperparameters: ElasticNetImplicitCV, ElasticNetCV, a 2-D grid with our solver, random search, optuna
-many      one penalty per feature: loss on data that took no part in the search
-large     20,000 x 50,000, density 1e-3
-million   one million features: solving, and the cost of a hypergradient beside it
+solvers         one fit near the optimum: scikit-learn, skglm, celer (where installed) and the solvers of this package
+one             one penalty, 3,000 x 12,000 sparse: LassoImplicitCV, LassoCV, a warm-started grid with our solver
+two             two penalties, 1,000 x 4,000: ElasticNetImplicitCV, ElasticNetCV, a 2-D grid with our solver, random
+                search and optuna with our solver, GridSearchCV (with --long)
+real            diabetes with all products of features: one and two penalties
+classification  breast cancer and digits: LogisticImplicitCV, LogisticRegressionCV, GridSearchCV
+text            20,000 x 50,000, density 1e-3: LassoImplicitCV, a grid with our solver, LassoCV (with --long)
+million         one million features: solving, the cost of a hypergradient beside it, a whole search
+many            penalties per group and per feature: loss on data that took no part in the search, ten seeds
+
+Every contestant minimises the same cross-validated criterion over the same folds. "to 0.1 %" is the time after which
+its best value so far is within 0.1 % of the best value that any contestant found; scikit-learn's grids, which report
+values only at their end, have got there at their end.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import scipy.sparse as sp
@@ -28,11 +36,80 @@ from conelayers.model_selection import (
     ElasticNetImplicitCV,
     GridSearch,
     HeldOut,
+    History,
     LassoImplicitCV,
+    LogisticImplicitCV,
     LogSpace,
     Safeguarded,
     WeightedLassoImplicitCV,
 )
+
+
+@dataclass
+class Run:
+    """Outcome of one contestant: best value, and when its best value so far became what (None: at the end)."""
+
+    value: float
+    curve: list[tuple[float, float]] | None = None
+    seconds: float = 0.0
+
+    def time_to(self, goal: float) -> float | None:
+        """When the value was at most `goal` for the first time."""
+        for seconds, value in self.curve or [(self.seconds, self.value)]:
+            if value <= goal:
+                return seconds
+        return None
+
+
+def searched(history: History) -> Run:
+    """A run with a history; evaluations at a looser tolerance do not count."""
+    trials = [t for t in history.trials if np.isnan(t.tol)]
+    return Run(min(t.value for t in trials), [(t.seconds, t.value) for t in trials])
+
+
+def contest(title: str, runs: dict[str, Callable[[], Run]], repeat: int, once: tuple[str, ...] = ()) -> dict[str, Run]:
+    """Run all in turns, so that a busy machine treats all alike; print a table of medians. The first one is ours."""
+    taken: dict[str, list[Run]] = {name: [] for name in runs}
+    next(iter(runs.values()))()  # compiles kernels
+    for turn in range(repeat):
+        for name, run in runs.items():
+            if turn and name in once:
+                continue
+            began = time.perf_counter()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                result = run()
+            result.seconds = time.perf_counter() - began
+            taken[name].append(result)
+    best = min(r.value for results in taken.values() for r in results)
+    rows = {}
+    for name, results in taken.items():
+        reached = [r.time_to(1.001 * best) for r in results]
+        to = None if None in reached else float(np.median([t for t in reached if t is not None]))
+        rows[name] = (float(np.median([r.seconds for r in results])), to, results[-1].value / best - 1)
+    ours = next(iter(rows.values()))
+    print(f"\n{title}\n\n| | seconds | to 0.1 % | times slower | value above the best |\n|---|---|---|---|---|")
+    for name, (seconds, to, above) in rows.items():
+        slower = "never" if to is None or ours[1] is None else f"{to / ours[1]:.1f}"
+        print(f"| {name} | {seconds:.3g} | {'–' if to is None else f'{to:.3g}'} | {slower} | {100 * above:.3f} % |")
+    return {name: results[-1] for name, results in taken.items()}
+
+
+def draw(runs: dict[str, Run], path: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    best = min(r.value for r in runs.values())
+    figure, ax = plt.subplots(figsize=(6.5, 3.8), layout="constrained")
+    for name, run in runs.items():
+        times, values = np.array(run.curve or [(run.seconds, run.value)]).T
+        gap = 100 * (np.minimum.accumulate(values) / best - 1)
+        ax.step(times, np.maximum(gap, 1e-3), where="post", marker="o" if len(times) == 1 else None, label=name)
+    ax.axhline(0.1, color="0.7", linewidth=0.8)
+    ax.set(xscale="log", yscale="log", xlabel="seconds", ylabel="% above the best value")
+    ax.legend(fontsize="small")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
 
 
 def text_like(n: int, p: int, density: float, active: int, seed: int = 0):
@@ -45,201 +122,285 @@ def text_like(n: int, p: int, density: float, active: int, seed: int = 0):
     return X, signal + 0.3 * np.std(signal) * rng.standard_normal(n)
 
 
-def alternate(runs: dict[str, Callable[[], object]], repeat: int) -> dict[str, tuple[float, object]]:
-    """Median seconds and last result of each run, taken in turns so that a busy machine treats all alike."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    results: dict[str, object] = {}
-    for _ in range(repeat):
-        for name, run in runs.items():
-            began = time.perf_counter()
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                results[name] = run()
-            times[name].append(time.perf_counter() - began)
-    return {name: (float(np.median(t)), results[name]) for name, t in times.items()}
+def largest(X, y) -> float:
+    """The penalty above which the Lasso is zero."""
+    return float(np.abs(X.T @ (y - y.mean())).max() / X.shape[0])
 
 
-def report(title: str, timed: dict[str, tuple[float, object]], quality: dict[str, object], ours: str) -> None:
-    print(f"\n{title}")
-    for name, (seconds, _) in timed.items():
-        ratio = seconds / timed[ours][0]
-        print(f"  {name:36s} {seconds:9.3f} s   {ratio:7.2f} x   {json.dumps(quality.get(name))}")
+def criterion(X, y, penalty, bounds, cv=5) -> CrossValidation:
+    model = ProximalModel(Quadratic(), penalty, solver=WorkingSet(tol=1e-6))
+    return CrossValidation(model, LogSpace.between(bounds), X, y, cv=cv)
+
+
+def grid(criterion: CrossValidation, points: np.ndarray) -> Run:
+    return searched(GridSearch(points=points, max_evaluations=10**6).run(criterion).history)
+
+
+def ladder(criterion: CrossValidation, size: int) -> np.ndarray:
+    return np.linspace(criterion.space.upper, criterion.space.lower, size)
+
+
+def with_optuna(criterion: CrossValidation, trials: int) -> Run:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    low, high, names = criterion.space.lower, criterion.space.upper, criterion.space.names
+    began, curve = time.perf_counter(), []
+
+    def objective(trial) -> float:
+        point = np.array([trial.suggest_float(name, low[i], high[i]) for i, name in enumerate(names)])
+        value = criterion.evaluate(point, gradient=False).value
+        curve.append((time.perf_counter() - began, value))
+        return value
+
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0))
+    study.optimize(objective, n_trials=trials)
+    return Run(study.best_value, curve)
+
+
+def random_points(criterion: CrossValidation, size: int) -> np.ndarray:
+    low, high = criterion.space.lower, criterion.space.upper
+    return np.random.default_rng(0).uniform(low, high, (size, low.size))
 
 
 def solvers(args: argparse.Namespace) -> None:
     from sklearn.linear_model import Lasso
 
     X, y = text_like(3000, 12000, 1e-2, 100)
-    alpha = 0.027 * np.abs(X.T @ (y - y.mean())).max() / 3000
+    alpha, model = 0.027 * largest(X, y), ProximalModel(Quadratic(), L1())
     runs: dict[str, Callable] = {
         "scikit-learn, tol 1e-4": lambda: Lasso(alpha=alpha).fit(X, y).coef_,
         "scikit-learn, tol 1e-8": lambda: Lasso(alpha=alpha, tol=1e-8, max_iter=10**5).fit(X, y).coef_,
     }
-    model = ProximalModel(Quadratic(), L1())
     for tol in (1e-4, 1e-8, 1e-12):
         runs[f"WorkingSet, tol {tol:g}"] = lambda tol=tol: model.with_tolerance(tol).fit(X, y, alpha).coef.numpy()
-    try:
-        import skglm
-
-        runs["skglm, tol 1e-8"] = lambda: skglm.Lasso(alpha=alpha, tol=1e-8).fit(X, y).coef_
-    except ImportError:
-        pass
-    try:
-        import celer
-
-        runs["celer, tol 1e-8"] = lambda: celer.Lasso(alpha=alpha, tol=1e-8).fit(X, y).coef_
-    except ImportError:
-        pass
-    first = {name: alternate({name: run}, 1)[name][0] for name, run in runs.items()}
-    timed = alternate(runs, args.repeat)
+    for name in ("skglm", "celer"):
+        try:
+            library = __import__(name)
+        except ImportError:
+            continue
+        runs[f"{name}, tol 1e-8"] = lambda library=library: library.Lasso(alpha=alpha, tol=1e-8).fit(X, y).coef_
     design, target = as_design(X), torch.as_tensor(y)
     problem = model.problem(design, target, alpha)
-    quality = {}
-    for name, (_, coef) in timed.items():
-        b = torch.as_tensor(np.asarray(coef))
-        eta = design.matmul(b)
-        intercept = (target - eta).mean()
-        result = problem.result(b, intercept, 0)
-        quality[name] = {"gap": result.gap, "violation": result.violation, "first call s": round(first[name], 3)}
-    report("one fit, 3000 x 12000", timed, quality, "WorkingSet, tol 1e-08")
-
-
-def _grid(X, y, size: int, penalty=None, bounds=None) -> object:
-    largest = np.abs(X.T @ (y - y.mean())).max() / X.shape[0]
-    space = LogSpace.between(bounds or {"alpha": (1e-3 * largest, largest)})
-    model = ProximalModel(Quadratic(), penalty or L1(), solver=WorkingSet(tol=1e-6))
-    return GridSearch(size=size, max_evaluations=10**6).run(CrossValidation(model, space, X, y, cv=5))
+    print("\none fit, 3000 x 12000\n\n| | first call, s | seconds | duality gap |\n|---|---|---|---|")
+    for name, run in runs.items():
+        times = []
+        for _ in range(args.repeat + 1):
+            began = time.perf_counter()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                coef = torch.as_tensor(np.asarray(run()))
+            times.append(time.perf_counter() - began)
+        gap = problem.result(coef, (target - design.matmul(coef)).mean(), 0).gap
+        print(f"| {name} | {times[0]:.3g} | {np.median(times[1:]):.3g} | {gap:.1e} |")
 
 
 def one(args: argparse.Namespace) -> None:
     from sklearn.linear_model import LassoCV
 
     X, y = text_like(*((600, 2400) if args.small else (3000, 12000)), 1e-2, 100)
+    top = largest(X, y)
+    shared = criterion(X, y, L1(), {"alpha": (1e-3 * top, top)})
     runs = {
-        "LassoImplicitCV": lambda: LassoImplicitCV(cv=5).fit(X, y),
-        "LassoCV, 100 points": lambda: LassoCV(cv=5).fit(X, y),
-        "warm-started grid, 100 points": lambda: _grid(X, y, 100),
+        "LassoImplicitCV": lambda: searched(LassoImplicitCV(cv=5).fit(X, y).history_),
+        "grid of 100, warm, our solver": lambda: grid(shared, ladder(shared, 100)),
+        "LassoCV, 100 points": lambda: Run(LassoCV(cv=5).fit(X, y).mse_path_.mean(1).min()),
     }
-    runs["LassoImplicitCV"]()
-    timed = alternate(runs, args.repeat)
-    quality = {
-        "LassoImplicitCV": [timed["LassoImplicitCV"][1].best_criterion_, timed["LassoImplicitCV"][1].alpha_],
-        "LassoCV, 100 points": [
-            timed["LassoCV, 100 points"][1].mse_path_.mean(1).min(),
-            timed["LassoCV, 100 points"][1].alpha_,
-        ],
-        "warm-started grid, 100 points": timed["warm-started grid, 100 points"][1].value,
+    contest(f"one penalty, {X.shape[0]} x {X.shape[1]}, five folds", runs, args.repeat)
+
+
+def net_points(criterion: CrossValidation, top: float) -> np.ndarray:
+    """100 values of alpha for each of 10 of l1_ratio, as ElasticNetCV has them, in (log l1, log l2)."""
+    ratios = np.minimum(np.linspace(0.1, 1, 10), 0.999)
+    alphas = np.concatenate([np.geomspace(top / r, 1e-3 * top / r, 100) for r in ratios])
+    each = np.repeat(ratios, 100)
+    return criterion.space.clip(np.log(np.column_stack([alphas * each, alphas * (1 - each)])))
+
+
+def net_contest(title: str, X, y, args: argparse.Namespace) -> dict[str, Run]:
+    from sklearn.linear_model import ElasticNet as SkElasticNet
+    from sklearn.linear_model import ElasticNetCV
+    from sklearn.model_selection import GridSearchCV
+
+    top = largest(X, y)
+    shared = criterion(X, y, ElasticNet(), {"l1": (1e-3 * top, top), "l2": (1e-6 * top, 10 * top)})
+
+    def grid_search_cv() -> Run:
+        grids = {"alpha": np.geomspace(top, 1e-3 * top, 100), "l1_ratio": np.linspace(0.1, 1, 10)}
+        scored = GridSearchCV(SkElasticNet(), grids, scoring="neg_mean_squared_error", cv=5).fit(X, y)
+        return Run(-scored.best_score_)
+
+    runs = {
+        "ElasticNetImplicitCV": lambda: searched(ElasticNetImplicitCV(cv=5).fit(X, y).history_),
+        "grid of 100 x 10, warm, our solver": lambda: grid(shared, net_points(shared, top)),
+        "ElasticNetCV, 100 x 10": lambda: Run(
+            ElasticNetCV(cv=5, l1_ratio=np.linspace(0.1, 1, 10)).fit(X, y).mse_path_.mean(-1).min()
+        ),
+        "random search, 60, our solver": lambda: grid(shared, random_points(shared, 60)),
+        "optuna TPE, 60, our solver": lambda: with_optuna(shared, 60),
     }
-    report("one hyperparameter, 5 folds", timed, quality, "LassoImplicitCV")
+    if args.long:
+        runs["GridSearchCV, 100 x 10"] = grid_search_cv
+    long = ("grid of 100 x 10, warm, our solver", "ElasticNetCV, 100 x 10", "GridSearchCV, 100 x 10")
+    return contest(title, runs, args.repeat, long if X.shape[0] * X.shape[1] > 10**6 else ())
 
 
 def two(args: argparse.Namespace) -> None:
-    from sklearn.linear_model import ElasticNetCV
-
     X, y = text_like(*((300, 600) if args.small else (1000, 4000)), 1e-2, 40)
-    ratios = np.linspace(0.1, 1, 10)
-    largest = np.abs(X.T @ (y - y.mean())).max() / X.shape[0]
-    bounds = {"l1": (1e-3 * largest, largest), "l2": (1e-6 * largest, 10 * largest)}
-    model = ProximalModel(Quadratic(), ElasticNet(), solver=WorkingSet(tol=1e-6))
-    criterion = CrossValidation(model, LogSpace.between(bounds), X, y, cv=5)
-
-    def random_search() -> float:
-        rng = np.random.default_rng(0)
-        points = rng.uniform(criterion.space.lower, criterion.space.upper, (60, 2))
-        return GridSearch(points=points, max_evaluations=10**6).run(criterion).value
-
-    def with_optuna() -> float:
-        import optuna
-
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        low, high = criterion.space.lower, criterion.space.upper
-
-        def objective(trial) -> float:
-            point = [trial.suggest_float(name, low[i], high[i]) for i, name in enumerate(("l1", "l2"))]
-            return criterion.evaluate(np.array(point), gradient=False).value
-
-        study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=0))
-        study.optimize(objective, n_trials=60)
-        return study.best_value
-
-    runs: dict[str, Callable] = {
-        "ElasticNetImplicitCV": lambda: ElasticNetImplicitCV(cv=5).fit(X, y).best_criterion_,
-        "ElasticNetCV, 10 x 100": lambda: ElasticNetCV(cv=5, l1_ratio=ratios).fit(X, y).mse_path_.mean(-1).min(),
-        "warm-started grid, 30 x 30": lambda: _grid(X, y, 30, ElasticNet(), bounds).value,
-        "random search, 60": random_search,
-    }
-    try:
-        import optuna  # noqa: F401
-
-        runs["optuna TPE, 60"] = with_optuna
-    except ImportError:
-        pass
-    runs["ElasticNetImplicitCV"]()
-    timed = alternate(runs, args.repeat)
-    report("two hyperparameters", timed, {k: v for k, (_, v) in timed.items()}, "ElasticNetImplicitCV")
+    results = net_contest(f"two penalties, {X.shape[0]} x {X.shape[1]}, five folds", X, y, args)
+    if args.figure:
+        draw(results, args.figure)
 
 
-def many(args: argparse.Namespace) -> None:
-    X, y = text_like(*((600, 1000) if args.small else (2000, 4000)), 1e-2, 60)
-    half = X.shape[0] // 2
-    rows = X.tocsr()
-    single = LassoImplicitCV().fit(rows[:half], y[:half])
-    began = time.perf_counter()
-    each = WeightedLassoImplicitCV().fit(rows[:half], y[:half])
-    seconds = time.perf_counter() - began
-    errors = [float(np.mean((m.predict(rows[half:]) - y[half:]) ** 2)) for m in (single, each)]
-    print(f"\none penalty per feature ({X.shape[1]}): {seconds:.2f} s, {each.n_iter_} evaluations")
-    print(f"  cross-validated  single {single.best_criterion_:.4f}   each {each.best_criterion_:.4f}")
-    print(f"  unseen data      single {errors[0]:.4f}   each {errors[1]:.4f}")
+def real(args: argparse.Namespace) -> None:
+    from sklearn.datasets import load_diabetes
+    from sklearn.linear_model import Lasso, LassoCV
+    from sklearn.model_selection import GridSearchCV
+    from sklearn.preprocessing import PolynomialFeatures, StandardScaler
+
+    raw, y = load_diabetes(return_X_y=True)
+    for name, degree in (("diabetes", 1), ("diabetes with products", 3)):
+        X = StandardScaler().fit_transform(PolynomialFeatures(degree, include_bias=False).fit_transform(raw))
+        top = largest(X, y)
+        shared = criterion(X, y, L1(), {"alpha": (1e-3 * top, top)})
+        scored = {"scoring": "neg_mean_squared_error", "cv": 5}
+        grids = {"alpha": np.geomspace(top, 1e-3 * top, 100)}
+        runs = {
+            "LassoImplicitCV": lambda X=X: searched(LassoImplicitCV(cv=5).fit(X, y).history_),
+            "grid of 100, warm, our solver": lambda shared=shared: grid(shared, ladder(shared, 100)),
+            "LassoCV, 100 points": lambda X=X: Run(LassoCV(cv=5).fit(X, y).mse_path_.mean(1).min()),
+            "GridSearchCV, 100 points": lambda X=X, grids=grids, scored=scored: Run(
+                -GridSearchCV(Lasso(), grids, **scored).fit(X, y).best_score_
+            ),
+            "random search, 30, our solver": lambda shared=shared: grid(shared, random_points(shared, 30)),
+            "optuna TPE, 30, our solver": lambda shared=shared: with_optuna(shared, 30),
+        }
+        contest(f"{name}, {X.shape[0]} x {X.shape[1]}, one penalty", runs, args.repeat)
+        net_contest(f"{name}, {X.shape[0]} x {X.shape[1]}, two penalties", X, y, args)
 
 
-def large(args: argparse.Namespace) -> None:
+def classification(args: argparse.Namespace) -> None:
+    from sklearn.datasets import load_breast_cancer, load_digits
+    from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
+    from sklearn.model_selection import GridSearchCV, StratifiedKFold
+    from sklearn.preprocessing import StandardScaler
+
+    for name, load, scale in (("breast cancer", load_breast_cancer, True), ("digits", load_digits, False)):
+        X, y = load(return_X_y=True)
+        X = StandardScaler().fit_transform(X) if scale else X / 16
+        cv, solver = StratifiedKFold(5), "saga"
+        first = LogisticImplicitCV(cv=cv).fit(X, y)
+        top = float(np.exp(first.history_.space.upper[0]))
+        Cs = 1 / (np.geomspace(top, 1e-2 * top, 30) * 0.8 * len(y))
+        settings = {"solver": solver, "tol": 1e-4, "max_iter": 3000}
+
+        def path(X=X, y=y, cv=cv, Cs=Cs, settings=settings) -> Run:
+            fit = LogisticRegressionCV(
+                Cs=Cs, cv=cv, l1_ratios=(1.0,), scoring="neg_log_loss", use_legacy_attributes=False, **settings
+            )
+            scores = np.asarray(fit.fit(X, y).scores_)
+            return Run(-scores.reshape(5, -1).mean(0).max())
+
+        def searching(X=X, y=y, cv=cv, Cs=Cs, settings=settings) -> Run:
+            grids = GridSearchCV(LogisticRegression(l1_ratio=1.0, **settings), {"C": Cs}, scoring="neg_log_loss", cv=cv)
+            return Run(-grids.fit(X, y).best_score_)
+
+        runs = {"LogisticImplicitCV": lambda X=X, y=y, cv=cv: searched(LogisticImplicitCV(cv=cv).fit(X, y).history_)}
+        if name == "breast cancer" or args.long:
+            runs |= {"LogisticRegressionCV (saga), 30 points": path, "GridSearchCV (saga), 30 points": searching}
+        contest(f"{name}, {X.shape[0]} x {X.shape[1]}, {len(np.unique(y))} classes", runs, 1)
+
+
+def text(args: argparse.Namespace) -> None:
+    from sklearn.linear_model import LassoCV
+
     X, y = text_like(*((4000, 10000) if args.small else (20000, 50000)), 1e-3, 200)
+    top = largest(X, y)
+    shared = criterion(X, y, L1(), {"alpha": (1e-2 * top, top)})
     runs = {
-        "LassoImplicitCV": lambda: LassoImplicitCV(cv=5, eps=1e-2).fit(X, y).best_criterion_,
-        "warm-started grid, 30 points": lambda: _grid(X, y, 30).value,
+        "LassoImplicitCV": lambda: searched(LassoImplicitCV(cv=5, eps=1e-2).fit(X, y).history_),
+        "grid of 100, warm, our solver": lambda: grid(shared, ladder(shared, 100)),
     }
-    timed = alternate(runs, 1)
-    report(
-        f"{X.shape[0]} x {X.shape[1]}, density 1e-3", timed, {k: v for k, (_, v) in timed.items()}, "LassoImplicitCV"
-    )
+    if args.long:
+        runs["LassoCV, 100 points"] = lambda: Run(LassoCV(cv=5, eps=1e-2).fit(X, y).mse_path_.mean(1).min())
+    contest(f"{X.shape[0]} x {X.shape[1]}, density 1e-3, one penalty", runs, 1)
 
 
 def million(args: argparse.Namespace) -> None:
     p = 10**5 if args.small else 10**6
     X, y = text_like(10_000, p, 1e-4 if not args.small else 1e-3, 100)
-    rows = X.tocsr()
-    largest = np.abs(X.T @ (y - y.mean())).max() / X.shape[0]
-    space = LogSpace.between({"alpha": (1e-2 * largest, largest)})
+    rows, top = X.tocsr(), largest(X, y)
+    space = LogSpace.between({"alpha": (1e-2 * top, top)})
     parts = (rows[:8000], y[:8000], rows[8000:], y[8000:])
     held = HeldOut(ProximalModel(Quadratic(), L1(), solver=WorkingSet(tol=1e-6)), space, *parts)
-    point = np.log([0.2 * largest])
-    state = held.evaluate(point).state
-    moved = point + 0.05
-    timed = alternate(
-        {
-            "fit, cold": lambda: held.evaluate(moved, gradient=False),
-            "fit, warm": lambda: held.evaluate(moved, gradient=False, state=state),
-            "fit, warm, and hypergradient": lambda: held.evaluate(moved, state=state),
-        },
-        args.repeat,
-    )
+    state = held.evaluate(np.log([0.2 * top])).state
+    moved = np.log([0.21 * top])
+    rounds: dict[str, list[float]] = {"fit, cold": [], "fit, warm": [], "fit, warm, and hypergradient": []}
+    for _ in range(args.repeat):
+        for name, times in rounds.items():
+            began = time.perf_counter()
+            held.evaluate(moved, gradient="gradient" in name, state=None if "cold" in name else state)
+            times.append(time.perf_counter() - began)
     support = int((held.evaluate(moved, state=state).state[0] != 0).sum())
-    report(f"{p} features, support {support}", timed, {}, "fit, warm")
+    print(f"\n{p} features, {X.nnz} entries, support {support}\n\n| | seconds |\n|---|---|")
+    for name, times in rounds.items():
+        print(f"| {name} | {np.median(times):.3g} |")
     began = time.perf_counter()
     found = Safeguarded(size=5).run(held)
-    print(f"  whole search: {time.perf_counter() - began:.2f} s, {len(found.history)} evaluations")
+    print(f"| whole search, {len(found.history)} evaluations | {time.perf_counter() - began:.3g} |")
+
+
+def blocks(kind: str, seed: int, n: int = 200, p: int = 200, unseen: int = 2000):
+    """Regressions whose blocks or scales differ, or do not: X, y, and group numbers."""
+    rng = np.random.default_rng(seed)
+    X, group = rng.standard_normal((n + unseen, p)), np.arange(p) // (p // 20)
+    beta, noise, active = np.zeros(p), 1.0, rng.choice(p, 12, replace=False)
+    if kind == "blocks differ":
+        beta[:20], noise = 0.5 * rng.standard_normal(20), 1.5
+        beta[20:60] = (rng.random(40) < 0.1) * rng.standard_normal(40)
+    elif kind == "scales of blocks differ":
+        X = X * (10 ** rng.uniform(-1, 1, 20))[group]
+        beta[active] = rng.choice([-1, 1], 12) * rng.uniform(0.5, 1.5, 12) / X.std(0)[active]
+    elif kind == "scales of features differ":
+        X = X * 10 ** rng.uniform(-1, 1, p)
+        beta[active] = rng.choice([-1, 1], 12) * rng.uniform(0.5, 1.5, 12) / X.std(0)[active]
+    elif kind == "alike, strong":
+        beta[active] = np.linspace(1, 4, 12)
+    elif kind == "alike, weak":
+        beta[active], noise = np.linspace(0.25, 1, 12), 2.0
+    elif kind == "alike, dense":
+        beta = 0.1 * rng.standard_normal(p)
+    return X, X @ beta + noise * rng.standard_normal(n + unseen), group
+
+
+def many(args: argparse.Namespace) -> None:
+    kinds = ("blocks differ", "scales of blocks differ", "scales of features differ", "alike, strong", "alike, weak")
+    print("\nloss on unseen data over that of the best single penalty: mean, worst of the seeds, times better\n")
+    print("| problem | one penalty per group (20) | one per feature (200) |\n|---|---|---|")
+    for kind in (*kinds, "alike, dense", "no signal"):
+        ratios = []
+        for seed in range(3 if args.small else 10):
+            X, y, group = blocks(kind, seed)
+            seen, unseen = slice(0, 200), slice(200, None)
+            models = (LassoImplicitCV(), WeightedLassoImplicitCV(groups=group), WeightedLassoImplicitCV())
+            errors = [np.mean((m.fit(X[seen], y[seen]).predict(X[unseen]) - y[unseen]) ** 2) for m in models]
+            ratios.append([errors[1] / errors[0], errors[2] / errors[0]])
+        table = np.array(ratios)
+        cells = [f"{c.mean():.3f}, {c.max():.3f}, {(c < 0.9999).sum()} of {c.size}" for c in table.T]
+        print(f"| {kind} | {cells[0]} | {cells[1]} |", flush=True)
 
 
 def main() -> None:
-    sections = {f.__name__: f for f in (solvers, one, two, many, large, million)}
+    parts = {f.__name__: f for f in (solvers, one, two, real, classification, text, million, many)}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sections", nargs="+", choices=list(sections))
+    parser.add_argument("--part", nargs="+", required=True, choices=list(parts))
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--small", action="store_true", help="sizes for a quick look")
+    parser.add_argument("--long", action="store_true", help="also the peers that take minutes")
+    parser.add_argument("--figure", type=Path, help="where part two draws the curves")
     args = parser.parse_args()
-    for name in args.sections:
-        sections[name](args)
+    for name in args.part:
+        parts[name](args)
 
 
 if __name__ == "__main__":

@@ -143,7 +143,7 @@ class _Worker:
     def solve(self, item: Item) -> Point:
         """One programme; what diffcp raises for a bad one becomes its status."""
         if 0 in self.shape:
-            return solve_trivial(item, self.P_pattern, self.cone)
+            return solve_trivial(item, self.rows, self.P_pattern, self.cone)
         A = sp.csc_matrix((item.A.copy(), self.rows.indices.copy(), self.rows.indptr.copy()), shape=self.shape)
         start = None
         if item.warm_start is not None:

@@ -103,7 +103,7 @@ class _Worker:
 
     def solve(self, item: Item) -> Point:
         if 0 in self.shape:
-            return solve_trivial(item, self.P_pattern, self.cone)
+            return solve_trivial(item, self.rows, self.P_pattern, self.cone)
         workspace = self.workspace
         if workspace is None or item.first or not (item.shared_P and item.shared_A):
             workspace = self.workspace = self._build(item)

@@ -7,6 +7,7 @@ import scipy.sparse as sp
 import torch
 
 from conelayers.backends.items import Item, Point
+from conelayers.backends.rows import RowMap
 from conelayers.cones import ProductCone
 from conelayers.program import Status
 
@@ -15,18 +16,20 @@ __all__ = ["solve_trivial"]
 _ACCURACY = 1e-9  # relative to the data, of an equation or a membership that holds or does not
 
 
-def solve_trivial(item: Item, P_pattern: tuple[np.ndarray, np.ndarray], cone: ProductCone) -> Point:
+def solve_trivial(item: Item, rows: RowMap, P_pattern: tuple[np.ndarray, np.ndarray], cone: ProductCone) -> Point:
     """Without rows, the minimiser of 1/2 x'Px + q'x; without columns, whether b lies in the cone.
 
     Args:
         item: A programme with no rows or no columns.
+        rows: The order in which the item's rows come.
         P_pattern: Row indices and column pointers of the upper triangle of P.
         cone: The cone of the rows.
     """
     n, m = len(item.q), cone.dim
     if m:
-        s = cone.project(torch.from_numpy(item.b)).numpy()
-        inside = np.abs(s - item.b).max() <= _ACCURACY * max(1.0, np.abs(item.b).max())
+        _, b = rows.from_solver(item.b, item.b)
+        s = cone.project(torch.from_numpy(b)).numpy()
+        inside = np.abs(s - b).max() <= _ACCURACY * max(1.0, np.abs(b).max())
         return Point(Status.SOLVED if inside else Status.PRIMAL_INFEASIBLE, 0, np.zeros(0), np.zeros(m), s)
     upper = sp.csc_array((item.P, *P_pattern), shape=(n, n)).toarray() if len(item.P) else np.zeros((n, n))
     P = upper + np.triu(upper, 1).T

@@ -16,7 +16,7 @@ from conelayers.implicit.fixed_point import FixedPointEquation
 from conelayers.implicit.function import implicit
 from conelayers.implicit.implicit_adjoint import ImplicitAdjoint
 from conelayers.implicit.least_squares import LeastSquares
-from conelayers.implicit.mode import Derivative, Linearization
+from conelayers.implicit.mode import Derivative, Linearization, ReverseMode
 from conelayers.implicit.neumann import Neumann, NeumannGMRES
 from conelayers.implicit.one_step import OneStep
 from conelayers.implicit.perturbed import LagrangianProximal
@@ -51,6 +51,7 @@ __all__ = [
     "PhantomGradient",
     "Piggyback",
     "ResidualEquation",
+    "ReverseMode",
     "Smoothed",
     "StochasticNeumann",
     "Unrolled",

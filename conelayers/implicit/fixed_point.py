@@ -246,7 +246,7 @@ class _Rows:
         self.shape = shape
 
     def __call__(self, z: Tensor) -> Tensor:
-        return self.g(z.reshape(self.shape)).reshape(z.shape)
+        return self.g(z) if z.shape == self.shape else self.g(z.reshape(self.shape)).reshape(z.shape)
 
 
 def _warn(result: Any) -> None:

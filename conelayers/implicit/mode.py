@@ -1,11 +1,13 @@
-"""How a linearised equation is solved: derivative modes are values, one small file each."""
+"""How derivatives come out of an equation: derivative modes are values, one small file each."""
 
 from __future__ import annotations
 
 import abc
 from typing import Protocol, TypeVar
 
-__all__ = ["Derivative", "Linearization"]
+from torch import Tensor
+
+__all__ = ["Derivative", "Linearization", "ReverseMode"]
 
 Tangent = TypeVar("Tangent")
 
@@ -29,9 +31,28 @@ class Linearization(Protocol[Tangent]):
         ...
 
 
+class ReverseMode(Protocol):
+    """The ways from the cotangents of an optimization problem's solution to those of its data.
+
+    Each returns one cotangent per part of the data.
+    """
+
+    def linearized(self) -> tuple[Tensor, ...]:
+        """By the adjoint of the linearised optimality conditions, solved as the mode says."""
+        ...
+
+    def perturbed(self, tau: float, rho: float) -> tuple[Tensor, ...]:
+        """By the solution of a perturbed problem, see `LagrangianProximal`: one difference quotient of step tau."""
+        ...
+
+
 class Derivative(abc.ABC):
-    """A derivative mode: how to get a derivative out of a linearised equation."""
+    """A derivative mode: how to get a derivative out of an equation."""
 
     @abc.abstractmethod
     def solve(self, linearization: Linearization[Tangent], rhs: Tangent) -> Tangent:
         """Solve the linearised equation for one right-hand side."""
+
+    def pull(self, ways: ReverseMode) -> tuple[Tensor, ...]:
+        """Cotangents of an optimization problem's data; by default those of the linearised conditions."""
+        return ways.linearized()

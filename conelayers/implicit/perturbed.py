@@ -3,8 +3,11 @@
 import dataclasses
 from typing import Any, Literal
 
+import torch
+from torch import Tensor
+
 from conelayers.errors import InvalidArgument, UnsupportedError
-from conelayers.implicit.mode import Derivative
+from conelayers.implicit.mode import Derivative, ReverseMode
 
 __all__ = ["LagrangianProximal"]
 
@@ -46,6 +49,11 @@ class LagrangianProximal(Derivative):
     def steps(self) -> tuple[float, ...]:
         """The signed perturbations whose results are averaged."""
         return {"lower": (self.tau,), "upper": (-self.tau,), "both": (self.tau, -self.tau)}[self.side]
+
+    def pull(self, ways: ReverseMode) -> tuple[Tensor, ...]:
+        """The mean over the signed perturbations."""
+        found = [ways.perturbed(step, self.rho) for step in self.steps]
+        return tuple(torch.stack(torch.broadcast_tensors(*parts)).mean(0) for parts in zip(*found, strict=True))
 
     def solve(self, linearization: Any, rhs: Any) -> Any:
         """Not available: this gradient belongs to the optimization problem, not to its linearization.

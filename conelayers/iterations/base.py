@@ -162,9 +162,12 @@ class FixedPointSolver(abc.ABC):
 
     def _measure(self, z: Tensor, fz: Tensor, atol: Tensor) -> Iterate:
         g = fz - z
+        size = torch.linalg.vector_norm(fz, dim=-1)
+        target = torch.add(atol, size, alpha=self.rtol)
         # Residuals below a few roundings of f(z) cannot be told from zero.
-        relative = max(self.rtol, 8 * torch.finfo(fz.dtype).eps)
-        target = torch.add(atol, torch.linalg.vector_norm(fz, dim=-1), alpha=relative)
+        roundings = 8 * torch.finfo(fz.dtype).eps
+        if self.rtol < roundings:
+            target = torch.maximum(target, size.mul_(roundings))
         return Iterate(z, fz, g, torch.linalg.vector_norm(g, dim=-1), target)
 
 

@@ -52,6 +52,10 @@ class Design(abc.ABC):
         """The submatrix of the samples in `index` (int64, shape (k,))."""
 
     @abc.abstractmethod
+    def dense(self) -> Tensor:
+        """X as a dense tensor; for small submatrices."""
+
+    @abc.abstractmethod
     def gram(self, weights: Tensor) -> Tensor:
         """X' diag(weights) X, dense of shape (p, p); differentiable in the weights (n,)."""
 
@@ -91,6 +95,10 @@ class DenseDesign(Design):
     def rows(self, index: Tensor) -> Design:
         """See `Design.rows`."""
         return DenseDesign(self.matrix.index_select(0, index))
+
+    def dense(self) -> Tensor:
+        """See `Design.dense`."""
+        return self.matrix
 
     def gram(self, weights: Tensor) -> Tensor:
         """See `Design.gram`."""
@@ -212,6 +220,10 @@ class SparseDesign(Design):
         """See `Design.rows`."""
         return SparseDesign(self.matrix.tocsr()[index.numpy()])
 
+    def dense(self) -> Tensor:
+        """See `Design.dense`."""
+        return torch.from_numpy(self.matrix.toarray())
+
     def gram(self, weights: Tensor) -> Tensor:
         """See `Design.gram`."""
         array = plain_array(weights)
@@ -282,9 +294,13 @@ class TorchSparseDesign(Design):
             torch.sparse_coo_tensor(place, self.matrix.values()[kept], (index.numel(), self.shape[1]))
         )
 
+    def dense(self) -> Tensor:
+        """See `Design.dense`."""
+        return self.matrix.to_dense()
+
     def gram(self, weights: Tensor) -> Tensor:
         """See `Design.gram`."""
-        return DenseDesign(self.matrix.to_dense()).gram(weights)
+        return DenseDesign(self.dense()).gram(weights)
 
     def squared_norms(self, weights: Tensor) -> Tensor:
         """See `Design.squared_norms`."""

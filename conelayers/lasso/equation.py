@@ -17,7 +17,7 @@ from conelayers.lasso.problem import Problem
 from conelayers.lasso.solvers import Solver
 from conelayers.lasso.support import Support, SupportSystem
 
-__all__ = ["SupportEquation", "check_hyperparameters"]
+__all__ = ["SupportEquation", "along", "check_hyperparameters"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def check_hyperparameters(penalty: Penalty, theta: Sequence[Tensor]) -> None:
             raise InvalidArgument(f"{name} must be nonnegative (and not NaN)")
 
 
-def _along(function, primals: tuple[Tensor, ...], tangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def along(function, primals: tuple[Tensor, ...], tangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Directional derivative of a tuple-valued function as the transpose of its transpose.
 
     Forward mode cannot be nested, and this code runs inside it.
@@ -52,6 +52,12 @@ def _along(function, primals: tuple[Tensor, ...], tangents: tuple[Tensor, ...]) 
     outputs, pull = torch.func.vjp(function, *primals)[:2]
     push = torch.func.vjp(pull, tuple(torch.zeros_like(z) for z in outputs))[1]
     return push(tangents)[0]
+
+
+def _stack(items: Sequence[tuple[Tensor, ...]], batch: torch.Size) -> tuple[Tensor, ...]:
+    """Results of the items of a batch as tensors with its axes."""
+    columns = [torch.stack(column) for column in zip(*items, strict=True)]
+    return tuple(column.reshape((*batch, *column.shape[1:])) for column in columns)
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +81,11 @@ class SupportEquation(Equation):
     design: Design | None
     target_dims: int
     start: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def output_dims(self) -> tuple[int, ...]:
+        """Axes of coef and intercept."""
+        return (self.target_dims, self.target_dims - 1)
 
     @property
     def event_dims(self) -> Sequence[int]:
@@ -110,15 +121,13 @@ class SupportEquation(Equation):
         items = self._items(inputs, self.event_dims, batch)
         starts: Sequence[tuple[Tensor, ...] | None] = [None] * len(items)
         if self.start is not None:
-            axes = self.target_dims - 1
-            starts = self._items(self.start, (1 + axes, axes), batch)
-        results = [
-            self.solver.solve(self.problem(item), start)  # type: ignore[arg-type]
-            for item, start in zip(items, starts, strict=True)
-        ]
-        coef = torch.stack([r.coef for r in results])
-        intercept = torch.stack([r.intercept for r in results])
-        return coef.reshape((*batch, *coef.shape[1:])), intercept.reshape((*batch, *intercept.shape[1:]))
+            starts = self._items(self.start, self.output_dims[:2], batch)
+        results = [self._solve_one(self.problem(item), start) for item, start in zip(items, starts, strict=True)]
+        return _stack(results, batch)
+
+    def _solve_one(self, problem: Problem, start: tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:
+        result = self.solver.solve(problem, start)  # type: ignore[arg-type]
+        return result.coef, result.intercept
 
     def _linearize(self, inputs: tuple[Tensor, ...], coef: Tensor, intercept: Tensor) -> _Point:
         problem = self.problem(inputs)
@@ -182,28 +191,24 @@ class SupportEquation(Equation):
     def pullback(self, inputs, outputs, cotangents, needed) -> tuple[Tensor | None, ...]:
         """One symmetric solve on the support per item, then products with it."""
         batch = outputs[0].shape[: outputs[0].ndim - self.target_dims]
-        dims = (self.target_dims, self.target_dims - 1)
         groups = zip(
             self._items(inputs, self.event_dims, batch),
-            self._items(outputs, dims, batch),
-            self._items(cotangents, dims, batch),
+            self._items(outputs, self.output_dims, batch),
+            self._items(cotangents, self.output_dims, batch),
             strict=True,
         )
         grads = [self._pull(*group, needed) for group in groups]
-        stacked: list[Tensor | None] = []
-        for column in zip(*grads, strict=True):
-            kept = [g for g in column if g is not None]
-            stacked.append(torch.stack(kept).reshape((*batch, *kept[0].shape)) if kept else None)
-        return tuple(stacked)
+        kept = [[g for g in column if g is not None] for column in zip(*grads, strict=True)]
+        return tuple(_stack([(g,) for g in column], batch)[0] if column else None for column in kept)
 
-    def _push(self, inputs, outputs, tangents) -> tuple[Tensor, Tensor]:
+    def _push(self, inputs, outputs, tangents) -> tuple[Tensor, ...]:
         coef, intercept = outputs
         design, y, weights, theta = self._split(inputs)
         *dX, dy, dweights = tangents[: len(inputs) - len(theta)]
         point = self._linearize(inputs, coef, intercept)
         parts = self._parts(point.features, point.coef, tuple(coef.shape))
-        dslope, held = _along(parts, theta, tuple(tangents[len(inputs) - len(theta) :]))
-        (moved,) = _along(lambda t, w: (self.datafit.gradient(point.eta, t, w),), (y, weights), (dy, dweights))
+        dslope, held = along(parts, theta, tuple(tangents[len(inputs) - len(theta) :]))
+        (moved,) = along(lambda t, w: (self.datafit.gradient(point.eta, t, w),), (y, weights), (dy, dweights))
         deta = point.design.matmul(held)
         lift = torch.zeros_like(point.coef)
         if dX:
@@ -223,15 +228,11 @@ class SupportEquation(Equation):
         filled = [torch.zeros_like(x) if t is None else t for x, t in zip(inputs, tangents, strict=True)]
         groups = zip(
             self._items(inputs, self.event_dims, batch),
-            self._items(outputs, (self.target_dims, self.target_dims - 1), batch),
+            self._items(outputs, self.output_dims, batch),
             self._items(filled, self.event_dims, batch),
             strict=True,
         )
-        coefs, intercepts = zip(*(self._push(*group) for group in groups), strict=True)
-        return (
-            torch.stack(coefs).reshape(outputs[0].shape),
-            torch.stack(intercepts).reshape(outputs[1].shape),
-        )
+        return _stack([self._push(*group) for group in groups], batch)
 
     def align(self, in_dims, inputs):
         """A stored start does not know the new axis, so it is dropped."""

@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from conelayers.errors import InvalidArgument
+from conelayers.errors import InvalidArgument, UnsupportedError
 from conelayers.implicit import implicit
 from conelayers.lasso.certificate import SupportCertificate, certify
 from conelayers.lasso.datafits import Datafit
 from conelayers.lasso.design import DenseDesign, as_design
 from conelayers.lasso.equation import SupportEquation, check_hyperparameters
+from conelayers.lasso.interpolation import InterpolationEquation, solve_exactly
 from conelayers.lasso.penalties import Penalty
 from conelayers.lasso.problem import FitResult, Problem
 from conelayers.lasso.solvers import Solver, WorkingSet
@@ -99,7 +100,10 @@ class ProximalModel:
             start: A point (coef, intercept) to start from.
         """
         with torch.no_grad():
-            return self.solver.solve(self.problem(X, y, *hyperparameters, sample_weight=sample_weight), start)
+            problem = self.problem(X, y, *hyperparameters, sample_weight=sample_weight)
+            return (
+                self.solver.solve(problem, start) if self.datafit.smooth else solve_exactly(self.solver, problem, start)
+            )
 
     def __call__(
         self,
@@ -128,13 +132,12 @@ class ProximalModel:
         for tensor in given[1:]:
             dtype = torch.promote_types(dtype, tensor.dtype)
         inputs = [target, weights, *(t.to(torch.float64) for t in theta)]
-        equation = SupportEquation(
-            self.datafit, self.penalty, self.solver, self.fit_intercept, design, target.ndim, start
-        )
+        kind = SupportEquation if self.datafit.smooth else InterpolationEquation
+        equation = kind(self.datafit, self.penalty, self.solver, self.fit_intercept, design, target.ndim, start)
         if isinstance(design, DenseDesign) and isinstance(X, Tensor):
             equation = replace(equation, design=None)
             inputs = [design.matrix, *inputs]
-        coef, intercept = implicit(equation, *inputs)
+        coef, intercept = implicit(equation, *inputs)[:2]
         return coef.to(dtype), intercept.to(dtype)
 
     def regularity(
@@ -147,7 +150,13 @@ class ProximalModel:
         sample_weight: Any = None,
         radius: float = 1e-8,
     ) -> SupportCertificate:
-        """Certificate of the implicit function theorem at a solution, see `SupportCertificate`."""
+        """Certificate of the implicit function theorem at a solution, see `SupportCertificate`.
+
+        Raises:
+            UnsupportedError: The loss has a corner (the exact quantile loss).
+        """
+        if not self.datafit.smooth:
+            raise UnsupportedError("regularity needs a differentiable loss; give Quantile a positive smoothing")
         problem = self.problem(X, y, *hyperparameters, sample_weight=sample_weight)
         return certify(problem, coef.detach().to(torch.float64), intercept.detach().to(torch.float64), radius)
 

@@ -25,6 +25,7 @@ class FitResult:
         violation: Largest distance of zero from the subdifferential, relative to the gradient at zero coefficients.
         iterations: Outer iterations of the solver.
         problem: What was solved.
+        dual: Derivatives of the fit in the targets, shape (n,), where the loss has a corner and they are unknowns.
     """
 
     coef: Tensor
@@ -32,11 +33,12 @@ class FitResult:
     violation: float
     iterations: int
     problem: Problem = field(repr=False)
+    dual: Tensor | None = field(default=None, repr=False)
 
     @cached_property
     def gap(self) -> float:
         """Duality gap in units of the objective (NaN for nonconvex penalties), computed when asked for."""
-        return self.problem.gap(self.coef, self.problem.predictions(self.coef, self.intercept))
+        return self.problem.gap(self.coef, self.problem.predictions(self.coef, self.intercept), self.dual)
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class Problem:
         largest = max(float(gradient.abs().max()), float(self.term.violation(coef, gradient).max()))
         return max(largest, float(slope.abs().max()), torch.finfo(torch.float64).tiny)
 
-    def gap(self, coef: Tensor, eta: Tensor) -> float:
+    def gap(self, coef: Tensor, eta: Tensor, dual: Tensor | None = None) -> float:
         """Duality gap at the dual point obtained by scaling the slopes of the losses.
 
         From Fenchel's inequality: D(u) = -sum_i w_i l*(u_i) - g*(-X'(w u)), sum_i w_i u_i = 0 with an intercept.
@@ -101,6 +103,8 @@ class Problem:
         if not self.term.convex:
             return float("nan")
         slopes = self.datafit.slope(eta, self.y)
+        if dual is not None:
+            slopes = torch.where(self.weights > 0, -dual / self.weights.clamp_min(1e-300), slopes)
         if self.fit_intercept:
             slopes = slopes - (self.weights @ slopes) / self.weights.sum()
         weighted = slopes * (self.weights if slopes.ndim == 1 else self.weights[:, None])

@@ -171,7 +171,9 @@ def solve_symmetric(matrix: Tensor, rhs: Tensor, warn: bool = True) -> Tensor:
 @torch.no_grad()
 def _factorize(matrix: Tensor) -> tuple[Tensor | None, Tensor, bool]:
     """Cholesky factor scaled to unit diagonal (None if indefinite), the scaling, and whether J is regular."""
-    root = matrix.diagonal().abs().clamp_min(torch.finfo(matrix.dtype).tiny).rsqrt()
+    size = matrix.diagonal().abs()
+    size = torch.where(size > 0, size, matrix.abs().amax(1))  # saddle points have zeros on the diagonal
+    root = size.clamp_min(torch.finfo(matrix.dtype).tiny).rsqrt()
     scaled = matrix * root[:, None] * root
     factor, info = torch.linalg.cholesky_ex(scaled)
     if int(info) == 0 and float(factor.diagonal().min()) > 1e-7:

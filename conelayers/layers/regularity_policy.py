@@ -34,7 +34,7 @@ def enforce(
     Raises:
         RegularityError: With policy "raise", for items that are certainly not regular.
     """
-    doubtful, _ = suspicious(program, solution)
+    doubtful = suspicious(program, solution)
     if not bool(doubtful.any()):
         return
     batch = program.batch_shape

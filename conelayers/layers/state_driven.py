@@ -1,9 +1,9 @@
 """State-driven training: an implicit model fitted to the states of a trained one by convex programming.
 
-Given the pre-activations Z, states X and outputs Y of a trained model on inputs U (one sample a row), find A, B, C, D with
-Z = X A' + U B' and Y = X C' + U D' approximately, sparse, and with ||A||_inf <= kappa (Tsai, Decugis, El Ghaoui &
-Atamturk 2022, after El Ghaoui, Gu, Travacca, Askari & Tsai 2021, section 5). No gradient passes through a fixed point,
-and the rows are independent: each is one small programme, all with the same matrix.
+Given the pre-activations Z, states X and outputs Y of a trained model on inputs U (one sample a row), find A, B, C, D
+with Z = X A' + U B' and Y = X C' + U D' approximately, sparse, and with ||A||_inf <= kappa (Tsai, Decugis, El Ghaoui &
+Atamturk 2022). No gradient passes through a fixed point, and the rows are independent: each is one small programme,
+all with the same matrix.
 """
 
 from __future__ import annotations

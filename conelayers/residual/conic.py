@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from conelayers.errors import InaccurateWarning, SolveError
-from conelayers.implicit import Derivative, Equation, Exact, LagrangianProximal, implicit
+from conelayers.implicit import Derivative, Equation, Exact, implicit
 from conelayers.program import ConeProgram, ConeSolution, ConeStructure, Status
 from conelayers.program.products import A_times, A_transpose_times, P_times, outer, symmetric_outer
 from conelayers.residual.compiled import compiled_kernels
 from conelayers.residual.fused import FusedAdjoint
 from conelayers.residual.linearized import LinearizedConditions, solve_adjoint
-from conelayers.residual.proximal import proximal_pullback
+from conelayers.residual.proximal import perturbed_gradients
 from conelayers.residual.solve import Backend, solve_and_polish
 
 __all__ = ["ConicConditions", "OnFailure", "differentiable_solve"]
@@ -79,21 +79,8 @@ class ConicConditions(Equation):
         return tuple(getattr(solution, field.name) for field in dataclasses.fields(solution))
 
     def pullback(self, inputs, outputs, cotangents, needed) -> tuple[Tensor | None, ...]:
-        """The adjoint formula of the class docstring."""
-        P, _, A, _ = inputs
-        x, y, s, active = _solved(outputs)
-        gx, gy, gs = (torch.where(active[..., None] > 0, g, 0.0) for g in cotangents[:3])
-        if isinstance(self.mode, LagrangianProximal):
-            return proximal_pullback(self, inputs, (x, y), (gx, gy, gs), needed)
-        arguments = (P, A, x, y, s, gx, gy, gs, active)
-        stated = functools.partial(adjoint_gradients, self.structure, self.mode)
-        if self._is_fused(P) and (needed[0] or needed[2]):
-            return implicit(FusedAdjoint(self.structure, stated), *arguments)
-        return stated(*arguments, matrices=(needed[0], needed[2]))
-
-    def _is_fused(self, like: Tensor) -> bool:
-        """Whether one compiled pass does the whole reverse mode."""
-        return self.mode == Exact() and compiled_kernels(self.structure, like.device) is not None
+        """The adjoint formula of the class docstring, or what the mode does instead."""
+        return self.mode.pull(_ReverseMode(self, inputs, outputs, cotangents, (needed[0], needed[2])))
 
     def pushforward(self, inputs, outputs, tangents) -> tuple[Tensor | None, ...]:
         """J [dx; dv] = -[dP x + dq + dA'y; dA x - db]; dy = D dv, ds = dy - dv."""
@@ -112,6 +99,38 @@ class ConicConditions(Equation):
             second = second + db
         dx, dv, dy = implicit(LinearizedConditions(self.structure, self.mode), P, A, y - s, first, second, active)
         return dx, dy, dy - dv, None, None, None, None, None
+
+
+class _ReverseMode:
+    """The ways from the cotangents of x, y and s to those of P, q, A and b, for a derivative mode to choose from."""
+
+    def __init__(self, conditions: ConicConditions, inputs, outputs, cotangents, matrices: tuple[bool, bool]) -> None:
+        self.conditions, self.inputs, self.matrices = conditions, inputs, matrices
+        self.x, self.y, self.s, self.active = _solved(outputs)
+        gx, gy, gs = (torch.where(self.active[..., None] > 0, g, 0.0) for g in cotangents[:3])
+        self.cotangents = gx, gy, gs
+
+    def linearized(self) -> tuple[Tensor, ...]:
+        """The adjoint formula of `ConicConditions`; in one compiled pass where there is one."""
+        P, _, A, _ = self.inputs
+        structure, mode = self.conditions.structure, self.conditions.mode
+        gx, gy, gs = self.cotangents
+        arguments = (P, A, self.x, self.y, self.s, gx, gy, gs, self.active)
+        stated = functools.partial(adjoint_gradients, structure, mode)
+        if mode == Exact() and any(self.matrices) and compiled_kernels(structure, P.device) is not None:
+            return implicit(FusedAdjoint(structure, stated), *arguments)
+        return stated(*arguments, matrices=self.matrices)
+
+    def perturbed(self, tau: float, rho: float) -> tuple[Tensor, ...]:
+        """By one more solve; nothing comes from items without a solution."""
+        alone = dataclasses.replace(self.conditions, inspect=None, warm_start=None)
+
+        def solve(structure: ConeStructure) -> Callable[..., tuple[Tensor, ...]]:
+            return functools.partial(implicit, dataclasses.replace(alone, structure=structure))
+
+        point, cotangents = (self.x, self.y), self.cotangents
+        found = perturbed_gradients(alone.structure, solve, self.inputs, point, cotangents, tau, rho)
+        return tuple(torch.where(self.active[..., None] > 0, value, 0.0) for value in found)
 
 
 def adjoint_gradients(

@@ -36,6 +36,10 @@ class ConicLinearization(abc.ABC):
         """Solve J [dx; dv] = rhs; shapes (B, k, n) and (B, k, m)."""
 
     @abc.abstractmethod
+    def attempt(self, rhs: Tangent) -> tuple[Tensor, Tensor, Tensor]:
+        """As `solve`, without more effort for items that need it; and the relative residuals, shape (B, k)."""
+
+    @abc.abstractmethod
     def project(self, dv: Tensor) -> Tensor:
         """D dv, shape (B, k, m)."""
 
@@ -75,12 +79,16 @@ class _Compiled(ConicLinearization):
         return kernels
 
     def solve(self, rhs: Tangent) -> Tangent:
-        dx, dv, residual = self._kernels.derivative(self.P, self.A, self.v, *rhs, mu=self.mu or 0.0)
+        dx, dv, residual = self.attempt(rhs)
         solution = dx, dv
         missed = (~(residual <= ACCEPTED).all(-1)).nonzero().squeeze(-1)
         if len(missed):
             self._solve_again(missed, rhs, solution)
         return solution
+
+    def attempt(self, rhs: Tangent) -> tuple[Tensor, Tensor, Tensor]:
+        dx, dv, residual = self._kernels.derivative(self.P, self.A, self.v, *rhs, mu=self.mu or 0.0)
+        return dx, dv, residual
 
     def _solve_again(self, items: Tensor, rhs: Tangent, solution: Tangent) -> None:
         """Items whose residual the fixed number of refinements left too large, by the method that adapts to them."""
@@ -101,10 +109,14 @@ class _Assembled(ConicLinearization):
         self.element = structure.cone.dual_derivative(v, mu=mu)
 
     def solve(self, rhs: Tangent) -> Tangent:
+        dx, dv, _ = self.attempt(rhs)
+        return dx, dv
+
+    def attempt(self, rhs: Tangent) -> tuple[Tensor, Tensor, Tensor]:
         system = KKTSystem(self.structure)
         factor = system.factor(self.P, self.A, self.element)
-        dx, dv, _ = system.solve(factor, *(r.movedim(1, 0) for r in rhs))
-        return dx.movedim(0, 1), dv.movedim(0, 1)
+        dx, dv, residual = system.solve(factor, *(r.movedim(1, 0) for r in rhs))
+        return dx.movedim(0, 1), dv.movedim(0, 1), residual.mT
 
     def project(self, dv: Tensor) -> Tensor:
         return self.element.apply(dv.movedim(1, 0)).movedim(0, 1)

@@ -1,34 +1,34 @@
-"""The pullback of `LagrangianProximal`: one more solve of the programme, with the loss in its objective."""
+"""Gradients from a perturbed programme: one more solve, with the loss in its objective."""
 
 from __future__ import annotations
 
 import dataclasses
 import weakref
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from conelayers.implicit import implicit
-from conelayers.implicit.perturbed import LagrangianProximal
 from conelayers.program import ConeStructure
 from conelayers.program.products import A_transpose_times, outer, symmetric_outer
 
-if TYPE_CHECKING:
-    from conelayers.residual.conic import ConicConditions
+__all__ = ["Solve", "perturbed_gradients"]
 
-__all__ = ["proximal_pullback"]
+Solve = Callable[[ConeStructure], Callable[..., tuple[Tensor, ...]]]
+"""For a structure the map from P, q, A and b to x, y and more, differentiable."""
 
 
-def proximal_pullback(
-    conditions: ConicConditions,
+def perturbed_gradients(
+    structure: ConeStructure,
+    solve: Solve,
     inputs: tuple[Tensor, ...],
     point: tuple[Tensor, Tensor],
     cotangents: tuple[Tensor, Tensor, Tensor],
-    needed: tuple[bool, ...],
-) -> tuple[Tensor | None, ...]:
-    """Cotangents of P, q, A and b.
+    tau: float,
+    rho: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Cotangents of P, q, A and b, as `LagrangianProximal` defines them.
 
     The saddle point of L + t (g_x'x + g_y'y) is the solution with q + t g_x in place of q and b - t g_y in place of b;
     then
@@ -38,47 +38,39 @@ def proximal_pullback(
     on the patterns. A cotangent g_s of s = b - Ax adds -A'g_s to g_x, g_s to db and -g_s x' to dA.
 
     Args:
-        conditions: The equation, whose mode is `LagrangianProximal`.
+        structure: Patterns and cone.
+        solve: Solves programmes of a given structure.
         inputs: P, q, A and b.
         point: x and y of the solution.
         cotangents: g_x, g_y and g_s.
-        needed: Which of the four are used.
+        tau: Size t of the perturbation, of either sign.
+        rho: Weight of the proximal term (rho / 2) |x - x*|^2.
     """
-    mode, structure = conditions.mode, conditions.structure
-    assert isinstance(mode, LagrangianProximal)
     P, q, A, b = inputs
     x, y = point
     gx, gy, gs = cotangents
+    moved, P_moved, q_moved = _with_proximal_term(structure, P, q, x, rho)
     pull = gx - A_transpose_times(structure, A, gs)
-    perturbed, P_moved, q_moved = _with_proximal_term(conditions, P, q, x, mode.rho)
-    total: list[Tensor] | None = None
-    for step in mode.steps:
-        x_t, y_t = implicit(perturbed, P_moved, q_moved + step * pull, A, b - step * gy)[:2]
-        parts = [
-            (symmetric_outer(structure, x_t, x_t) - symmetric_outer(structure, x, x)) / (2 * step),
-            (x_t - x) / step,
-            (outer(structure, y_t, x_t) - outer(structure, y, x)) / step,
-            (y - y_t) / step,
-        ]
-        total = parts if total is None else [a + c for a, c in zip(total, parts, strict=True)]
-    assert total is not None
-    dP, dq, dA, db = (part / len(mode.steps) for part in total)
-    dA, db = dA - outer(structure, gs, x), db + gs
-    return tuple(value if use else None for value, use in zip((dP, dq, dA, db), needed, strict=True))
+    x_t, y_t = solve(moved)(P_moved, q_moved + tau * pull, A, b - tau * gy)[:2]
+    return (
+        (symmetric_outer(structure, x_t, x_t) - symmetric_outer(structure, x, x)) / (2 * tau),
+        (x_t - x) / tau,
+        (outer(structure, y_t, x_t) - outer(structure, y, x)) / tau - outer(structure, gs, x),
+        (y - y_t) / tau + gs,
+    )
 
 
 def _with_proximal_term(
-    conditions: ConicConditions, P: Tensor, q: Tensor, x: Tensor, rho: float
-) -> tuple[ConicConditions, Tensor, Tensor]:
-    """The equation and its P and q with (rho / 2) |x - x*|^2 added to the objective."""
-    conditions = dataclasses.replace(conditions, inspect=None, warm_start=None)
+    structure: ConeStructure, P: Tensor, q: Tensor, x: Tensor, rho: float
+) -> tuple[ConeStructure, Tensor, Tensor]:
+    """The structure, P and q with (rho / 2) |x - x*|^2 added to the objective."""
     if rho == 0:
-        return conditions, P, q
-    structure, places, diagonal = _with_diagonal(conditions.structure)
-    widened = P.new_zeros((*P.shape[:-1], structure.P_nnz)).index_add(-1, places.to(P.device), P)
-    shift = torch.zeros(structure.P_nnz, dtype=P.dtype, device=P.device)
+        return structure, P, q
+    widened, places, diagonal = _with_diagonal(structure)
+    spread = P.new_zeros((*P.shape[:-1], widened.P_nnz)).index_add(-1, places.to(P.device), P)
+    shift = torch.zeros(widened.P_nnz, dtype=P.dtype, device=P.device)
     shift[diagonal.to(P.device)] = rho
-    return dataclasses.replace(conditions, structure=structure), widened + shift, q - rho * x
+    return widened, spread + shift, q - rho * x
 
 
 _widened: weakref.WeakKeyDictionary[ConeStructure, tuple[ConeStructure, Tensor, Tensor]] = weakref.WeakKeyDictionary()

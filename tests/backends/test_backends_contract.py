@@ -164,6 +164,39 @@ def test_no_rows_and_no_quadratic_part(backend):
     assert solution.y.shape == (2, 0)
 
 
+@each_backend
+def test_no_rows_or_no_columns(backend):
+    nothing = torch.zeros(0, dtype=torch.float64)
+    structure = ConeStructure.from_matrices(None, sp.csc_array((0, 2)), ProductCone([]))
+    q = torch.tensor([[0.0, 0.0], [0.0, 3.0]], dtype=torch.float64)
+    solution = backend.solve(ConeProgram(structure, nothing, q, nothing, nothing))
+    assert list(solution.status) == [Status.SOLVED, Status.DUAL_INFEASIBLE]
+    structure = ConeStructure.from_matrices(None, sp.csc_array((3, 0)), ProductCone([SecondOrder(2), Nonnegative(1)]))
+    b = torch.tensor([[2.0, 1.0, 0.0], [1.0, 2.0, 3.0]], dtype=torch.float64)
+    solution = backend.solve(ConeProgram(structure, nothing, nothing, nothing, b))
+    assert list(solution.status) == [Status.SOLVED, Status.PRIMAL_INFEASIBLE]
+    torch.testing.assert_close(solution.s[0], b[0], rtol=1e-6, atol=1e-6)
+
+
+def test_clarabel_splits_large_semidefinite_blocks():
+    """Most entries of a banded slack are free: the block of order 30 is solved in pieces, item by item."""
+    order = 30
+    cone = ProductCone([PositiveSemidefinite(order)])
+    diagonal = np.cumsum([0, *range(order, 1, -1)])
+    A = sp.csc_array((-np.ones(order), (diagonal, np.arange(order))), shape=(cone.dim, order))
+    structure = ConeStructure.from_matrices(None, A, cone)
+    b = torch.zeros(2, cone.dim, dtype=torch.float64)
+    b[:, diagonal[:-1] + 1] = torch.tensor([[1.0], [2.0]], dtype=torch.float64) * 2**0.5  # beside the diagonal
+    q = torch.ones(order, dtype=torch.float64)
+    program = ConeProgram(structure, q[:0], q, torch.from_numpy(A.data), b)
+    solution = Clarabel(threads=1).solve(program)
+    assert (solution.status_code == 0).all()
+    # Minimise the trace of diag(x) + scale T >= 0: its dual bound is reached, and x grows with the scale.
+    torch.testing.assert_close(solution.x[1], 2 * solution.x[0], rtol=1e-4, atol=1e-4)
+    assert (solution.primal_residual <= 1e-6).all() and (solution.gap <= 1e-6).all()
+    torch.testing.assert_close(cone.project_dual(solution.y), solution.y, rtol=0, atol=1e-6)
+
+
 def test_clarabel_items_of_very_different_scale():
     """The kept solver's equilibration fits the first item only; the others must come out all the same."""
     program, (x, _, _) = random_programs([Nonnegative(6), SecondOrder(4)], 5, (3,))

@@ -31,9 +31,10 @@ class Emulated:
         self.library, self.warps = library, warps
         self.launched: list[tuple[str, int, int]] = []
 
-    def resident(self, name, cones):
+    def resident(self, name, cones, team):
         return self.warps
 
-    def launch(self, name, cones, view, task, warps):
+    def launch(self, name, cones, team, view, task, warps):
+        """A team is emulated by one thread, which does the work of all: what is shared out, not how."""
         self.launched.append((name, cones, warps))
-        assert self.library.emulate(name.encode(), view, task, warps, 32) == 0
+        assert self.library.emulate(name.encode(), view, task, warps, 32 // team) == 0

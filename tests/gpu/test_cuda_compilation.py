@@ -53,6 +53,15 @@ def test_every_kernel_compiles_with_every_cone(name):
     """To portable assembler, by the compiler that runs on users' machines."""
     code = compilation._compile(name, compilation.options(EVERY, "compute_90"))
     assert f".entry conelayers_{name}".encode() in code and b".target sm_90" in code
+    assert b"shfl.sync" not in code
+
+
+@needs_nvrtc
+@pytest.mark.parametrize("name", compilation.KERNELS if THOROUGH else ["solve"])
+def test_a_warp_per_problem(name):
+    code = compilation._compile(name, compilation.options(EVERY, "compute_90", team=32))
+    assert f".entry conelayers_{name}".encode() in code
+    assert b"shfl.sync" in code and b"bar.warp.sync" in code
 
 
 @needs_nvrtc
@@ -119,12 +128,13 @@ def test_code_depends_on_everything(counted, monkeypatch):
         compilation.compiled("polish", EVERY, (9, 0)),
         compilation.compiled("solve", POLYHEDRAL, (9, 0)),
         compilation.compiled("solve", EVERY, (8, 0)),
+        compilation.compiled("solve", EVERY, (9, 0), team=32),
     ]
     monkeypatch.setattr(compilation, "nvrtc_version", lambda: (13, 1))
     others.append(compilation.compiled("solve", EVERY, (9, 0)))
     monkeypatch.setattr(compilation, "_sources", lambda: b"other headers")
     others.append(compilation.compiled("solve", EVERY, (9, 0)))
-    assert len({base, *others}) == 6
+    assert len({base, *others}) == 7
 
 
 def test_sources_are_read_whole():

@@ -158,3 +158,17 @@ def test_residual_equation_takes_derivative_modes():
     with pytest.raises(UnsupportedError, match="Smoothed"):
         smoothed = ResidualEquation(lambda z, u: (z - u) ** 3, lambda u: u, mode=Smoothed(0.1))
         torch.func.jacrev(lambda u: implicit(smoothed, u)[0])(T(1.0, 2.0))
+
+
+def test_proximal_gradients_of_a_batch_with_an_item_without_solution():
+    """The failed item gives nothing to a shared parameter; the others give what they give alone."""
+    x, a, low = cp.Variable(), cp.Parameter(), cp.Parameter()
+    problem = cp.Problem(cp.Minimize(cp.square(x - a)), [x >= low, x <= 1])
+    layer = CvxpyLayer(problem, [a, low], [x], derivative=LagrangianProximal(1e-3), on_failure="nan")
+
+    def gradient(lows):
+        shared = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+        (found,) = layer(shared, lows)
+        return torch.autograd.grad(found.nansum(), shared)[0]
+
+    assert torch.allclose(gradient(T(-1.0, 2.0, 0.5)), gradient(T(-1.0, 0.5)), atol=1e-9)

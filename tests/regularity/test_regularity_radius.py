@@ -11,6 +11,7 @@ from regularity.regularity_instances import BLOCKS, build, jacobian, solution_at
 from conelayers.cones import Nonnegative, PositiveSemidefinite, ProductCone, SecondOrder
 from conelayers.cones.svec import smat
 from conelayers.residual.regularity import certify
+from conelayers.residual.regularity.screening import _near_kinks
 
 
 def test_polyhedral_radius_by_enumeration():
@@ -144,3 +145,17 @@ def test_undecided_at_the_accuracy_of_the_solution():
     assert not bool(coarse.regular) and not bool(coarse.decided)
     on_it = certify(*solved(P, A, np.array([-1.0, 0.0]), ProductCone([Nonnegative(2)])))
     assert not bool(on_it.regular) and bool(on_it.decided)
+
+
+def test_screening_knows_the_margin_by_cheaper_means():
+    """Near a kink if and only if the margin says so, for every family, at points on all sides of the kinks."""
+    rng = np.random.default_rng(0)
+    for name, (block, point) in BLOCKS.items():
+        cone = ProductCone([block, Nonnegative(2), block])
+        v = torch.tensor(np.tile(np.concatenate([point, [1.0, -2.0], point]), (60, 1)))
+        v = v + torch.tensor(rng.standard_normal(v.shape)) * 10.0 ** torch.randint(-9, 1, (60, 1))
+        y = cone.project_dual(v)
+        for reach in (1e-7, 1e-3, 0.2):
+            expected = cone.margin(v).amin(-1) <= reach
+            found = _near_kinks(cone, y, y - v, torch.full((60,), reach, dtype=torch.float64))
+            assert torch.equal(found, expected), (name, reach)

@@ -12,7 +12,7 @@ __all__ = ["Datafit"]
 
 
 class Datafit(abc.ABC):
-    """f(eta) = sum_i w_i l(eta_i, y_i), convex and differentiable in the predictions eta.
+    """f(eta) = sum_i w_i l(eta_i, y_i), convex and (but for the exact quantile loss) differentiable in eta.
 
     Predictions have shape (n,), or (n, K) for models with several outputs; the weights w have shape (n,), are
     nonnegative and come normalised to sum to one (to n where `reduction` is "sum"). Every method is plain torch code,
@@ -21,6 +21,7 @@ class Datafit(abc.ABC):
 
     quadratic: ClassVar[bool] = False  # l is quadratic in eta: one Newton step is exact
     outputs: ClassVar[bool] = False  # predictions carry an axis of K outputs
+    smooth: bool = True  # l is differentiable
     curvature: float = 1.0  # an upper bound of the second derivative of l
 
     @abc.abstractmethod

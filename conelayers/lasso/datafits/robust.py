@@ -1,4 +1,4 @@
-"""Robust regression losses: Huber's, and the quantile loss with a smoothed corner."""
+"""Robust regression losses: Huber's, and the quantile loss, exact or with a rounded corner."""
 
 from __future__ import annotations
 
@@ -52,20 +52,36 @@ class Quantile(_Regression):
     """The quantile (pinball) loss of level q, its corner rounded over residuals of size `smoothing`.
 
     With r = y - eta, the loss is max(q r, (q - 1) r); its Moreau envelope of parameter `smoothing` is quadratic for
-    -(1 - q) smoothing <= r <= q smoothing and below the loss by
-    at most smoothing max(q, 1 - q)^2 / 2.
+    -(1 - q) smoothing <= r <= q smoothing and below the loss by at most smoothing max(q, 1 - q)^2 / 2. With
+    `smoothing` zero the loss is the exact one: models then interpolate some samples and are differentiated as such.
+
+    Args:
+        level: q, between 0 and 1.
+        smoothing: In the units of y, at least zero.
     """
 
     level: float = 0.5
     smoothing: float = 1e-2
 
+    def __post_init__(self) -> None:
+        if not (0 < self.level < 1 and self.smoothing >= 0):
+            raise InvalidArgument(
+                f"level must lie in (0, 1) and smoothing be nonnegative; got {self.level}, {self.smoothing}"
+            )
+
+    @property
+    def smooth(self) -> bool:  # type: ignore[override]
+        """Whether the corner is rounded."""
+        return self.smoothing > 0
+
     @property
     def curvature(self) -> float:  # type: ignore[override]
         """Bound of the second derivative."""
-        return 1 / self.smoothing
+        return 1 / self.smoothing if self.smooth else float("inf")
 
     def _dual(self, eta: Tensor, y: Tensor) -> Tensor:
-        return ((y - eta) / self.smoothing).clamp(self.level - 1, self.level)
+        scaled = (y - eta) / self.smoothing if self.smooth else torch.sign(y - eta)
+        return scaled.clamp(self.level - 1, self.level)
 
     def loss(self, eta: Tensor, y: Tensor) -> Tensor:
         """See `Datafit.loss`."""

@@ -26,7 +26,7 @@ def supported(problem: Problem) -> bool:
     return known and problem.design.device.type == "cpu" and compiled() is not None
 
 
-def minimize_model(sub: Problem, coef: Tensor, intercept: Tensor, eta: Tensor, target: float) -> _Point:
+def minimize_model(sub: Problem, coef: Tensor, intercept: Tensor, eta: Tensor, target: float, floor: float) -> _Point:
     """Minimise the model at (coef, intercept), exact for quadratic datafits.
 
     Args:
@@ -35,16 +35,22 @@ def minimize_model(sub: Problem, coef: Tensor, intercept: Tensor, eta: Tensor, t
         intercept: Its intercept.
         eta: The predictions there.
         target: Accuracy, in units of the gradient.
+        floor: Least curvature of a loss in the model, as a share of its bound: 1 makes the model a majorant.
     """
     kernels = compiled()
     assert kernels is not None
     hessian = sub.datafit.hessian(eta, sub.y, sub.weights)
-    if not sub.datafit.quadratic and hessian.ndim == 1:
-        # flat pieces of a loss (Huber's tails) leave no curvature; a little keeps the model bounded
-        hessian = hessian + 1e-10 * hessian.max().clamp_min(1e-300)
+    if not sub.datafit.quadratic:
+        # flat pieces of a loss (Huber's tails) leave no curvature of their own
+        least = floor * sub.datafit.curvature * sub.weights
+        hessian = torch.maximum(hessian, least) if hessian.ndim == 1 else hessian + _times_identity(least, hessian)
     if isinstance(sub.design, SparseDesign) and isinstance(sub.term, SeparableTerm) and coef.ndim == 1:
         return _by_columns(kernels, sub, coef, intercept, eta, hessian, target)
     return _by_gram(kernels, sub, coef, intercept, eta, hessian, target)
+
+
+def _times_identity(least: Tensor, like: Tensor) -> Tensor:
+    return least[:, None, None] * torch.eye(like.shape[-1], dtype=like.dtype)
 
 
 def _arrays(term: SeparableTerm, shape: tuple[int, ...]) -> list[np.ndarray]:

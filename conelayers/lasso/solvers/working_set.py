@@ -72,33 +72,34 @@ class WorkingSet(Solver):
         if not supported(sub):
             coef, intercept, _ = self.inner.descend(sub, coef, intercept, target)
             return coef, intercept
+        floor = 1e-10
         for _ in range(50):
             worst = sub.worst(coef, intercept)
             if worst <= target:
                 break
             eta = sub.predictions(coef, intercept)
             # loose rounds: Newton's method finishes as soon as the support is right
-            trial = minimize_model(sub, coef, intercept, eta, max(target, 0.03 * worst))
-            coef, intercept, improved = (
-                (*trial, True) if sub.datafit.quadratic else _line_search(sub, coef, intercept, eta, trial)
-            )
+            trial, step = minimize_model(sub, coef, intercept, eta, max(target, 0.03 * worst), floor), 1.0
+            if not sub.datafit.quadratic:
+                trial, step = _line_search(sub, coef, intercept, eta, trial)
+            if step == 0 and floor == 1:
+                break
+            # short steps: the model is too flat
+            floor = min(max(100 * floor, 1e-6), 1.0) if step < 0.1 else max(0.1 * floor, 1e-10)
+            coef, intercept = trial
             worst = sub.worst(coef, intercept)
             coef, intercept, worst = newton_polish(sub, coef, intercept, worst, target)
-            if not improved:
-                break
         return coef, intercept
 
 
-def _line_search(
-    sub: Problem, coef: Tensor, intercept: Tensor, eta: Tensor, trial: _Point
-) -> tuple[Tensor, Tensor, bool]:
-    """Backtrack from the model's minimiser until the objective falls."""
+def _line_search(sub: Problem, coef: Tensor, intercept: Tensor, eta: Tensor, trial: _Point) -> tuple[_Point, float]:
+    """Backtrack from the model's minimiser until the objective falls; zero is the step that never did."""
     value = float(sub.objective(coef, eta))
     direction, shift = trial[0] - coef, trial[1] - intercept
     along = sub.design.matmul(direction) + shift
     step = 1.0
     for _ in range(30):
         if float(sub.objective(coef + step * direction, eta + step * along)) <= value:
-            return coef + step * direction if step < 1 else trial[0], intercept + step * shift, True
+            return (coef + step * direction if step < 1 else trial[0], intercept + step * shift), step
         step *= 0.5
-    return coef, intercept, False
+    return (coef, intercept), 0.0

@@ -20,18 +20,19 @@ _HERE = pathlib.Path(__file__).resolve().parent
 _HEADERS = _HERE.parent / "include"
 
 
-def compiled(name: str, cones: int, capability: tuple[int, int]) -> bytes:
+def compiled(name: str, cones: int, capability: tuple[int, int], team: int = 1) -> bytes:
     """The code of a kernel, from disk where it has been compiled before.
 
     Args:
         name: One of `KERNELS`.
         cones: The kinds of cones compiled in, a bit for each.
         capability: The device's compute capability.
+        team: Threads per problem, 1 or 32.
 
     Raises:
         RuntimeError: If the compiler fails; the message holds what it said.
     """
-    arguments = options(cones, target(capability))
+    arguments = options(cones, target(capability), team)
     path = cache_folder() / f"{name}-{_key(name, arguments)}.bin"
     code = _read(path)
     if code is None:
@@ -56,14 +57,16 @@ def target(capability: tuple[int, int]) -> str:
     return f"compute_{max(older)}"
 
 
-def options(cones: int, architecture: str) -> tuple[str, ...]:
+def options(cones: int, architecture: str, team: int = 1) -> tuple[str, ...]:
     """The compiler's arguments."""
+    shared = () if team == 1 else (f"-DCONELAYERS_TEAM={team}", "-DCONELAYERS_LANES=1")
     return (
         f"--gpu-architecture={architecture}",
         "--std=c++17",
         f"-DCONELAYERS_CONES={cones:#x}",
         f"-I{_HEADERS}",
         f"-I{_HERE}",
+        *shared,
     )
 
 

@@ -1,12 +1,14 @@
 """The engine and the derivative kernels of one structure on one device; tensors in, tensors out.
 
-The methods are those of `conelayers.native.Engine` and `Differentiator`. Nothing here waits for the device: a thread
-runs its problem to its own end, so that there is no convergence to ask for from the host.
+The methods are those of `conelayers.native.Engine` and `Differentiator`. One problem per thread, or one per warp where
+$CONELAYERS_CUDA_TEAM is 32. Nothing here waits for the device: a thread runs its problem to its own end, so that there
+is no convergence to ask for from the host.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 import struct
 from collections.abc import Sequence
 
@@ -38,6 +40,7 @@ class _Kernels:
         self.n, self.m = structure[:2]
         self.P_nnz, self.A_nnz = len(structure[3]), len(structure[5])
         self.device = device
+        self._team = team()
         self._cones = _ALWAYS | int(np.bitwise_or.reduce(1 << structure[6].astype(np.int64), initial=0))
         view, arrays, pointers, self._entries = image(*structure)
         self._arrays = torch.frombuffer(bytearray(arrays) or bytearray(1), dtype=torch.uint8).to(device)
@@ -60,25 +63,25 @@ class _Kernels:
         """Run a kernel on `items` items; each input has one row, or one per item, of contiguous numbers."""
         if items == 0:
             return
-        run = launcher(self.device)
-        warps = min(-(-items // LANES), run.resident(name, self._cones), self._most_warps())
-        work = torch.empty(warps * self._entries * LANES, dtype=torch.float64, device=self.device)
+        run, lanes = launcher(self.device), LANES // self._team
+        warps = min(-(-items // lanes), run.resident(name, self._cones, self._team), self._most_warps(lanes))
+        work = torch.empty(warps * self._entries * lanes, dtype=torch.float64, device=self.device)
         rows = [(i.data_ptr(), 0 if i.shape[0] == 1 else i[0].numel()) for i in inputs]
         rows += [(0, 0)] * (_INPUTS - len(rows))
         places = [o.data_ptr() for o in outputs] + [0] * (_OUTPUTS - len(outputs))
         words = [word for row in rows for word in row] + places
         words += [work.data_ptr(), self._entries, items, count, steps]
         task = struct.pack(f"{len(words)}qd", *words, number)
-        run.launch(name, self._cones, self._view, task, warps)
+        run.launch(name, self._cones, self._team, self._view, task, warps)
         if self.device.type == "cuda":
             self._keep_for_stream()
 
-    def _most_warps(self) -> int:
+    def _most_warps(self, lanes: int) -> int:
         """How many tables of work fit in the share of the device's memory that a call may take."""
         if self.device.type != "cuda":
             return 1 << 30
         memory = torch.cuda.get_device_properties(self.device).total_memory // _LARGEST_SHARE
-        return max(1, memory // (self._entries * LANES * 8))
+        return max(1, memory // (self._entries * lanes * 8))
 
     def _keep_for_stream(self) -> None:
         """The analysis is not to be freed while another stream than the one it was made on uses it."""
@@ -233,6 +236,18 @@ class DeviceDifferentiator(_Kernels):
         )
         self._launch("polish", inputs, found, batch, steps=steps, number=target)
         return found
+
+
+def team() -> int:
+    """Threads per problem: 1, or 32 where the environment's CONELAYERS_CUDA_TEAM says so.
+
+    Raises:
+        ValueError: If it says anything else.
+    """
+    chosen = os.environ.get("CONELAYERS_CUDA_TEAM", "1")
+    if chosen not in ("1", "32"):
+        raise ValueError(f"CONELAYERS_CUDA_TEAM is {chosen!r}; it must be 1 or 32")
+    return int(chosen)
 
 
 def _with_addresses(view: bytes, pointers: Sequence[tuple[int, int]], base: int) -> bytes:

@@ -1,18 +1,35 @@
 // What every kernel is given beside the view of its structure, and how problems are dealt to threads.
 //
-// One problem per thread. A warp works on 32 problems at a time and keeps their numbers in a table [entry][lane], so
-// that its threads read neighbouring addresses. Each warp has one such table and takes one tile of 32 problems after
-// another: memory for work grows with the size of the device, not with the batch.
+// One problem per thread: a warp works on 32 problems at a time and keeps their numbers in a table [entry][lane], so that
+// its threads read neighbouring addresses. With CONELAYERS_TEAM, one problem per warp, see team.cuh. Each warp has one
+// table and takes one tile of problems after another: memory for work grows with the device, not with the batch.
 #pragma once
 
 #include "conelayers/pack.hpp"
 
 // A block is one warp: registers, not the number of blocks, bound how many run at a time.
-#define CL_BOUNDS __launch_bounds__(CONELAYERS_LANES)
+#define CL_BOUNDS __launch_bounds__(32)
+
+// Threads per problem. With more than one, arrays are those of one problem: compile with CONELAYERS_LANES=1.
+#if defined(CONELAYERS_TEAM)
+#define CL_TEAM CONELAYERS_TEAM
+#else
+#define CL_TEAM 1
+#endif
 
 namespace conelayers {
 
-constexpr int kLanes = CONELAYERS_LANES;
+constexpr int kLanes = CONELAYERS_LANES;  // problems per table
+constexpr int kTeam = CL_TEAM;
+
+CL_INLINE int member() { return kTeam == 1 ? 0 : int(threadIdx.x) % kTeam; }
+
+// Makes what the threads of a team have written visible to all of them.
+CL_INLINE void meet() {
+#if CL_TEAM > 1
+    __syncwarp();
+#endif
+}
 
 // Values (items, count) row-major; stride 0: one row shared by all items.
 struct Rows {
@@ -38,25 +55,30 @@ struct Lane {
     Arr<double> work;
 
     __device__ explicit Lane(const Task& task) {
-        const long long thread = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-        item = thread;
-        stride = (long long)gridDim.x * blockDim.x;
-        work = Arr<double>(task.work + thread / kLanes * (task.entries * kLanes) + thread % kLanes);
+        item = ((long long)blockIdx.x * blockDim.x + threadIdx.x) / kTeam;
+        stride = (long long)gridDim.x * blockDim.x / kTeam;
+        work = Arr<double>(task.work + item / kLanes * (task.entries * kLanes) + item % kLanes);
     }
     __device__ void next() { item += stride; }
 };
 
-// A row of an item with `count` numbers, the q-th of `each` rows of the item.
+// A row of an item with `count` numbers, the q-th of the item's rows.
 CL_HD inline void load(const Rows& rows, long long item, long long count, Arr<double> to, long long q = 0) {
     const double* row = rows.data + rows.stride * item + q * count;
-    for (long long e = 0; e < count; ++e) to[e] = row[e];
+    for (long long e = member(); e < count; e += kTeam) to[e] = row[e];
+    meet();
 }
 
 CL_HD inline void store(Arr<double> from, long long count, void* out, long long row) {
     double* to = static_cast<double*>(out) + row * count;
-    for (long long e = 0; e < count; ++e) to[e] = from[e];
+    for (long long e = member(); e < count; e += kTeam) to[e] = from[e];
+    meet();
 }
 
 CL_INLINE void store(double value, void* out, long long place) { static_cast<double*>(out)[place] = value; }
 
 }  // namespace conelayers
+
+#if defined(CONELAYERS_TEAM)
+#include "team.cuh"
+#endif
