@@ -57,6 +57,10 @@ class Backend(abc.ABC):
         """Why this backend does not solve programmes where they are, on a device; None if it does."""
         return None if device.type in self.devices else f"{self.name} solves on the CPU"
 
+    def polishes(self, structure: ConeStructure) -> bool:
+        """Whether its solutions are already the best that Newton steps on the optimality conditions give."""
+        return False
+
     def check(self, structure: ConeStructure) -> None:
         """Refuse what the backend does not take, naming both sides.
 

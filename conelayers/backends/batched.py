@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
-import weakref
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -16,15 +14,10 @@ from conelayers.backends.cuda import Cuda, report
 from conelayers.cones import Cone
 from conelayers.errors import InvalidArgument
 from conelayers.program import ConeProgram, ConeSolution, ConeStructure, Status
-from conelayers.program.codes import CODES, cone_codes
+from conelayers.program.codes import CODES
+from conelayers.program.compiled import compiled_differentiator, engine
 
-if TYPE_CHECKING:
-    from conelayers.native import Engine
-
-__all__ = ["Batched", "engine"]
-
-_engines: weakref.WeakKeyDictionary[ConeStructure, Engine] = weakref.WeakKeyDictionary()
-_lock = threading.Lock()
+__all__ = ["Batched"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +25,9 @@ class Batched(Backend):
     """The compiled batched interior-point method, for small and medium programmes; by `Cuda` where they are on a GPU.
 
     Items that share a structure are solved 8 at a time (AVX-512; 4 otherwise), the symbolic analysis is done once per
-    structure, and packs of items run on several threads. Warm starts are ignored: an interior-point method has little
-    use for them.
+    structure, and packs of items run on several threads. From a rough interior point on, Newton steps on the optimality
+    conditions are tried first, so that solutions come polished. Warm starts are ignored: an interior-point method has
+    little use for them.
 
     Attributes:
         tol: Relative and absolute tolerance of residuals, gap and certificates.
@@ -73,6 +67,10 @@ class Batched(Backend):
             return None
         return "device='cpu' was asked for" if self.device == "cpu" else Cuda().unavailable(device)
 
+    def polishes(self, structure: ConeStructure) -> bool:
+        """True where the derivative kernels, which make the Newton steps, suit the cones."""
+        return compiled_differentiator(structure) is not None
+
     def solve(self, program: ConeProgram, warm_start: ConeSolution | None = None) -> ConeSolution:
         """Solve every programme of a batch; see `Backend.solve`. `warm_start` is ignored."""
         structure = program.structure
@@ -85,6 +83,7 @@ class Batched(Backend):
             _rows(flat.A),
             _rows(flat.b),
             batch_shape.numel(),
+            differentiator=compiled_differentiator(structure),
             threads=self.threads or torch.get_num_threads(),
             tol=self.tol,
             max_iter=self.max_iter,
@@ -100,25 +99,6 @@ class Batched(Backend):
         tensors = {name: torch.from_numpy(values) for name, values in result.items()}
         tensors["status_code"] = tensors.pop("status")
         return ConeSolution(**tensors).reshape(batch_shape)
-
-
-def engine(structure: ConeStructure) -> Engine:
-    """The compiled solver of this structure, made once and kept for as long as the structure lives."""
-    from conelayers.native import Engine  # only here, so that the package imports without a compiled engine
-
-    with _lock:
-        found = _engines.get(structure)
-        if found is None:
-            found = _engines[structure] = Engine(
-                structure.n,
-                structure.m,
-                structure.P_indptr,
-                structure.P_indices,
-                structure.A_indptr,
-                structure.A_indices,
-                *cone_codes(structure.cone),
-            )
-    return found
 
 
 def _rows(values: Tensor) -> np.ndarray:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 
 from conelayers.backends.base import Backend
-from conelayers.backends.batched import Batched, engine
+from conelayers.backends.batched import Batched
 from conelayers.backends.clarabel import Clarabel
 from conelayers.backends.cuda import Cuda
 from conelayers.backends.diffcp import Diffcp
@@ -15,6 +15,7 @@ from conelayers.backends.scs import SCS
 from conelayers.cones import Cone, PositiveSemidefinite, SecondOrder
 from conelayers.errors import InvalidArgument
 from conelayers.program import ConeStructure
+from conelayers.program.compiled import engine
 
 __all__ = ["BACKENDS", "default_backend", "get_backend"]
 

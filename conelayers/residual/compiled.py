@@ -6,20 +6,16 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from conelayers.program import ConeStructure
-from conelayers.program.codes import CODES, cone_codes
+from conelayers.program.compiled import compiled_differentiator, described, rows, suits_kernels
 
 if TYPE_CHECKING:
     from conelayers.native import Differentiator
 
 __all__ = ["ACCEPTED", "CompiledKernels", "compiled_kernels"]
-
-# Dense blocks of curved cones beyond this many entries in all make the factor too large; other methods take over.
-_LARGEST_BLOCKS = 2_000_000
 
 ACCEPTED = 1e-9
 """Relative residual of a linear system up to which the kernels' solution is taken."""
@@ -61,34 +57,21 @@ def compiled_kernels(structure: ConeStructure, device: torch.device) -> Compiled
     with _lock:
         found = _kernels.setdefault(structure, {})
         if device not in found:
-            found[device] = _make(structure, device) if _suits(structure) else None
+            found[device] = _make(structure, device)
         return found[device]
 
 
-def _suits(structure: ConeStructure) -> bool:
-    blocks = structure.cone.cones
-    curved = sum(block.dim**2 for block in blocks if block.dim > 1 and CODES.get(type(block), 0) > 1)
-    return curved <= _LARGEST_BLOCKS and all(type(block) in CODES for block in blocks)
-
-
 def _make(structure: ConeStructure, device: torch.device) -> CompiledKernels | None:
-    analysed = (
-        structure.n,
-        structure.m,
-        structure.P_indptr,
-        structure.P_indices,
-        structure.A_indptr,
-        structure.A_indices,
-        *cone_codes(structure.cone),
-    )
+    if device.type == "cpu":
+        kernels = compiled_differentiator(structure)
+        return None if kernels is None else _OnCpu(kernels)
+    if not suits_kernels(structure):
+        return None
     try:  # only here: the package imports without a compiled engine
-        from conelayers.native import Differentiator
         from conelayers.native.cuda import DeviceDifferentiator, unavailable
     except ImportError:
         return None
-    if device.type == "cpu":
-        return _OnCpu(Differentiator(*analysed))
-    return DeviceDifferentiator(*analysed, device=device) if unavailable(device) is None else None
+    return DeviceDifferentiator(*described(structure), device=device) if unavailable(device) is None else None
 
 
 class _OnCpu:
@@ -98,23 +81,18 @@ class _OnCpu:
         self._kernels = kernels
 
     def derivative(self, P, A, v, r1, r2, mu=0.0):
-        found = self._kernels.derivative(*map(_rows, (P, A, v, r1, r2)), mu=mu, threads=torch.get_num_threads())
+        found = self._kernels.derivative(*map(rows, (P, A, v, r1, r2)), mu=mu, threads=torch.get_num_threads())
         return tuple(map(torch.from_numpy, found))
 
     def apply_D(self, v, u, mu=0.0):
-        return torch.from_numpy(self._kernels.apply_D(_rows(v), _rows(u), mu=mu, threads=torch.get_num_threads()))
+        return torch.from_numpy(self._kernels.apply_D(rows(v), rows(u), mu=mu, threads=torch.get_num_threads()))
 
     def pullback(self, P, A, x, y, s, gx, gy, gs):
-        data: Any = map(_rows, (P, A, x, y, s, gx, gy, gs))
+        data: Any = map(rows, (P, A, x, y, s, gx, gy, gs))
         found = self._kernels.pullback(*data, threads=torch.get_num_threads())
         return {name: torch.from_numpy(value) for name, value in found.items()}
 
     def polish(self, P, q, A, b, x, y, s, steps, target):
-        data = map(_rows, (P, q, A, b, x, y, s))
+        data = map(rows, (P, q, A, b, x, y, s))
         found = self._kernels.polish(*data, steps=steps, target=target, threads=torch.get_num_threads())
         return tuple(map(torch.from_numpy, found))
-
-
-def _rows(values: Tensor) -> np.ndarray:
-    """A float64 tensor on the CPU as a contiguous array, without a copy where it is one."""
-    return values.detach().contiguous().numpy()

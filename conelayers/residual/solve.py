@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from conelayers.program import ConeProgram, ConeSolution, Status, residuals
+from conelayers.program import ConeProgram, ConeSolution, ConeStructure, Status, residuals
 from conelayers.residual.compiled import compiled_kernels
 from conelayers.residual.polish import polish
 
@@ -49,8 +49,9 @@ def solve_and_polish(program: ConeProgram, backend: Backend, warm_start: ConeSol
         _warn_about_device(device, backend)
         flat = ConeProgram(flat.structure, flat.P.cpu(), flat.q.cpu(), flat.A.cpu(), flat.b.cpu())
     solution = backend.solve(flat, _flat_start(warm_start, batch_shape.numel(), flat.q.device))
-    solution = _polished(flat, solution, getattr(backend, "tol", 1e-8)).reshape(batch_shape)
-    return solution.to(device)
+    if not _polishes(backend, flat.structure):
+        solution = _polished(flat, solution, getattr(backend, "tol", 1e-8))
+    return solution.reshape(batch_shape).to(device)
 
 
 def _polished(program: ConeProgram, solution: ConeSolution, tol: float) -> ConeSolution:
@@ -125,6 +126,11 @@ def _empty(program: ConeProgram) -> ConeSolution:
 def _on(backend: Backend, device: torch.device) -> Backend:
     """What the backend says to use on a device, if it says anything."""
     return backend.on(device) if hasattr(backend, "on") else backend  # type: ignore[attr-defined]
+
+
+def _polishes(backend: Backend, structure: ConeStructure) -> bool:
+    """Whether nothing is left to do after the backend; backends need not say."""
+    return hasattr(backend, "polishes") and backend.polishes(structure)  # type: ignore[attr-defined]
 
 
 _warned_about_device = False

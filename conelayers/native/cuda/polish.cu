@@ -18,14 +18,14 @@ conelayers_polish(const __grid_constant__ conelayers::DerivativeView view,
         load(task.in[5], lane.item, m, extra.v);
         load(task.in[6], lane.item, m, extra.s);
         for (int i = 0; i < m; ++i) extra.v[i] = extra.v[i] - extra.s[i];
-        const double residual = polish<double>(view, w, extra, static_cast<int>(task.steps), task.number);
+        const double residual = polish<double>(view, w, extra, true, PolishRule{static_cast<int>(task.steps), task.number, 1e-8, 3});
         for (int i = 0; i < m; ++i) extra.s[i] = extra.best_y[i] - extra.best_v[i];
         store(extra.best_x, n, task.out[0], lane.item);
         store(extra.best_y, m, task.out[1], lane.item);
         store(extra.s, m, task.out[2], lane.item);
         store(residual, task.out[3], lane.item);
         double relative[3];
-        relative_residuals<double>(view, w, extra, relative);
+        relative_residuals<double>(view, w, extra, extra.best_x, extra.best_y, extra.s, relative);
         for (int k = 0; k < 3; ++k) store(relative[k], task.out[4], 3 * lane.item + k);
     }
 }

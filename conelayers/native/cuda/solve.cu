@@ -28,7 +28,7 @@ conelayers_solve(const __grid_constant__ conelayers::EngineView view, const __gr
     const int n = view.n, m = view.m;
     for (Lane lane(task); lane.item < task.items; lane.next()) {
         Arena<double> arena{lane.work, false};
-        InteriorPoint<double> ip(view, settings, arena);
+        InteriorPoint<double> ip(view, settings, arena, arena);
         bool usable = load_finite(task.in[0], lane.item, view.P_nnz, ip.p.P);
         usable = load_finite(task.in[1], lane.item, n, ip.p.q) && usable;
         usable = load_finite(task.in[2], lane.item, view.A_nnz, ip.p.A) && usable;

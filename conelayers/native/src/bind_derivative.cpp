@@ -10,6 +10,7 @@
 #include "conelayers/dispatch.hpp"
 #include "conelayers/threads.hpp"
 #include "derivative_kernels.hpp"
+#include "derivative_view.hpp"
 
 namespace nb = nanobind;
 
@@ -147,6 +148,7 @@ class Differentiator {
         return nb::make_tuple(x_out.array(), y_out.array(), s_out.array(), residual.array(), relative.array());
     }
 
+    const DerivativeView& view() const { return view_; }
     double flops() const { return view_.ldlt.flops; }
     long long fill() const { return view_.ldlt.fill; }
 
@@ -194,6 +196,10 @@ class Differentiator {
 };
 
 }  // namespace
+
+const DerivativeView& derivative_view(nb::handle differentiator) {
+    return nb::cast<const Differentiator&>(differentiator).view();
+}
 
 void bind_derivative(nb::module_& m) {
     using nb::arg;

@@ -2,6 +2,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
+#include <atomic>
 #include <cstring>
 #include <memory>
 #include <mutex>
@@ -12,6 +13,7 @@
 #include "conelayers/dispatch.hpp"
 #include "conelayers/structure.hpp"
 #include "conelayers/threads.hpp"
+#include "derivative_view.hpp"
 #include "engine_kernels.hpp"
 
 namespace nb = nanobind;
@@ -43,12 +45,13 @@ nb::object new_array(std::initializer_list<std::size_t> shape, T** data) {
     return nb::cast(nb::ndarray<nb::numpy, T>(memory, shape, owner));
 }
 
-std::size_t rows_of(const Matrix& values, std::size_t columns, std::size_t batch, const char* name) {
+// Rows of a (1 or batch, count) matrix; raises ValueError naming the argument.
+EngineRows rows_of(const Matrix& values, std::size_t columns, std::size_t batch, const char* name) {
     if (values.shape(1) != columns)
         throw std::invalid_argument(std::string(name) + " must have " + std::to_string(columns) + " columns");
     if (values.shape(0) != 1 && values.shape(0) != batch)
         throw std::invalid_argument(std::string(name) + " must have 1 or `batch` rows");
-    return values.shape(0);
+    return {values.data(), values.shape(0) > 1 ? static_cast<long long>(columns) : 0};
 }
 
 class Engine {
@@ -67,16 +70,16 @@ class Engine {
     }
 
     nb::dict solve(const Matrix& P, const Matrix& q, const Matrix& A, const Matrix& b, int batch, int threads,
-                   const EngineSettings& settings) const {
+                   const EngineSettings& settings, nb::handle differentiator) const {
         if (batch < 0) throw std::invalid_argument("batch must not be negative");
         const std::size_t B = static_cast<std::size_t>(batch);
         const std::size_t n = view_.n, m = view_.m;
-        EngineData data{P.data(), q.data(), A.data(), b.data(), 0, 0, 0, 0};
-        if (rows_of(P, view_.P_nnz, B, "P") > 1) data.P_stride = view_.P_nnz;
-        if (rows_of(q, n, B, "q") > 1) data.q_stride = view_.n;
-        if (rows_of(A, view_.A_nnz, B, "A") > 1) data.A_stride = view_.A_nnz;
-        if (rows_of(b, m, B, "b") > 1) data.b_stride = view_.m;
-        EngineResult out{};
+        EngineProblem problem{};
+        problem.view = &view_, problem.settings = settings, problem.items = batch;
+        problem.P = rows_of(P, view_.P_nnz, B, "P"), problem.q = rows_of(q, n, B, "q");
+        problem.A = rows_of(A, view_.A_nnz, B, "A"), problem.b = rows_of(b, m, B, "b");
+        if (!differentiator.is_none()) problem.derivative = &checked(derivative_view(differentiator));
+        EngineResult& out = problem.result;
         nb::dict result;
         result["x"] = new_array<double>({B, n}, &out.x);
         result["y"] = new_array<double>({B, m}, &out.y);
@@ -86,7 +89,7 @@ class Engine {
         result["gap"] = new_array<double>({B}, &out.gap);
         result["status"] = new_array<signed char>({B}, &out.status);
         result["iterations"] = new_array<long long>({B}, &out.iterations);
-        run(settings, data, batch, threads, out);
+        run(problem, threads);
         return result;
     }
 
@@ -100,20 +103,24 @@ class Engine {
             throw std::invalid_argument(std::string(name) + "_indices must have indptr[n] entries");
     }
 
-    void run(const EngineSettings& settings, const EngineData& data, int batch, int threads,
-             const EngineResult& out) const {
-        if (batch == 0) return;
-        const EngineKernels& kernels = engine_kernels(best_arch(), batch == 1);
-        const int width = kernels.width, packs = (batch + width - 1) / width;
-        threads = std::max(1, std::min(threads, packs));
-        const long long each = (kernels.scratch(view_, settings) + 15) / 8 * 8;
+    const DerivativeView& checked(const DerivativeView& derivative) const {
+        if (derivative.n != view_.n || derivative.m != view_.m || derivative.p_entries != view_.P_nnz ||
+            derivative.a_entries != view_.A_nnz)
+            throw std::invalid_argument("differentiator must be that of the same patterns");
+        return derivative;
+    }
+
+    void run(const EngineProblem& problem, int threads) const {
+        if (problem.items == 0) return;
+        const EngineKernels& kernels = engine_kernels(best_arch(), problem.items == 1);
+        const int packs = (problem.items + kernels.width - 1) / kernels.width;
+        const int workers = std::max(1, std::min(threads, packs));
+        const long long each = (kernels.scratch(problem) + 15) / 8 * 8;
         nb::gil_scoped_release release;
-        const std::size_t wanted = static_cast<std::size_t>(each) * threads;
-        Scratch scratch = take(wanted);
-        ThreadPool::run(packs, threads, [&](int pack, int worker) {
-            const int first = pack * width;
-            kernels.solve(view_, settings, data, first, std::min(width, batch - first),
-                          scratch.buffer.get() + each * worker, out);
+        Scratch scratch = take(static_cast<std::size_t>(each) * workers);
+        std::atomic<int> next{0};
+        ThreadPool::run(workers, workers, [&](int worker, int) {
+            kernels.solve(problem, next, scratch.buffer.get() + each * worker);
         });
         give_back(std::move(scratch));
     }
@@ -161,17 +168,23 @@ void bind_engine(nb::module_& m) {
         .def(
             "solve",
             [](const Engine& engine, const Matrix& P, const Matrix& q, const Matrix& A, const Matrix& b, int batch,
-               int threads, double tol, int max_iter, int equilibrate, double regularisation, int refinements) {
+               nb::handle differentiator, int threads, double tol, int max_iter, double tol_early, int early_steps, double newton_accuracy, int equilibrate,
+               double regularisation, int refinements) {
                 EngineSettings settings;
                 settings.tol_feas = settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_infeasible = tol;
                 settings.max_iter = max_iter;
+                settings.tol_early = tol_early;
+                settings.early_steps = early_steps;
+                settings.newton_accuracy = newton_accuracy;
                 settings.equilibrate = equilibrate;
                 settings.regularisation = regularisation;
                 settings.refinements = refinements;
-                return engine.solve(P, q, A, b, batch, threads, settings);
+                return engine.solve(P, q, A, b, batch, threads, settings, differentiator);
             },
             nb::arg("P"), nb::arg("q"), nb::arg("A"), nb::arg("b"), nb::arg("batch"), nb::kw_only(),
-            nb::arg("threads") = 1, nb::arg("tol") = 1e-8, nb::arg("max_iter") = 100, nb::arg("equilibrate") = 8,
+            nb::arg("differentiator").none() = nb::none(), nb::arg("threads") = 1, nb::arg("tol") = 1e-8,
+            nb::arg("max_iter") = 100, nb::arg("tol_early") = 1e-4, nb::arg("early_steps") = 4,
+            nb::arg("newton_accuracy") = 1e-6, nb::arg("equilibrate") = 8,
             nb::arg("regularisation") = 1e-8, nb::arg("refinements") = 3)
         .def_prop_ro("fill", [](const Engine& e) { return e.kkt().fill; })
         .def_prop_ro("flops", [](const Engine& e) { return e.kkt().flops; });

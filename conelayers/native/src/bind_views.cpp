@@ -100,7 +100,7 @@ nb::tuple engine_image(int n, int m, const Ints& P_indptr, const Ints& P_indices
     image.add(v.diagonal_position, n + m), image.add(v.h_position, v.h_size);
     const EngineSettings settings;
     Arena<double> arena{nullptr, true};
-    const InteriorPoint<double> count(v, settings, arena);
+    const InteriorPoint<double> count(v, settings, arena, arena);
     return image.result(arena.used);
 }
 

@@ -10,12 +10,12 @@ namespace {
 
 template <class Real>
 void load(const Rows& rows, PackRange range, long long count, Real* out) {
-    interleave<Real>(ItemRows{rows.data, rows.stride, range.first, range.items}, count, out);
+    interleave<Real>(rows.data, rows.stride, PackItems<Real>(range.first, range.items), count, out);
 }
 
 template <class Real>
 void store(const Real* in, PackRange range, long long count, double* out) {
-    deinterleave<Real>(in, count, out, count, range.first, range.items);
+    deinterleave<Real>(in, count, PackItems<Real>(range.first, range.items), out, count);
 }
 
 template <class Real>
@@ -50,13 +50,14 @@ void solve(const DerivativeView& view, const DerivativeProblem& problem, PackRan
     const DerivativeWork<Real> work = prepare<Real>(view, problem, range, memory);
     factor(view, problem, range, work);
     const long long n = view.n, m = view.m;
+    const PackItems<Real> items(range.first, range.items);
     for (int q = 0; q < count; ++q) {
         load(Rows{r1 + q * n, count * n}, range, n, work.rhs);
         load(Rows{r2 + q * m, count * m}, range, m, work.rhs + n);
         const Real relative = derivative_solve(view, work);
-        deinterleave<Real>(work.solution, n, dx + q * n, count * n, range.first, range.items);
-        deinterleave<Real>(work.solution + n, m, dv + q * m, count * m, range.first, range.items);
-        deinterleave<Real>(&relative, 1, residual + q, count, range.first, range.items);
+        deinterleave<Real>(work.solution, n, items, dx + q * n, count * n);
+        deinterleave<Real>(work.solution + n, m, items, dv + q * m, count * m);
+        deinterleave<Real>(&relative, 1, items, residual + q, count);
     }
 }
 
@@ -68,7 +69,7 @@ void apply(const DerivativeView& view, const DerivativeProblem& problem, PackRan
     for (int q = 0; q < count; ++q) {
         load(Rows{u + q * m, count * m}, range, m, work.rhs);
         projection::apply_derivative<Real>(view.cone, work.element, work.rhs, work.solution, work.scratch);
-        deinterleave<Real>(work.solution, m, out + q * m, count * m, range.first, range.items);
+        deinterleave<Real>(work.solution, m, PackItems<Real>(range.first, range.items), out + q * m, count * m);
     }
 }
 
@@ -120,14 +121,15 @@ void polish_items(const DerivativeView& view, PackRange range, const PolishData&
     load(data.y, range, m, extra.v);
     load(data.s, range, m, extra.s);
     for (int i = 0; i < m; ++i) extra.v[i] = extra.v[i] - extra.s[i];
-    const Real residual = polish<Real>(view, work, extra, data.steps, data.target);
+    const Mask<Real> every = Real(0.0) == Real(0.0);
+    const Real residual = polish<Real>(view, work, extra, every, PolishRule{data.steps, data.target, 1e-8, 3});
     for (int i = 0; i < m; ++i) extra.s[i] = extra.best_y[i] - extra.best_v[i];
     store(extra.best_x, range, n, data.x_out);
     store(extra.best_y, range, m, data.y_out);
     store(extra.s, range, m, data.s_out);
     store(&residual, range, 1, data.residual);
     Real relative[3];
-    relative_residuals(view, work, extra, relative);
+    relative_residuals<Real>(view, work, extra, extra.best_x, extra.best_y, extra.s, relative);
     store(relative, range, 3, data.relative);
 }
 

@@ -1,14 +1,17 @@
 // The interior-point kernels of one instruction set, as seen by the bindings.
 #pragma once
 
+#include <atomic>
+
+#include "conelayers/derivative_layout.hpp"
 #include "conelayers/engine_layout.hpp"
 
 namespace conelayers {
 
-// Batched data, row-major; stride 0: one row shared by all items.
-struct EngineData {
-    const double *P, *q, *A, *b;
-    long long P_stride, q_stride, A_stride, b_stride;
+// Values (items, count) row-major; stride 0: one row shared by all items.
+struct EngineRows {
+    const double* data;
+    long long stride;
 };
 
 // Results, row-major over the batch.
@@ -18,11 +21,21 @@ struct EngineResult {
     long long* iterations;
 };
 
+// A batch to solve. derivative: the same family's, for the Newton steps at the end; null for none.
+struct EngineProblem {
+    const EngineView* view;
+    const DerivativeView* derivative;
+    EngineSettings settings;
+    EngineRows P, q, A, b;
+    int items;
+    EngineResult result;
+};
+
 struct EngineKernels {
     int width;
-    long long (*scratch)(const EngineView&, const EngineSettings&);  // doubles per worker
-    void (*solve)(const EngineView&, const EngineSettings&, const EngineData&, int first, int items,
-                  double* scratch, const EngineResult&);
+    long long (*scratch)(const EngineProblem&);  // doubles per worker
+    // One worker's part: packs of `width` items, the first item of each drawn from `next`, until all are drawn.
+    void (*solve)(const EngineProblem&, std::atomic<int>& next, double* scratch);
 };
 
 namespace kernels_portable { extern const EngineKernels engine_pack, engine_single; }

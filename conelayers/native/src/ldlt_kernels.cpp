@@ -12,9 +12,9 @@ template <class Real>
 void factor(const LdltView& view, const double* values, long long stride, int first, int items, double* factor,
             double* inverse, double* work, const signed char* signs, const PivotRule& rule) {
     constexpr int W = lanes<Real>;
-    const ItemRows rows{values, stride, first, items};
+    const PackItems<Real> lane(first, items);
     const double* row[W];
-    for (int l = 0; l < W; ++l) row[l] = rows.row(l);
+    for (int l = 0; l < W; ++l) row[l] = values + stride * lane.item[l];
     Real* f = reinterpret_cast<Real*>(factor);
     ldlt_clear<Real>(view, f);
     for (int e = 0; e < view.entries; ++e) {
@@ -32,12 +32,13 @@ void solve(const LdltView& view, const double* factor, const double* inverse, co
     Real* f = reinterpret_cast<Real*>(const_cast<double*>(factor));
     Real* inv = reinterpret_cast<Real*>(const_cast<double*>(inverse));
     Real* x = reinterpret_cast<Real*>(work);  // 4 n packs
+    const PackItems<Real> lane(first, items);
     for (int q = 0; q < count;) {
         const int block = count - q >= 2 ? 2 : 1;
-        interleave<Real>(ItemRows{rhs + q * n, stride, first, items}, n * block, x + 2 * n);
+        interleave<Real>(rhs + q * n, stride, lane, n * block, x + 2 * n);
         if (block == 2) ldlt_solve<Real, 2>(view, f, inv, x + 2 * n, x + 2 * n, x);
         else ldlt_solve<Real, 1>(view, f, inv, x + 2 * n, x + 2 * n, x);
-        deinterleave<Real>(x + 2 * n, n * block, solution + q * n, stride, first, items);
+        deinterleave<Real>(x + 2 * n, n * block, lane, solution + q * n, stride);
         q += block;
     }
 }

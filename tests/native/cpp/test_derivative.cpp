@@ -106,7 +106,7 @@ struct Run {
         for (int i = 0; i < m; ++i) t.b[i] = t.f[n + i];
         for (int j = 0; j < n; ++j) t.x[j] = t.x[j] + Real(noise) * gauss();
         for (int i = 0; i < m; ++i) t.v[i] = t.v[i] + Real(noise) * gauss();
-        const Real residual = polish<Real>(view, w, t, 3, 1e-15);
+        const Real residual = polish<Real>(view, w, t, Real(0.0) == Real(0.0), PolishRule{3, 1e-15, 1e-8, 3});
         for (int l = 0; l < lanes<Real>; ++l) CHECK(get_lane(residual, l) < bound);
     }
 

@@ -20,10 +20,10 @@ void projection(int n) {
     EngineSettings settings;
     settings.tol_feas = settings.tol_gap_abs = settings.tol_gap_rel = 1e-10;
     Arena<Real> count{nullptr, true};
-    InteriorPoint<Real> sized(view, settings, count);
+    InteriorPoint<Real> sized(view, settings, count, count);
     std::vector<Real> memory(count.used);
     Arena<Real> arena{memory.data(), false};
-    InteriorPoint<Real> solver(view, settings, arena);
+    InteriorPoint<Real> solver(view, settings, arena, arena);
     CHECK(arena.used == count.used);
     Random random;
     std::vector<Real> q(n);

@@ -32,9 +32,10 @@ CL_HD inline Mask<Real> accept_trial(const DerivativeView& view, const Derivativ
 
 // w.solution = J^-1 w.rhs after derivative_factor; returns the residual relative to the right-hand side, per lane. Lanes
 // whose data are not finite come out as NaN. accuracy: relative residual at which a lane may stop; 0 for all that double
-// precision gives.
+// precision gives. cycles: rounds of the Krylov fallback, for lanes that refinement leaves far from it.
 template <class Real>
-CL_HD inline Real derivative_solve(const DerivativeView& view, const DerivativeWork<Real>& w, double accuracy = 0.0) {
+CL_HD inline Real derivative_solve(const DerivativeView& view, const DerivativeWork<Real>& w, double accuracy = 0.0,
+                                   int cycles = 3) {
     const int size = view.n + view.m;
     for (int k = 0; k < size; ++k) {
         w.solution[k] = Real(0.0);
@@ -54,7 +55,7 @@ CL_HD inline Real derivative_solve(const DerivativeView& view, const DerivativeW
     }
     const Real stalled = max(Real(accuracy > 0.0 ? 1e3 * accuracy : 1e-10) * start, floor);
     active = norm > stalled;
-    for (int cycle = 0; cycle < 3; ++cycle) {
+    for (int cycle = 0; cycle < cycles; ++cycle) {
         if (!any_lane(active)) break;
         krylov_correction(view, w);
         jacobian_residual(view, w, w.rhs, w.trial, w.trial_residual);

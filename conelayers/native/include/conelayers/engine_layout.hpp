@@ -57,6 +57,12 @@ struct EngineSettings {
     double refine_below = 1e-2;  // residuals below this times mu are not refined
     int refinements = 3;         // at most, per solve
     double step_fraction = 0.99;
+    double tol_early = 1e-4;        // where Newton steps are tried first, see newton_finish.hpp; 0: at the end only
+    int early_steps = 4;            // of the first try
+    int newton_steps = 6;           // at the end
+    double newton_accuracy = 1e-6;  // of each step's linear system
+    double newton_target = 1e-15;   // relative residual at which they stop
+    double newton_accepted = 1e-10; // and up to which their point is taken as it is
 };
 
 enum SolveStatus : int {

@@ -11,6 +11,7 @@
 // Lanes are independent: a finished lane takes steps of length zero, and the pack ends with its last lane.
 #pragma once
 
+#include "arena.hpp"
 #include "cone_product.hpp"
 #include "engine_layout.hpp"
 #include "kkt.hpp"
@@ -19,27 +20,6 @@
 
 namespace conelayers {
 inline namespace CONELAYERS_ARCH {
-
-// Scratch is handed out from one arena; with a null arena only its size is counted.
-template <class Real>
-struct Arena {
-    Arr<Real> base;
-    bool counting;
-    long long used = 0;
-
-    CL_HD Arr<Real> take(long long count) {
-        Arr<Real> r = counting ? base : base + used;
-        used += count;
-        return r;
-    }
-};
-
-template <class Real>
-CL_HD inline Real dot(int count, Arr<Real> a, Arr<Real> b) {
-    Real r(0.0);
-    for (int i = 0; i < count; ++i) r += a[i] * b[i];
-    return r;
-}
 
 // What the stopping tests look at, in the units of the original programme.
 template <class Real>
@@ -52,83 +32,45 @@ struct Progress {
 template <class Real>
 class InteriorPoint {
   public:
-    CL_HD InteriorPoint(const EngineView& view_, const EngineSettings& settings_, Arena<Real>& arena)
+    // state: what a suspended pack must keep; work: scratch that packs worked on in turn may share.
+    CL_HD InteriorPoint(const EngineView& view_, const EngineSettings& settings_, Arena<Real>& state, Arena<Real>& work)
         : view(view_), settings(settings_) {
         const int n = view.n, m = view.m, N = n + m;
-        p.P = arena.take(view.P_nnz), p.A = arena.take(view.A_nnz);
-        p.q = arena.take(n), p.b = arena.take(m), p.D = arena.take(n), p.E = arena.take(m);
-        x = arena.take(N), z = x + n, s = arena.take(m);
-        best_x = arena.take(N), best_z = best_x + n, best_s = arena.take(m);
-        h = arena.take(view.h_size), scaling = arena.take(view.scaling_size);
-        Px = arena.take(n), Ax = arena.take(m), Atz = arena.take(n);
-        rhs = arena.take(2 * N), step = arena.take(2 * N), ds = arena.take(m), shift = arena.take(m);
-        cone_work = arena.take(2 * m + 4 * (long long)view.max_order * view.max_order + N);
+        p.P = state.take(view.P_nnz), p.A = state.take(view.A_nnz);
+        p.q = state.take(n), p.b = state.take(m), p.D = state.take(n), p.E = state.take(m);
+        x = state.take(N), z = x + n, s = state.take(m);
+        best_x = state.take(N), best_z = best_x + n, best_s = state.take(m);
+        h = work.take(view.h_size), scaling = work.take(view.scaling_size);
+        Px = work.take(n), Ax = work.take(m), Atz = work.take(n);
+        rhs = work.take(2 * N), step = work.take(2 * N), ds = work.take(m), shift = work.take(m);
+        cone_work = work.take(2 * m + 4 * (long long)view.max_order * view.max_order + N);
         kkt.h = h, kkt.scaling = scaling, kkt.cone_work = cone_work, kkt.identity = true;
-        kkt.factor = arena.take(view.kkt.factor_size), kkt.inverse = arena.take(N);
-        kkt.work = arena.take(view.kkt.work);
-        kkt.residual = arena.take(2 * N), kkt.correction = arena.take(2 * N), kkt.scratch = arena.take(2 * N);
+        kkt.factor = work.take(view.kkt.factor_size), kkt.base = work.take(view.kkt.factor_size), kkt.inverse = work.take(N);
+        kkt.work = work.take(view.kkt.work);
+        kkt.residual = work.take(2 * N), kkt.correction = work.take(2 * N), kkt.scratch = work.take(2 * N);
     }
 
-    // Solve the programme in p (unscaled P, q, A, b). usable: lanes with finite data; the others fail at once.
-    CL_HD void run(const Mask<Real>& usable) {
+    // Take up the programme in p (unscaled P, q, A, b). usable: lanes with finite data; the others fail at once.
+    CL_HD void begin(const Mask<Real>& usable) {
         prepare(usable);
+        kkt_assemble<Real>(view, settings, p, kkt);
+        assembled = true;
         start();
-        for (int it = 0;; ++it) {
+    }
+
+    // Iterate until no more than `few` lanes are active. A lane ends when it meets the settings' tolerances, or
+    // `loosest` where that is larger, or when it cannot go on.
+    CL_HD void iterate(double loosest, int few = 0) {
+        for (;;) {
             measure();
-            judge(it);
-            if (it >= settings.max_iter || !any_lane(active)) break;
-            iteration = select(active, Real(it + 1.0), iteration);
+            judge(loosest);
+            if (count_lanes<Real>(active) <= few) break;
+            if (!assembled) kkt_assemble<Real>(view, settings, p, kkt);
+            assembled = true;
+            iteration = select(active, iteration + Real(1.0), iteration);
             advance();
         }
-        finish();
-    }
-
-    Programme<Real> p;
-    Arr<Real> x, z, s;  // on return: solution, or normalised certificate, in original units
-    Real status, iteration;
-    Progress<Real> last;
-
-  private:
-    CL_HD void prepare(const Mask<Real>& usable) {
-        active = usable;
-        status = select(usable, Real(double(kRunning)), Real(double(kFailed)));
-        iteration = Real(0.0);
-        stalls = Real(0.0);
-        best = Real(1e300);
-        best_tau = Real(1.0);
-        dual_only = cautious = Real(0.0) > Real(1.0);
-        norm_q = norm_inf<Real>(p.q, view.n);
-        norm_b = norm_inf<Real>(p.b, view.m);
-        equilibrate<Real>(view, p, settings.equilibrate, step);
-        scaled_P = norm_inf<Real>(p.P, view.P_nnz), scaled_q = norm_inf<Real>(p.q, view.n);
-        scaled_b = norm_inf<Real>(p.b, view.m);
-    }
-
-    // Symmetric cones: the least-squares point of [P, A'; A, -I], shifted inside. Others: the central point.
-    CL_HD void start() {
-        const int n = view.n, m = view.m, N = n + m;
-        tau = Real(1.0), kappa = Real(1.0);
-        for (int i = 0; i < n; ++i) x[i] = Real(0.0);
-        if (!view.symmetric) {
-            cone_product::initialise<Real>(view, s, z);
-            return;
-        }
-        cone_product::identity<Real>(view, h);
-        kkt_factor<Real>(view, settings, p, kkt);
-        if (view.P_nnz > 0) {
-            for (int i = 0; i < n; ++i) rhs[i] = -p.q[i];
-            for (int i = 0; i < m; ++i) rhs[n + i] = p.b[i];
-            kkt_solve<Real, 1>(view, settings, p, kkt, rhs, x, Real(0.0), active);
-            for (int i = 0; i < m; ++i) s[i] = -z[i];
-        } else {  // no quadratic term: the two halves of the same least-squares problem
-            for (int i = 0; i < N; ++i) rhs[i] = i < n ? Real(0.0) : p.b[i - n];
-            for (int i = 0; i < N; ++i) rhs[N + i] = i < n ? -p.q[i] : Real(0.0);
-            kkt_solve<Real, 2>(view, settings, p, kkt, rhs, step, Real(0.0), active);
-            for (int i = 0; i < n; ++i) x[i] = step[i];
-            for (int i = 0; i < m; ++i) s[i] = -step[n + i], z[i] = step[N + n + i];
-        }
-        cone_product::shift_inside<Real>(view, s, false, cone_work);
-        cone_product::shift_inside<Real>(view, z, true, cone_work);
+        assembled = false;  // another pack may use the scratch
     }
 
     // Products at the iterate, mu, and the stopping quantities.
@@ -162,6 +104,102 @@ class InteriorPoint {
         certificates(ray_P, ray_A, ray_z);
     }
 
+    // Lanes that ended as solved go on, towards tighter tolerances.
+    CL_HD void reopen(const Mask<Real>& which) {
+        status = select(which, Real(double(kRunning)), status);
+        active = mask_or(active, which);
+    }
+
+    // The point in the units of the programme; certificates are normalised to b'y = -1 and q'x = -1. The arrays may be
+    // those of the iterate, which then ends here.
+    CL_HD void point(Arr<Real> to_x, Arr<Real> to_z, Arr<Real> to_s) const {
+        const Mask<Real> primal = status == Real(double(kPrimalInfeasible));
+        const Mask<Real> dual = status == Real(double(kDualInfeasible));
+        const Real ray = p.r * p.r / p.c;
+        const Real by = dot<Real>(view.m, p.b, z) * ray, qx_now = dot<Real>(view.n, p.q, x) * ray;
+        const Real t = select(primal, -by, select(dual, -qx_now, tau));
+        const Real it = p.r / t, ic = it / p.c;
+        for (int i = 0; i < view.n; ++i) to_x[i] = x[i] * p.D[i] * it;
+        for (int i = 0; i < view.m; ++i) to_z[i] = z[i] * p.E[i] * ic, to_s[i] = s[i] / p.E[i] * it;
+    }
+
+    // begin, iterate, point: the whole method, for a pack by itself.
+    CL_HD void run(const Mask<Real>& usable) {
+        begin(usable);
+        iterate(0.0);
+        point(x, z, s);
+    }
+
+    // Exchange a lane's problem with one of another pack, but for the arrays of `state`.
+    CL_HD void swap_scalars(int lane, InteriorPoint& other, int other_lane) {
+        Real* const mine[] = {&p.c, &p.r, &status, &iteration, &tau, &kappa, &norm_q, &norm_b, &stalls,
+                              &best, &best_tau, &scaled_P, &scaled_q, &scaled_b};
+        Real* const theirs[] = {&other.p.c, &other.p.r, &other.status, &other.iteration, &other.tau,
+                                &other.kappa, &other.norm_q, &other.norm_b, &other.stalls, &other.best,
+                                &other.best_tau, &other.scaled_P, &other.scaled_q, &other.scaled_b};
+        for (int k = 0; k < 14; ++k) {
+            const double kept = get_lane(*mine[k], lane);
+            set_lane(*mine[k], lane, get_lane(*theirs[k], other_lane));
+            set_lane(*theirs[k], other_lane, kept);
+        }
+        Mask<Real>* const my_masks[] = {&active, &dual_only, &cautious};
+        Mask<Real>* const their_masks[] = {&other.active, &other.dual_only, &other.cautious};
+        for (int k = 0; k < 3; ++k) {
+            const bool kept = get_mask(*my_masks[k], lane);
+            set_mask(*my_masks[k], lane, get_mask(*their_masks[k], other_lane));
+            set_mask(*their_masks[k], other_lane, kept);
+        }
+    }
+
+    Programme<Real> p;
+    Arr<Real> x, z, s;  // the iterate, scaled; after `run` the solution or normalised certificate in original units
+    Real status, iteration;
+    Mask<Real> active;  // lanes that iterate
+    Progress<Real> last;
+
+  private:
+    CL_HD void prepare(const Mask<Real>& usable) {
+        active = usable;
+        status = select(usable, Real(double(kRunning)), Real(double(kFailed)));
+        iteration = Real(0.0);
+        stalls = Real(0.0);
+        best = Real(1e300);
+        best_tau = Real(1.0);
+        dual_only = cautious = Real(0.0) > Real(1.0);
+        norm_q = norm_inf<Real>(p.q, view.n);
+        norm_b = norm_inf<Real>(p.b, view.m);
+        equilibrate<Real>(view, p, settings.equilibrate, step);
+        scaled_P = norm_inf<Real>(p.P, view.P_nnz), scaled_q = norm_inf<Real>(p.q, view.n);
+        scaled_b = norm_inf<Real>(p.b, view.m);
+    }
+
+    // Symmetric cones: the least-squares point of [P, A'; A, -I], shifted inside. Others: the central point.
+    CL_HD void start() {
+        const int n = view.n, m = view.m, N = n + m;
+        tau = Real(1.0), kappa = Real(1.0);
+        for (int i = 0; i < n; ++i) x[i] = Real(0.0);
+        if (!view.symmetric) {
+            cone_product::initialise<Real>(view, s, z);
+            return;
+        }
+        cone_product::identity<Real>(view, h);
+        kkt_factor<Real>(view, settings, kkt);
+        if (view.P_nnz > 0) {
+            for (int i = 0; i < n; ++i) rhs[i] = -p.q[i];
+            for (int i = 0; i < m; ++i) rhs[n + i] = p.b[i];
+            kkt_solve<Real, 1>(view, settings, p, kkt, rhs, x, Real(0.0), active);
+            for (int i = 0; i < m; ++i) s[i] = -z[i];
+        } else {  // no quadratic term: the two halves of the same least-squares problem
+            for (int i = 0; i < N; ++i) rhs[i] = i < n ? Real(0.0) : p.b[i - n];
+            for (int i = 0; i < N; ++i) rhs[N + i] = i < n ? -p.q[i] : Real(0.0);
+            kkt_solve<Real, 2>(view, settings, p, kkt, rhs, step, Real(0.0), active);
+            for (int i = 0; i < n; ++i) x[i] = step[i];
+            for (int i = 0; i < m; ++i) s[i] = -step[n + i], z[i] = step[N + n + i];
+        }
+        cone_product::shift_inside<Real>(view, s, false, cone_work);
+        cone_product::shift_inside<Real>(view, z, true, cone_work);
+    }
+
     // Infeasibility: A'z = 0 with b'z < 0; unboundedness: Px = 0, Ax + s = 0 with q'x < 0. Measured against the size
     // of the data, so that neither depends on the units of b and q.
     CL_HD void certificates(const Real& ray_P, const Real& ray_A, const Real& ray_z) {
@@ -179,12 +217,12 @@ class InteriorPoint {
     }
 
     // Stopping tests; keeps the best point so far of the lanes that go on.
-    CL_HD void judge(int it) {
+    CL_HD void judge(double loosest) {
         const Mask<Real> finite = is_finite(xPx + qx + bz + mu + tau + kappa);
-        const Mask<Real> gap = mask_or(last.gap_absolute <= Real(settings.tol_gap_abs),
-                                       last.gap <= Real(settings.tol_gap_rel));
-        const Mask<Real> feasible = mask_and(last.primal <= Real(settings.tol_feas),
-                                             last.dual <= Real(settings.tol_feas));
+        const Mask<Real> gap = mask_or(last.gap_absolute <= max(Real(settings.tol_gap_abs), Real(loosest)),
+                                       last.gap <= max(Real(settings.tol_gap_rel), Real(loosest)));
+        const Real feasibility = max(Real(settings.tol_feas), Real(loosest));
+        const Mask<Real> feasible = mask_and(last.primal <= feasibility, last.dual <= feasibility);
         const Mask<Real> tending = kappa > tau;
         conclude(mask_and(finite, mask_and(gap, feasible)), kSolved);
         const Real tol(settings.tol_infeasible);
@@ -198,7 +236,8 @@ class InteriorPoint {
         for (int i = 0; i < view.m; ++i) best_s[i] = select(better, s[i], best_s[i]);
         const Mask<Real> stuck = mask_or(mask_not(finite), stalls > Real(2.5));
         if (any_lane(mask_and(active, stuck))) give_up(stuck, kFailed);
-        if (it >= settings.max_iter && any_lane(active)) give_up(active, kIterationLimit);
+        const Mask<Real> late = mask_and(active, iteration >= Real(double(settings.max_iter)));
+        if (any_lane(late)) give_up(late, kIterationLimit);
     }
 
     // The best point seen, as INACCURATE if it is within the reduced tolerance; else a rough certificate; else `code`.
@@ -222,7 +261,7 @@ class InteriorPoint {
         const int n = view.n, m = view.m, N = n + m;
         kkt.identity = false;
         cone_product::update<Real>(view, s, z, mu, dual_only, h, scaling, cone_work);
-        kkt_factor<Real>(view, settings, p, kkt);
+        kkt_factor<Real>(view, settings, kkt);
         for (int i = 0; i < n; ++i) rhs[i] = -p.q[i], rhs[N + i] = residual_x(i);
         for (int i = 0; i < m; ++i) rhs[n + i] = p.b[i], rhs[N + n + i] = s[i] - residual_z(i);
         for (int i = 0; i < m; ++i) shift[i] = s[i];
@@ -314,27 +353,15 @@ class InteriorPoint {
     CL_HD void move(Real alpha, const Real& dtau, const Real& dkappa) {
         const int N = view.n + view.m;
         alpha = select(active, alpha, Real(0.0));
-        cautious = alpha < Real(0.1);
-        const Mask<Real> short_step = alpha < Real(1e-4);
+        cautious = mask_and(active, alpha < Real(0.1));
+        const Mask<Real> short_step = mask_and(active, alpha < Real(1e-4));
         stalls = select(short_step, stalls + Real(1.0), Real(0.0));
-        if (!view.symmetric) dual_only = mask_and(active, short_step);  // try the other scaling once
+        if (!view.symmetric) dual_only = short_step;  // try the other scaling once
         Arr<Real> u1 = step + N;
         for (int i = 0; i < N; ++i) x[i] = select(active, x[i] + alpha * u1[i], x[i]);
         for (int i = 0; i < view.m; ++i) s[i] = select(active, s[i] + alpha * ds[i], s[i]);
         tau = select(active, tau + alpha * dtau, tau);
         kappa = select(active, kappa + alpha * dkappa, kappa);
-    }
-
-    // Back to original units; certificates are normalised to b'y = -1 and q'x = -1.
-    CL_HD void finish() {
-        const Mask<Real> primal = status == Real(double(kPrimalInfeasible));
-        const Mask<Real> dual = status == Real(double(kDualInfeasible));
-        const Real ray = p.r * p.r / p.c;
-        const Real by = dot<Real>(view.m, p.b, z) * ray, qx_now = dot<Real>(view.n, p.q, x) * ray;
-        const Real t = select(primal, -by, select(dual, -qx_now, tau));
-        const Real it = p.r / t, ic = it / p.c;
-        for (int i = 0; i < view.n; ++i) x[i] = x[i] * p.D[i] * it;
-        for (int i = 0; i < view.m; ++i) z[i] = z[i] * p.E[i] * ic, s[i] = s[i] / p.E[i] * it;
     }
 
     const EngineView& view;
@@ -343,7 +370,8 @@ class InteriorPoint {
     Arr<Real> best_x, best_z, best_s, h, scaling, Px, Ax, Atz, rhs, step, ds, shift, cone_work;
     Real tau, kappa, mu, xPx, qx, bz, denominator, norm_q, norm_b, stalls, best, best_tau;
     Real scaled_P, scaled_q, scaled_b;
-    Mask<Real> active, dual_only, cautious;
+    Mask<Real> dual_only, cautious;
+    bool assembled = false;  // kkt holds the fixed part
 };
 
 }  // namespace CONELAYERS_ARCH

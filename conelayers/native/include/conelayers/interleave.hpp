@@ -6,22 +6,28 @@
 namespace conelayers {
 inline namespace CONELAYERS_ARCH {
 
-// Rows of one pack of items. stride 0: one row shared by all items. Lanes beyond `items` repeat the last one.
-struct ItemRows {
-    const double* data;
-    long long stride;
-    int first;
-    int items;  // in this pack, at least 1
+// Which item each lane of a pack holds. Lanes without one repeat the first lane's and write nothing.
+template <class Real>
+struct PackItems {
+    int item[lanes<Real>];
+    bool occupied[lanes<Real>];
 
-    const double* row(int lane) const { return data + stride * (first + (lane < items ? lane : items - 1)); }
+    PackItems() = default;
+    PackItems(int first, int items) {  // items: at least 1
+        for (int l = 0; l < lanes<Real>; ++l) {
+            occupied[l] = l < items;
+            item[l] = occupied[l] ? first + l : first;
+        }
+    }
 };
 
+// data: (items, count) row-major; stride 0: one row shared by all items.
 template <class Real>
-inline void interleave(const ItemRows& rows, long long count, Real* out) {
+inline void interleave(const double* data, long long stride, const PackItems<Real>& items, long long count, Real* out) {
     constexpr int W = lanes<Real>;
     const double* row[W];
-    for (int l = 0; l < W; ++l) row[l] = rows.row(l);
-    if (rows.stride == 0) {
+    for (int l = 0; l < W; ++l) row[l] = data + stride * items.item[l];
+    if (stride == 0) {
         for (long long e = 0; e < count; ++e) out[e] = Real(row[0][e]);
         return;
     }
@@ -33,11 +39,12 @@ inline void interleave(const ItemRows& rows, long long count, Real* out) {
     }
 }
 
-// out: (items, count) row-major with the given stride; only the first `items` lanes are written.
+// out: (items, count) row-major with the given stride.
 template <class Real>
-inline void deinterleave(const Real* in, long long count, double* out, long long stride, int first, int items) {
-    for (int l = 0; l < items; ++l) {
-        double* row = out + stride * (first + l);
+inline void deinterleave(const Real* in, long long count, const PackItems<Real>& items, double* out, long long stride) {
+    for (int l = 0; l < lanes<Real>; ++l) {
+        if (!items.occupied[l]) continue;
+        double* row = out + stride * items.item[l];
         for (long long e = 0; e < count; ++e) row[e] = get_lane(in[e], l);
     }
 }

@@ -14,31 +14,50 @@ inline namespace CONELAYERS_ARCH {
 template <class Real>
 struct Kkt {
     Arr<Real> factor, inverse, work;         // LDL^T
+    Arr<Real> base;                          // of the factor, the part that H changes, before it does
     Arr<Real> h, scaling, cone_work;         // see cone_product.hpp
     bool identity;                           // H = I: no scaling data
     Arr<Real> residual, correction, scratch; // 2 (n + m) packs each
 };
 
+CL_HD inline PivotRule kkt_pivots() { return {1e-13, 2e-7}; }
+
+// What does not depend on H: P, A, the regularisation, and all that is eliminated before a row of H.
 template <class Real>
-CL_HD inline void kkt_factor(const EngineView& view, const EngineSettings& settings, const Programme<Real>& p,
-                             Kkt<Real>& kkt) {
+CL_HD inline void kkt_assemble(const EngineView& view, const EngineSettings& settings, const Programme<Real>& p,
+                               Kkt<Real>& kkt) {
     Arr<Real> f = kkt.factor;
     ldlt_clear<Real>(view.kkt, f);
     for (int e = 0; e < view.P_nnz; ++e) f[view.P_position[e]] = p.P[e];
     for (int e = 0; e < view.A_nnz; ++e) f[view.A_position[e]] = p.A[e];
-    for (long long e = 0; e < view.h_size; ++e) f[view.h_position[e]] -= kkt.h[e];
     const Real eps(settings.regularisation);
     for (int i = 0; i < view.n; ++i) f[view.diagonal_position[i]] += eps;
+    for (int b = 0; b < view.cones; ++b) {
+        const ConeBlock& c = view.cone[b];
+        if (c.kind > kNonnegative) continue;
+        for (int i = view.n + c.row; i < view.n + c.row + c.dim; ++i) f[view.diagonal_position[i]] -= eps;
+    }
+    ldlt_factor<Real>(view.kkt, f, kkt.inverse, kkt.work, view.signs, kkt_pivots(), Part::fixed);
+    ldlt_copy_varying<Real>(view.kkt, f, kkt.base);
+}
+
+// The factor for the present H, after kkt_assemble.
+template <class Real>
+CL_HD inline void kkt_factor(const EngineView& view, const EngineSettings& settings, Kkt<Real>& kkt) {
+    Arr<Real> f = kkt.factor;
+    ldlt_copy_varying<Real>(view.kkt, kkt.base, f);
+    for (long long e = 0; e < view.h_size; ++e) f[view.h_position[e]] -= kkt.h[e];  // nothing in rows of zero cones
+    const Real eps(settings.regularisation);
     const Real relative(settings.relative_regularisation);  // rounding in dense blocks of H may swamp eps
     for (int b = 0; b < view.cones; ++b) {
         const ConeBlock& c = view.cone[b];
+        if (c.kind <= kNonnegative) continue;
         for (int i = view.n + c.row; i < view.n + c.row + c.dim; ++i) {
             const Real d = f[view.diagonal_position[i]];
-            f[view.diagonal_position[i]] = c.kind <= kNonnegative ? d - eps : d * (Real(1.0) + relative) - eps;
+            f[view.diagonal_position[i]] = d * (Real(1.0) + relative) - eps;
         }
     }
-    const PivotRule rule{1e-13, 2e-7};
-    ldlt_factor<Real>(view.kkt, f, kkt.inverse, kkt.work, view.signs, rule);
+    ldlt_factor<Real>(view.kkt, f, kkt.inverse, kkt.work, view.signs, kkt_pivots(), Part::varying);
 }
 
 // residual = rhs - [P, A'; A, -H] solution for N vectors, n + m packs apart; norm[k]: its largest entry.

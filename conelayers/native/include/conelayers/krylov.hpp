@@ -4,18 +4,12 @@
 #pragma once
 
 #include "jacobian.hpp"
+#include "vectors.hpp"
 
 namespace conelayers {
 inline namespace CONELAYERS_ARCH {
 
 namespace krylov_detail {
-
-template <class Real>
-CL_HD inline Real inner(int size, Arr<Real> a, Arr<Real> b) {
-    Real sum = Real(0.0);
-    for (int k = 0; k < size; ++k) sum = sum + a[k] * b[k];
-    return sum;
-}
 
 template <class Real>
 CL_INLINE Real safe_inverse(const Real& a) {
@@ -72,7 +66,7 @@ CL_HD inline void krylov_correction(const DerivativeView& view, const Derivative
     const int size = view.n + view.m;
     Hessenberg<Real> small;
     scale<Real, false>(view, w, w.residual, w.basis);
-    const Real norm = sqrt(inner<Real>(size, w.basis, w.basis)), inverse_norm = safe_inverse(norm);
+    const Real norm = sqrt(dot<Real>(size, w.basis, w.basis)), inverse_norm = safe_inverse(norm);
     for (int k = 0; k < size; ++k) w.basis[k] = w.basis[k] * inverse_norm;
     small.g[0] = norm;
     for (int column = 0; column < kKrylov; ++column) {
@@ -89,11 +83,11 @@ CL_HD inline void krylov_correction(const DerivativeView& view, const Derivative
         for (int pass = 0; pass < 2; ++pass)  // orthogonalise twice
             for (int i = 0; i <= column; ++i) {
                 Arr<Real> earlier = w.basis + (long long)i * size;
-                const Real overlap = inner<Real>(size, next, earlier);
+                const Real overlap = dot<Real>(size, next, earlier);
                 h[i] = h[i] + overlap;
                 for (int k = 0; k < size; ++k) next[k] = next[k] - overlap * earlier[k];
             }
-        const Real length = sqrt(inner<Real>(size, next, next)), inverse = safe_inverse(length);
+        const Real length = sqrt(dot<Real>(size, next, next)), inverse = safe_inverse(length);
         h[column + 1] = length;
         for (int k = 0; k < size; ++k) next[k] = next[k] * inverse;
         small.rotate(column, h);

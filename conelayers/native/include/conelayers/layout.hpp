@@ -11,6 +11,7 @@ struct Supernode {
     int width;       // number of pivots
     int below;       // number of rows below the diagonal block
     int diagonal;    // 1 for a group of independent pivots
+    int varying;     // 0 if its numbers are the same in factorizations that differ in varying rows only
     int ld;          // column stride of the panel, in entries
     int rows;        // offset into LdltView::rows of the rows below (elimination order, increasing)
     long long panel; // offset of the panel in the factor

@@ -208,23 +208,43 @@ CL_HD inline void factor_group(const LdltView& view, const Supernode& s, Arr<Rea
 
 }  // namespace ldlt_detail
 
+// Which supernodes to factor. Where many factorizations differ in a few rows only, the fixed part is done once, with what
+// it subtracts from the rest; `ldlt_copy_varying` keeps that rest, and gives it back before each varying part.
+enum class Part { whole, fixed, varying };
+
+template <class Real>
+CL_HD inline void ldlt_copy_varying(const LdltView& view, Arr<Real> from, Arr<Real> to) {
+    for (int j = 0; j < view.supernodes; ++j) {
+        const Supernode& s = view.nodes[j];
+        if (!s.varying) continue;
+        const long long end = s.panel + (long long)s.ld * s.width;
+        for (long long i = s.panel; i < end; ++i) to[i] = from[i];
+        for (long long i = view.panel_size + s.first; i < view.panel_size + s.first + s.width; ++i) to[i] = from[i];
+    }
+}
+
 // Factor in place. signs: +1, -1 or 0 (unknown) for each row of the matrix, original order. work: view.work packs.
 // Afterwards factor holds L and D, inverse holds 1 / D.
 template <class Real>
 CL_HD inline void ldlt_factor(const LdltView& view, Arr<Real> factor, Arr<Real> inverse, Arr<Real> work,
-                              const signed char* signs, const PivotRule& rule) {
+                              const signed char* signs, const PivotRule& rule, Part part = Part::whole) {
     using namespace ldlt_detail;
+    const auto left_out = [part](const Supernode& s) {
+        return part != Part::whole && (s.varying != 0) != (part == Part::varying);
+    };
     for (int j = 0; j < view.supernodes; ++j) {
         const Supernode& s = view.nodes[j];
         const Target<Real> target{factor + s.panel, factor + (view.panel_size + s.first), s.ld, s.diagonal != 0};
         for (int u = view.update_start[j]; u < view.update_start[j + 1]; ++u) {
             const Update& update = view.updates[u];
             const Supernode& k = view.nodes[update.source];
+            if (left_out(k)) continue;
             const int base = (k.diagonal ? 0 : k.width) + update.begin;
             subtract_columns<Real>(factor + k.panel, k.ld, base, 0, update.end - update.begin,
                                    k.below - update.begin, k.width, factor + (view.panel_size + k.first), work,
                                    target, view.relative + update.relative);
         }
+        if (left_out(s)) continue;
         if (s.diagonal)
             factor_group<Real>(view, s, factor, inverse, signs, rule);
         else

@@ -267,6 +267,14 @@ template <class T>
 using Arr = T*;
 #endif
 
+// How many lanes hold.
+template <class Real>
+CL_INLINE int count_lanes(const Mask<Real>& m) {
+    int count = 0;
+    for (int l = 0; l < lanes<Real>; ++l) count += get_mask(m, l) ? 1 : 0;
+    return count;
+}
+
 CL_INLINE constexpr bool compiled_cone(int kind) { return (CONELAYERS_CONES >> kind) & 1; }
 
 template <class Real>

@@ -16,6 +16,7 @@ template <class Real>
 struct PolishWork {
     Arr<Real> q, b, x, v, s, f, image;
     Arr<Real> best_x, best_v, best_y;
+    Arr<Real> factored;            // the Clarke element of the present factor
     Real dual_size, primal_size;  // what F1 and F2 are measured by
     long long size;
 
@@ -29,6 +30,7 @@ struct PolishWork {
         q = take(n), b = take(m), x = take(n), v = take(m), s = take(m);
         f = take(n + m), image = take(n + m);
         best_x = take(n), best_v = take(m), best_y = take(m);
+        factored = take(view.cone.element_size);
         dual_size = primal_size = Real(1.0);
     }
 };
@@ -110,13 +112,35 @@ CL_HD inline void keep_best(const DerivativeView& view, const DerivativeWork<Rea
     }
 }
 
+// Factor at the present point, unless no open lane's Clarke element has changed since the last time: on polyhedral cones the
+// last steps share one active set.
+template <class Real>
+CL_HD inline void factor_where_new(const DerivativeView& view, const DerivativeWork<Real>& w, const PolishWork<Real>& t,
+                                   const Mask<Real>& open, bool first) {
+    Mask<Real> changed = first ? open : Real(0.0) > Real(1.0);
+    for (int k = 0; k < view.cone.element_size; ++k) {
+        changed = mask_or(changed, mask_and(open, mask_not(w.element[k] == t.factored[k])));
+        t.factored[k] = w.element[k];
+    }
+    if (any_lane(changed)) derivative_factor(view, w);
+}
+
 }  // namespace polish_detail
 
-// Improve (t.x, t.v), given w.p, w.a, t.q, t.b and t.s near y - v. The result is (t.best_x, t.best_v) and t.best_y =
-// Pi(t.best_v); s = y - v. Returns its relative residual per lane. Lanes at or below `target` stop.
+constexpr double kSmall = 1e-11;  // relative residual below which rounding may be all that is left
+
+struct PolishRule {
+    int steps;        // at most
+    double target;    // relative residual at which a lane stops
+    double accuracy;  // of each step's linear system, relative: a step leaves about this part of the residual
+    int cycles;       // rounds of the Krylov fallback in each step's system
+};
+
+// Improve (t.x, t.v) in the lanes of `which`, given w.p, w.a, t.q, t.b and t.s near y - v. The result is (t.best_x,
+// t.best_v) and t.best_y = Pi(t.best_v); s = y - v. Returns its relative residual per lane.
 template <class Real>
-CL_HD inline Real polish(const DerivativeView& view, const DerivativeWork<Real>& w, PolishWork<Real>& t, int steps,
-                         double target) {
+CL_HD inline Real polish(const DerivativeView& view, const DerivativeWork<Real>& w, PolishWork<Real>& t,
+                         const Mask<Real>& which, const PolishRule& rule) {
     using namespace polish_detail;
     const int n = view.n, m = view.m;
     for (int j = 0; j < n; ++j) t.best_x[j] = t.x[j];
@@ -126,20 +150,23 @@ CL_HD inline Real polish(const DerivativeView& view, const DerivativeWork<Real>&
         t.best_y[i] = w.y[i];
     }
     measure(view, w, t);
-    Real norm = merit(view, t, t.f), best = norm;
-    if (steps > 0) derivative_scale(view, w);
-    for (int step = 0; step < steps; ++step) {
-        const auto open = norm > Real(target);
+    Real norm = merit(view, t, t.f), best = norm, previous = Real(infinity());
+    if (rule.steps > 0) derivative_scale(view, w);
+    for (int step = 0; step < rule.steps; ++step) {
+        // A lane whose residual is small goes on only while steps still lower it.
+        const auto falling = mask_or(norm > Real(kSmall), norm < Real(0.25) * previous);
+        const auto open = mask_and(which, mask_and(norm > Real(rule.target), falling));
         if (!any_lane(open)) break;
-        derivative_factor(view, w);
+        factor_where_new(view, w, t, open, step == 0);
         for (int k = 0; k < n + m; ++k) w.rhs[k] = -t.f[k];
-        derivative_solve(view, w, 1e-8);  // what is left is a 1e-8th of the present residual
+        derivative_solve(view, w, rule.accuracy, rule.cycles);
         for (int j = 0; j < n; ++j) t.x[j] = select(open, t.x[j] + w.solution[j], t.x[j]);
         for (int i = 0; i < m; ++i) {
             t.s[i] = w.y[i] - t.v[i];
             t.v[i] = select(open, t.v[i] + w.solution[n + i], t.v[i]);
         }
         conditions(view, w, t);
+        previous = norm;
         norm = merit(view, t, t.f);
         const auto better = norm < best;
         keep_best(view, w, t, better);
@@ -148,24 +175,24 @@ CL_HD inline Real polish(const DerivativeView& view, const DerivativeWork<Real>&
     return best;
 }
 
-// Relative residuals of (t.best_x, t.best_y, t.s), as conelayers.program.residuals defines them: primal, dual, gap.
+// Relative residuals of (x, y, s), as conelayers.program.residuals defines them: primal, dual, gap.
 template <class Real>
 CL_HD inline void relative_residuals(const DerivativeView& view, const DerivativeWork<Real>& w,
-                                     const PolishWork<Real>& t, Real* out) {
-    polish_detail::products(view, w, t.best_x, t.best_y, t.image, t.f);
+                                     const PolishWork<Real>& t, Arr<Real> x, Arr<Real> y, Arr<Real> s, Real* out) {
+    polish_detail::products(view, w, x, y, t.image, t.f);
     Real primal = Real(0.0), primal_size = Real(1.0), dual = Real(0.0), dual_size = Real(1.0);
     Real quadratic = Real(0.0), linear = Real(0.0), bound = Real(0.0);
     for (int i = 0; i < view.m; ++i) {
         const Real image = t.image[view.n + i];
-        primal = max(primal, abs((image - t.b[i]) + t.s[i]));
-        primal_size = max(primal_size, max(abs(t.s[i]), max(abs(t.b[i]), abs(image))));
-        bound = bound + t.b[i] * t.best_y[i];
+        primal = max(primal, abs((image - t.b[i]) + s[i]));
+        primal_size = max(primal_size, max(abs(s[i]), max(abs(t.b[i]), abs(image))));
+        bound = bound + t.b[i] * y[i];
     }
     for (int j = 0; j < view.n; ++j) {
         dual = max(dual, abs((t.q[j] + t.f[j]) + t.image[j]));
         dual_size = max(dual_size, max(abs(t.f[j]), max(abs(t.q[j]), abs(t.image[j]))));
-        quadratic = quadratic + t.best_x[j] * t.image[j];
-        linear = linear + t.q[j] * t.best_x[j];
+        quadratic = quadratic + x[j] * t.image[j];
+        linear = linear + t.q[j] * x[j];
     }
     const Real half = quadratic * Real(0.5), smaller = min(abs(half + linear), abs(half + bound));
     out[0] = primal / primal_size;

@@ -7,6 +7,7 @@
 
 #include "engine_layout.hpp"
 #include "pack.hpp"
+#include "vectors.hpp"
 
 namespace conelayers {
 inline namespace CONELAYERS_ARCH {
@@ -51,12 +52,7 @@ CL_HD inline void products(const EngineView& view, const Programme<Real>& p, Arr
     }
 }
 
-template <class Real>
-CL_HD inline Real norm_inf(Arr<Real> u, int count) {
-    Real r(0.0);
-    for (int i = 0; i < count; ++i) r = max(r, abs(u[i]));
-    return r;
-}
+constexpr double kEven = 0.05;  // factors this close to 1 change nothing that matters
 
 namespace equilibration {
 
@@ -112,16 +108,24 @@ CL_HD inline void apply(const EngineView& view, Programme<Real>& p, Arr<Real> dx
 
 }  // namespace equilibration
 
-// Scale the programme in place. work: n + m packs.
+// Scale the programme in place, in at most `rounds` rounds; lanes whose factors have come close to 1 stop earlier.
+// work: n + m packs.
 template <class Real>
 CL_HD inline void equilibrate(const EngineView& view, Programme<Real>& p, int rounds, Arr<Real> work) {
     for (int j = 0; j < view.n; ++j) p.D[j] = Real(1.0);
     for (int i = 0; i < view.m; ++i) p.E[i] = Real(1.0);
     p.c = p.r = Real(1.0);
     if (rounds == 0) return;
-    for (int round = 0; round < rounds; ++round) {
+    Mask<Real> uneven = Real(0.0) == Real(0.0);
+    for (int round = 0; round < rounds && any_lane(uneven); ++round) {
+        Real deviation(0.0);
         equilibration::factors<Real>(view, p, work, work + view.n);
+        for (int i = 0; i < view.n + view.m; ++i) {
+            deviation = max(deviation, abs(work[i] - Real(1.0)));
+            work[i] = select(uneven, work[i], Real(1.0));
+        }
         equilibration::apply<Real>(view, p, work, work + view.n);
+        uneven = mask_and(uneven, deviation > Real(kEven));
     }
     p.r = max(norm_inf<Real>(p.b, view.m), 1.0);  // large b: large unknowns
     const Real ir = Real(1.0) / p.r;

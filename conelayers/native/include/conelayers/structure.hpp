@@ -2,9 +2,11 @@
 // from the entries of P, A and H to the factor. Run once per structure.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "engine_layout.hpp"
@@ -129,7 +131,10 @@ class Structure {
                 indptr.push_back(static_cast<std::int64_t>(indices.size()));
             }
         }
-        symbolic_.emplace_back(N, indptr.data(), indices.data());
+        std::vector<char> varying(N, 0);  // rows whose entries of H change from one iteration to the next
+        for (const ConeBlock& c : cones_)
+            if (c.kind != kZero) std::fill_n(varying.begin() + n_ + c.row, c.dim, 1);
+        symbolic_.emplace_back(N, indptr.data(), indices.data(), std::vector<int>{}, std::move(varying));
         const long long* place = symbolic_.front().view().position;
         auto map = [&](const std::vector<long long>& entries) {
             std::vector<long long> out;

@@ -12,6 +12,7 @@
 #include <map>
 #include <numeric>
 #include <stdexcept>
+#include <utility>
 #include <vector>
 
 #include "layout.hpp"
@@ -24,11 +25,15 @@ class Symbolic {
     // The upper triangle with diagonal, compressed columns: entries indices[indptr[j]..indptr[j+1]) <= j, any
     // order, no duplicates. Every pivot exists whether or not its diagonal entry is stored.
     // `order`: elimination order to use instead of minimum degree (empty: minimum degree).
-    Symbolic(int n, const std::int64_t* indptr, const std::int64_t* indices, std::vector<int> order = {})
-        : n_(n) {
+    // `varying`: for each row, whether its diagonal block changes between factorizations whose other entries stay
+    // (empty: everything changes). See `ldlt_factor`.
+    Symbolic(int n, const std::int64_t* indptr, const std::int64_t* indices, std::vector<int> order = {},
+             std::vector<char> varying = {})
+        : n_(n), varying_(std::move(varying)) {
         check(indptr, indices);
         if (order.empty()) order = best_order(indptr, indices);
         else eliminate(indptr, indices, order);
+        spread_variation(order);
         find_supernodes();
         amalgamate();
         arrange(order);
@@ -67,6 +72,7 @@ class Symbolic {
         std::vector<int> below;  // sorted
         int parent = -1;
         bool diagonal = false;
+        bool varying = true;
         bool alive = true;
         double zeros = 0.0;  // explicit zeros that amalgamation has put in
     };
@@ -147,7 +153,18 @@ class Symbolic {
         children_ = std::move(children);
     }
 
-    // Chains of pivots with nested rows; groups of siblings with equal rows.
+    // From rows to pivots: what a pivot's elimination changes lies above it in the tree.
+    void spread_variation(const std::vector<int>& order) {
+        if (varying_.empty()) varying_.assign(n_, 1);
+        std::vector<char> pivots(n_);
+        for (int k = 0; k < n_; ++k) {
+            pivots[k] = varying_[order[k]];
+            for (int c : children_[k]) pivots[k] |= pivots[c];
+        }
+        varying_ = std::move(pivots);
+    }
+
+    // Chains of pivots with nested rows; groups of siblings with equal rows. What varies and what does not stay apart.
     void find_supernodes() {
         owner_.assign(n_, -1);
         for (int k = 0; k < n_; ++k) {
@@ -155,7 +172,7 @@ class Symbolic {
             for (int c : children_[k])
                 if (structure_[c].size() == structure_[k].size() + 1) nested.push_back(c);
             int extended = -1;
-            if (nested.size() == 1) extended = owner_[nested[0]];
+            if (nested.size() == 1 && varying_[nested[0]] == varying_[k]) extended = owner_[nested[0]];
             if (extended >= 0) {
                 building_[extended].pivots.push_back(k);
                 building_[extended].below = structure_[k];
@@ -164,6 +181,7 @@ class Symbolic {
                 building_.emplace_back();
                 building_.back().pivots = {k};
                 building_.back().below = structure_[k];
+                building_.back().varying = varying_[k] != 0;
             }
             owner_[k] = extended;
         }
@@ -173,11 +191,11 @@ class Symbolic {
 
     // Single pivots with equal rows below are siblings in the elimination tree, hence independent.
     void group_siblings() {
-        std::map<std::vector<int>, int> leaders;
+        std::map<std::pair<bool, std::vector<int>>, int> leaders;
         for (std::size_t s = 0; s < building_.size(); ++s) {
             Node& node = building_[s];
             if (node.pivots.size() != 1 || node.below.empty()) continue;
-            const auto [found, fresh] = leaders.try_emplace(node.below, static_cast<int>(s));
+            const auto [found, fresh] = leaders.try_emplace({node.varying, node.below}, static_cast<int>(s));
             if (fresh) continue;
             Node& leader = building_[found->second];
             leader.pivots.push_back(node.pivots[0]);
@@ -206,7 +224,7 @@ class Symbolic {
                 double best_zeros = 0.0;
                 for (int s : kids[t]) {
                     const Node& child = building_[s];
-                    if (!child.alive || child.diagonal) continue;
+                    if (!child.alive || child.diagonal || child.varying != parent.varying) continue;
                     const double height = double(parent.pivots.size() + parent.below.size());
                     const double zeros = (height - double(child.below.size())) * double(child.pivots.size()) +
                                          child.zeros + parent.zeros;
@@ -274,6 +292,7 @@ class Symbolic {
         s.width = static_cast<int>(node.pivots.size());
         s.below = static_cast<int>(node.below.size());
         s.diagonal = node.diagonal ? 1 : 0;
+        s.varying = node.varying ? 1 : 0;
         s.ld = s.below + (node.diagonal ? 0 : s.width);
         s.rows = static_cast<int>(rows_.size());
         s.panel = panel_size_;
@@ -340,6 +359,7 @@ class Symbolic {
     long long fill_ = 0, panel_size_ = 0;
     double flops_ = 0.0;
     int work_ = 8;
+    std::vector<char> varying_;
     std::vector<std::vector<int>> structure_, children_;
     std::vector<int> tree_, owner_;
     std::vector<Node> building_;

@@ -1,0 +1,97 @@
+// The end of a solve: from a rough interior point straight to the solution by Newton steps where they get there, by more
+// interior-point iterations where they do not.
+//
+// The last digits are the dearest ones of an interior-point method: a handful of iterations, each with a factorization.
+// Semismooth Newton steps on the optimality conditions (polish.hpp) cost as much each, but converge at once where the
+// iterate is in their region, and at a residual of 1e-4 it mostly is. A lane takes their point only if its residuals
+// (primal, dual, gap) are those of a solution to nearly machine precision, so that nothing is risked but the steps.
+#pragma once
+
+#include "interior_point.hpp"
+#include "polish.hpp"
+
+namespace conelayers {
+inline namespace CONELAYERS_ARCH {
+
+template <class Real>
+class NewtonFinish {
+  public:
+    CL_HD NewtonFinish(const DerivativeView& view_, const EngineSettings& settings_, Arena<Real>& arena)
+        : view(view_),
+          settings(settings_),
+          work(view_, arena.take(DerivativeWork<Real>(view_, arena.base, true).size), arena.counting),
+          newton(view_, arena.take(PolishWork<Real>(view_, arena.base, true).size), arena.counting) {
+        x = arena.take(view.n), y = arena.take(view.m), s = arena.take(view.m);
+    }
+
+    // End what `ip` has brought to iterate(settings.tol_early). The programme, unscaled, is in work.p, work.a, newton.q
+    // and newton.b. Afterwards x, y, s, their residuals, ip.status and ip.iteration are the result.
+    CL_HD void run(InteriorPoint<Real>& ip) {
+        accepted = Real(0.0) > Real(1.0);
+        const PolishRule early{settings.early_steps, settings.newton_target, settings.newton_accuracy, 0};
+        const PolishRule late{settings.newton_steps, settings.newton_target, settings.newton_accuracy, 3};
+        if (settings.tol_early > settings.tol_feas) {
+            const Mask<Real> rough = ip.status == Real(double(kSolved));
+            attempt(ip, rough, early);
+            ip.reopen(mask_and(rough, mask_not(accepted)));
+            if (any_lane(ip.active)) ip.iterate(0.0);
+        }
+        const Mask<Real> left = mask_not(accepted);
+        if (!any_lane(left)) return;
+        const Mask<Real> ended = mask_or(ip.status == Real(double(kSolved)), ip.status == Real(double(kInaccurate)));
+        const Real newton_worst = attempt(ip, mask_and(left, ended), late);
+        choose(ip, mask_and(left, mask_not(accepted)), newton_worst);
+        const Mask<Real> reached = max(residual[0], max(residual[1], residual[2])) <= Real(settings.tol_feas);
+        const Mask<Real> inaccurate = ip.status == Real(double(kInaccurate));
+        ip.status = select(mask_and(inaccurate, reached), Real(double(kSolved)), ip.status);
+    }
+
+    const DerivativeView& view;
+    const EngineSettings& settings;
+    DerivativeWork<Real> work;
+    PolishWork<Real> newton;
+    Arr<Real> x, y, s;
+    Real residual[3];  // relative: primal, dual, gap
+
+  private:
+    // Newton steps from the iterate in the lanes of `which`; takes the points that are as good as exact. Returns the largest
+    // residual of each lane's Newton point, which remains in newton.best_x, newton.best_y and newton.s.
+    CL_HD Real attempt(const InteriorPoint<Real>& ip, const Mask<Real>& which, const PolishRule& rule) {
+        if (!any_lane(which)) return Real(infinity());
+        ip.point(newton.x, newton.v, newton.s);
+        for (int i = 0; i < view.m; ++i) newton.v[i] = newton.v[i] - newton.s[i];
+        polish<Real>(view, work, newton, which, rule);
+        for (int i = 0; i < view.m; ++i) newton.s[i] = newton.best_y[i] - newton.best_v[i];
+        Real found[3];
+        relative_residuals<Real>(view, work, newton, newton.best_x, newton.best_y, newton.s, found);
+        const Real worst = select(which, max(found[0], max(found[1], found[2])), Real(infinity()));
+        const Mask<Real> exact = worst <= Real(settings.newton_accepted);
+        take(exact, newton.best_x, newton.best_y, newton.s, found);
+        accepted = mask_or(accepted, exact);
+        return worst;
+    }
+
+    // In the lanes of `which`, the better of the iterate and the Newton point. Beside a kink v = y - s can cost digits that
+    // Newton steps do not win back.
+    CL_HD void choose(const InteriorPoint<Real>& ip, const Mask<Real>& which, const Real& newton_worst) {
+        if (!any_lane(which)) return;
+        Real found[3];
+        relative_residuals<Real>(view, work, newton, newton.best_x, newton.best_y, newton.s, found);
+        take(which, newton.best_x, newton.best_y, newton.s, found);
+        ip.point(newton.x, newton.v, work.v);
+        relative_residuals<Real>(view, work, newton, newton.x, newton.v, work.v, found);
+        const Mask<Real> no_worse = newton_worst <= max(found[0], max(found[1], found[2]));
+        take(mask_and(which, mask_not(no_worse)), newton.x, newton.v, work.v, found);
+    }
+
+    CL_HD void take(const Mask<Real>& which, Arr<Real> from_x, Arr<Real> from_y, Arr<Real> from_s, const Real* found) {
+        for (int j = 0; j < view.n; ++j) x[j] = select(which, from_x[j], x[j]);
+        for (int i = 0; i < view.m; ++i) y[i] = select(which, from_y[i], y[i]), s[i] = select(which, from_s[i], s[i]);
+        for (int k = 0; k < 3; ++k) residual[k] = select(which, found[k], residual[k]);
+    }
+
+    Mask<Real> accepted;
+};
+
+}  // namespace CONELAYERS_ARCH
+}  // namespace conelayers

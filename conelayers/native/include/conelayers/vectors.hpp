@@ -1,0 +1,24 @@
+// Vectors of packs.
+#pragma once
+
+#include "pack.hpp"
+
+namespace conelayers {
+inline namespace CONELAYERS_ARCH {
+
+template <class Real>
+CL_HD inline Real dot(int count, Arr<Real> a, Arr<Real> b) {
+    Real r(0.0);
+    for (int i = 0; i < count; ++i) r += a[i] * b[i];
+    return r;
+}
+
+template <class Real>
+CL_HD inline Real norm_inf(Arr<Real> u, int count) {
+    Real r(0.0);
+    for (int i = 0; i < count; ++i) r = max(r, abs(u[i]));
+    return r;
+}
+
+}  // namespace CONELAYERS_ARCH
+}  // namespace conelayers

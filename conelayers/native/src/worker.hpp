@@ -1,0 +1,185 @@
+// One thread's share of a batch: packs of items one after the other, each by the interior-point method and Newton steps.
+//
+// Lanes converge at different times. A pack that has become half empty waits for the next such one, and the problems
+// still open in the two go on together, so that the lanes of a pack stay filled. What becomes of an item does not depend
+// on its company: every operation is lane by lane.
+#pragma once
+
+#include <atomic>
+#include <optional>
+#include <utility>
+
+#include "conelayers/interleave.hpp"
+#include "conelayers/newton_finish.hpp"
+#include "engine_kernels.hpp"
+
+namespace conelayers {
+inline namespace CONELAYERS_ARCH {
+
+// How many packs' numbers each part of a worker's memory takes.
+template <class Real>
+struct WorkerSizes {
+    long long state, work, newton = 0;
+
+    explicit WorkerSizes(const EngineProblem& problem) {
+        Arena<Real> states{nullptr, true}, works{nullptr, true}, newtons{nullptr, true};
+        const InteriorPoint<Real> ip(*problem.view, problem.settings, states, works);
+        state = states.used, work = works.used;
+        if (problem.derivative == nullptr) return;
+        const NewtonFinish<Real> finish(*problem.derivative, problem.settings, newtons);
+        newton = newtons.used;
+    }
+    long long total() const { return 2 * state + work + newton; }
+};
+
+template <class Real>
+class Worker {
+    static constexpr int W = lanes<Real>;
+    static constexpr int few = W / 2;  // a pack with no more open lanes waits for another
+
+    struct Pack {
+        Pack(const EngineProblem& problem, Real* state_, Real* work)
+            : Pack(problem, Arena<Real>{state_, false}, Arena<Real>{work, false}) {}
+        Pack(const EngineProblem& problem, Arena<Real> states, Arena<Real> works)
+            : state(states.base), ip(*problem.view, problem.settings, states, works) {}
+
+        Real* state;  // what a waiting pack keeps; the rest of its memory is scratch
+        InteriorPoint<Real> ip;
+        PackItems<Real> items;
+    };
+
+  public:
+    Worker(const EngineProblem& problem_, const WorkerSizes<Real>& sizes_, Real* memory)
+        : problem(problem_),
+          view(*problem_.view),
+          sizes(sizes_),
+          first(problem, memory, memory + 2 * sizes.state),
+          second(problem, memory + sizes.state, memory + 2 * sizes.state) {
+        Arena<Real> arena{memory + 2 * sizes.state + sizes.work, false};
+        if (problem.derivative != nullptr) newton.emplace(*problem.derivative, problem.settings, arena);
+    }
+
+    // Solve packs of items, taken from `next`, until there are no more.
+    void run(std::atomic<int>& next) {
+        Pack *current = &first, *waiting = nullptr;
+        for (int item; (item = next.fetch_add(W)) < problem.items;) {
+            load(*current, item);
+            iterate(*current, few);
+            if (waiting != nullptr) {
+                gather(*waiting, *current);
+                finish(*current);
+                std::swap(current, waiting);
+                iterate(*current, few);
+            }
+            if (any_lane(current->ip.active)) {
+                waiting = current;
+                current = waiting == &first ? &second : &first;
+            } else {
+                finish(*current);
+                waiting = nullptr;
+            }
+        }
+        if (waiting == nullptr) return;
+        iterate(*waiting, 0);
+        finish(*waiting);
+    }
+
+  private:
+    void iterate(Pack& pack, int few) { pack.ip.iterate(newton ? problem.settings.tol_early : 0.0, few); }
+
+    void load(Pack& pack, int item) {
+        pack.items = PackItems<Real>(item, problem.items - item < W ? problem.items - item : W);
+        Programme<Real>& p = pack.ip.p;
+        Mask<Real> usable = Real(0.0) == Real(0.0);
+        for (int l = 0; l < W; ++l) set_mask(usable, l, pack.items.occupied[l]);
+        usable = mask_and(usable, finite(pack, problem.P, view.P_nnz, p.P));
+        usable = mask_and(usable, finite(pack, problem.q, view.n, p.q));
+        usable = mask_and(usable, finite(pack, problem.A, view.A_nnz, p.A));
+        usable = mask_and(usable, finite(pack, problem.b, view.m, p.b));
+        if (!all_lanes(usable)) {
+            clear(p.P, view.P_nnz, usable), clear(p.q, view.n, usable);
+            clear(p.A, view.A_nnz, usable), clear(p.b, view.m, usable);
+        }
+        pack.ip.begin(usable);
+    }
+
+    static void read(const Pack& pack, const EngineRows& rows, long long count, Real* to) {
+        interleave<Real>(rows.data, rows.stride, pack.items, count, to);
+    }
+
+    // Read rows; which lanes have finite values throughout.
+    static Mask<Real> finite(const Pack& pack, const EngineRows& rows, long long count, Real* to) {
+        read(pack, rows, count, to);
+        Real sum(0.0);
+        for (long long e = 0; e < count; ++e) sum += to[e] * Real(0.0);
+        return sum == Real(0.0);
+    }
+
+    static void clear(Real* values, long long count, const Mask<Real>& usable) {
+        for (long long e = 0; e < count; ++e) values[e] = select(usable, values[e], Real(0.0));
+    }
+
+    // The open problems of `from` to lanes of `to` that are done, whose problems come back in exchange.
+    void gather(Pack& to, Pack& from) {
+        int count = 0, target = 0, to_lane[W], from_lane[W];
+        for (int lane = 0; lane < W; ++lane) {
+            if (!get_mask(from.ip.active, lane)) continue;
+            while (get_mask(to.ip.active, target)) ++target;
+            to_lane[count] = target++, from_lane[count++] = lane;
+        }
+        for (int k = 0; k < count; ++k) {
+            std::swap(to.items.item[to_lane[k]], from.items.item[from_lane[k]]);
+            std::swap(to.items.occupied[to_lane[k]], from.items.occupied[from_lane[k]]);
+            to.ip.swap_scalars(to_lane[k], from.ip, from_lane[k]);
+        }
+        for (long long e = 0; e < sizes.state; ++e) {  // one pass over both packs for all lanes
+            for (int k = 0; k < count; ++k) {
+                const double kept = get_lane(to.state[e], to_lane[k]);
+                set_lane(to.state[e], to_lane[k], get_lane(from.state[e], from_lane[k]));
+                set_lane(from.state[e], from_lane[k], kept);
+            }
+        }
+    }
+
+    void finish(Pack& pack) {
+        InteriorPoint<Real>& ip = pack.ip;
+        if (newton) {
+            read(pack, problem.P, view.P_nnz, newton->work.p);
+            read(pack, problem.q, view.n, newton->newton.q);
+            read(pack, problem.A, view.A_nnz, newton->work.a);
+            read(pack, problem.b, view.m, newton->newton.b);
+            newton->run(ip);
+            store(pack, newton->x, newton->y, newton->s, newton->residual);
+        } else {
+            ip.measure();
+            const Real residual[3] = {ip.last.primal, ip.last.dual, ip.last.gap};
+            ip.point(ip.x, ip.z, ip.s);
+            store(pack, ip.x, ip.z, ip.s, residual);
+        }
+    }
+
+    void store(const Pack& pack, const Real* x, const Real* y, const Real* s, const Real (&residual)[3]) {
+        const EngineResult& out = problem.result;
+        deinterleave<Real>(x, view.n, pack.items, out.x, view.n);
+        deinterleave<Real>(y, view.m, pack.items, out.y, view.m);
+        deinterleave<Real>(s, view.m, pack.items, out.s, view.m);
+        for (int l = 0; l < W; ++l) {
+            if (!pack.items.occupied[l]) continue;
+            const int item = pack.items.item[l];
+            out.status[item] = static_cast<signed char>(get_lane(pack.ip.status, l));
+            out.iterations[item] = static_cast<long long>(get_lane(pack.ip.iteration, l));
+            out.primal_residual[item] = get_lane(residual[0], l);
+            out.dual_residual[item] = get_lane(residual[1], l);
+            out.gap[item] = get_lane(residual[2], l);
+        }
+    }
+
+    const EngineProblem& problem;
+    const EngineView& view;
+    const WorkerSizes<Real> sizes;
+    Pack first, second;
+    std::optional<NewtonFinish<Real>> newton;
+};
+
+}  // namespace CONELAYERS_ARCH
+}  // namespace conelayers

@@ -1,0 +1,81 @@
+"""The compiled objects of a structure: its solver and its derivative kernels, made once and kept while it lives."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+from torch import Tensor
+
+from conelayers.program.codes import CODES, cone_codes
+from conelayers.program.structure import ConeStructure
+
+if TYPE_CHECKING:
+    from conelayers.native import Differentiator, Engine
+
+__all__ = ["compiled_differentiator", "described", "engine", "rows", "suits_kernels"]
+
+# Dense blocks of curved cones beyond this many entries in all make the factor too large; other methods take over.
+_LARGEST_BLOCKS = 2_000_000
+
+_Made = TypeVar("_Made")
+_lock = threading.Lock()
+_engines: weakref.WeakKeyDictionary[ConeStructure, Engine] = weakref.WeakKeyDictionary()
+_differentiators: weakref.WeakKeyDictionary[ConeStructure, Differentiator | None] = weakref.WeakKeyDictionary()
+
+
+def engine(structure: ConeStructure) -> Engine:
+    """The compiled interior-point solver.
+
+    Raises:
+        ImportError: If the engine is not compiled.
+        KeyError: If it does not take a cone.
+    """
+    from conelayers.native import Engine  # only here: the package imports without a compiled engine
+
+    return _kept(_engines, structure, lambda: Engine(*described(structure)))
+
+
+def compiled_differentiator(structure: ConeStructure) -> Differentiator | None:
+    """The derivative kernels, or None where the engine is not compiled or does not suit the cones."""
+    return _kept(_differentiators, structure, lambda: _make_differentiator(structure))
+
+
+def suits_kernels(structure: ConeStructure) -> bool:
+    """Whether the derivative kernels take these cones."""
+    blocks = structure.cone.cones
+    curved = sum(block.dim**2 for block in blocks if block.dim > 1 and CODES.get(type(block), 0) > 1)
+    return curved <= _LARGEST_BLOCKS and all(type(block) in CODES for block in blocks)
+
+
+def described(structure: ConeStructure) -> tuple:
+    """The arguments from which the engine and the kernels are made."""
+    patterns = (structure.P_indptr, structure.P_indices, structure.A_indptr, structure.A_indices)
+    return (structure.n, structure.m, *patterns, *cone_codes(structure.cone))
+
+
+def _make_differentiator(structure: ConeStructure) -> Differentiator | None:
+    if not suits_kernels(structure):
+        return None
+    try:
+        from conelayers.native import Differentiator  # only here, as above
+    except ImportError:
+        return None
+    return Differentiator(*described(structure))
+
+
+def _kept(
+    store: weakref.WeakKeyDictionary[ConeStructure, _Made], structure: ConeStructure, make: Callable[[], _Made]
+) -> _Made:
+    with _lock:
+        if structure not in store:
+            store[structure] = make()
+        return store[structure]
+
+
+def rows(values: Tensor) -> np.ndarray:
+    """A float64 tensor on the CPU as a contiguous array, without a copy where it is one."""
+    return values.detach().contiguous().numpy()
