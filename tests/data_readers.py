@@ -42,7 +42,7 @@ def read_maros(path: Path) -> tuple[ConeProgram, float]:
     """A Maros-Meszaros QP, minimise 1/2 x'Px + q'x + r subject to l <= Ax <= u, and its constant r."""
     data = scipy.io.loadmat(path)
     A, lower, upper = sp.csr_array(data["A"]), data["l"].ravel(), data["u"].ravel()
-    lower, upper = (np.where(np.abs(bound) >= 1e19, np.sign(bound) * np.inf, bound) for bound in (lower, upper))
+    lower, upper = (np.where(np.abs(bound) >= 1e19, np.copysign(np.inf, bound), bound) for bound in (lower, upper))
     equal = lower == upper
     above, below = ~equal & np.isfinite(upper), ~equal & np.isfinite(lower)
     rows = sp.vstack([A[equal], A[above], -A[below]], format="csc")

@@ -1,9 +1,9 @@
 """Programmes of public collections: the two solvers and the published optimal values agree."""
 
 import pytest
-from data_readers import data_folder, read_maros, read_sdplib
+from data_readers import data_folder, read_cblib, read_maros, read_sdplib
 
-from conelayers.backends import SCS, Clarabel
+from conelayers.backends import SCS, Clarabel, default_backend
 from conelayers.residual.polish import polish
 
 # Optimal values as the collections publish them.
@@ -30,3 +30,16 @@ def test_sdplib(name):
     solution = Clarabel(threads=1).solve(program)
     assert solution.has_solution
     assert abs(objective(program, solution.x)) == pytest.approx(abs(SDPLIB[name]), rel=1e-5)
+
+
+# Geometric programmes with exponential cones, and second-order cones; values of solutions polished to 1e-15.
+CBLIB = {"beck753": 6.29833869004, "demb782": 0.693147180560, "rijc784": 13.3427028026, "sambal": 3.96822036176}
+
+
+@pytest.mark.parametrize("name", CBLIB)
+def test_cblib(name):
+    program, constant = read_cblib(data_folder("cblib") / f"{name}.cbf.gz")
+    for backend in (default_backend(program.structure), Clarabel(threads=1)):
+        solution = polish(program, backend.solve(program))
+        assert solution.has_solution
+        assert objective(program, solution.x) + constant == pytest.approx(CBLIB[name], rel=1e-6)
