@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import enum
 import os
 import platform
 import subprocess
 import sys
+import types
 
 import cvxpy as cp
 import numpy as np
@@ -302,3 +306,65 @@ def test_batch_axes_and_single_precision(on_device):
     assert single.x.dtype == torch.float32 and torch.allclose(single.x.double(), double.x, atol=1e-4)
     reference = ConeLayer([Zero(1), SecondOrder(3)], torch.ones(4, 3), torch.eye(3), solver=Batched())(P, q, A, b)
     assert torch.allclose(double.x, reference.x, atol=1e-10)
+
+
+# ---- the launcher on a driver that runs emulated kernels ----------------------------------------------------------
+
+
+class Driver:
+    """What `launcher` calls of cuda.bindings.driver, with kernels that run emulated."""
+
+    def __init__(self, library):
+        self.library, self.loaded, self.streams = library, [], []
+
+    def cuModuleLoadData(self, code):
+        self.loaded.append(code)
+        return 0, len(self.loaded) - 1
+
+    def cuModuleGetFunction(self, module, name):
+        return 0, (self.loaded[module], name)
+
+    def cuOccupancyMaxActiveBlocksPerMultiprocessor(self, function, threads, shared):
+        assert (threads, shared) == (32, 0)
+        return 0, 2
+
+    def cuLaunchKernel(self, function, gx, gy, gz, bx, by, bz, shared, stream, parameters, extra):
+        assert (gy, gz, bx, by, bz, shared, extra) == (1, 1, 32, 1, 1, 0, 0)
+        view, task = ctypes.cast(parameters, ctypes.POINTER(ctypes.c_void_p))[:2]
+        name = function[1].removeprefix(b"conelayers_")
+        assert self.library.emulate(name, ctypes.c_void_p(view), ctypes.c_void_p(task), gx, bx) == 0
+        self.streams.append(stream)
+        return (0,)
+
+
+def test_launcher(library, monkeypatch):
+    from conelayers.native.cuda import launcher
+
+    driver, stream = Driver(library), types.SimpleNamespace(cuda_stream=7, synchronize=lambda: None)
+    code = []
+    monkeypatch.setattr(launcher, "driver", lambda: driver)
+    monkeypatch.setattr(launcher, "compiled", lambda *key: code.append(key) or repr(key).encode())
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: stream)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    properties = types.SimpleNamespace(multi_processor_count=3)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    run = launcher._Driver(CPU)
+    monkeypatch.setattr(kernels, "launcher", lambda device: run)
+    assert run.resident("solve", 0x103, 1) == 6
+    batch, structure = family(CONES["qp"], 40)
+    data = tensors(batch.P, batch.q, batch.A, batch.b)
+    found = [DeviceEngine(*structure, device=CPU).solve(*data, 40) for _ in range(2)]
+    assert (found[0]["status"] == 0).all() and all(torch.equal(found[0][k], found[1][k]) for k in found[0])
+    assert code == [("solve", 0x103, (9, 0), 1)] and driver.streams == [7, 7]
+
+
+def test_driver_errors_are_raised():
+    from conelayers.native.cuda.toolkit import call
+
+    class CUresult(enum.IntEnum):
+        CUDA_ERROR_INVALID_IMAGE = 200
+
+    with pytest.raises((RuntimeError, ImportError), match="CUDA_ERROR_INVALID_IMAGE|cuda|driver"):
+        call((CUresult.CUDA_ERROR_INVALID_IMAGE,))
+    assert call((0,)) is None and call((0, 5)) == 5 and call((0, 5, 6)) == (5, 6)
