@@ -435,21 +435,30 @@ def test_splitting_certificate_bounds_the_steps(seed, alpha):
         certify_splitting(W, 0.0)
 
 
-def test_multi_tier_certificate_bounds_the_dense_matrix():
-    for seed in range(3):
-        torch.manual_seed(seed)
-        model = MonotoneMultiTierDEQ(2, (2, 3, 2), (8, 4), m=0.25, kernel=1 if seed == 2 else 3) if seed == 2 else (
-            MonotoneMultiTierDEQ(2, (2, 3), (6, 6), m=0.25)
-        )  # fmt: skip
-        W = dense_matrix(model, torch.randn(1, 2, *model.sizes[0]))
-        found, dense = model.certificate(), certify_activation(W)
-        assert found.criterion == "monotonicity" and found.monotonicity == 0.25 <= dense.monotonicity + 1e-10
-        assert dense.contraction <= found.contraction + 1e-12
-        assert 0 < found.lower_bound <= dense.lower_bound + 1e-12
-        n = len(W)
-        D = torch.rand(100, n).round() if seed else torch.rand(100, n)
-        smallest = torch.linalg.svdvals(torch.eye(n) - D[:, :, None] * W)[:, -1].min()
-        assert found.lower_bound <= smallest
-        assert padded_norm(model.down[0].detach(), model.sizes[0]) >= torch.linalg.matrix_norm(
-            torch.stack([downsample(model.down[0].detach(), e.reshape(1, 2, *model.sizes[0])).flatten()
-                         for e in torch.eye(2 * math.prod(model.sizes[0]))], 1), ord=2) - 1e-12  # fmt: skip
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+@pytest.mark.parametrize(("channels", "size", "kernel"), [((2, 3), (6, 6), 3), ((2, 3, 2), (8, 4), 1)])
+def test_multi_tier_certificate_bounds_the_dense_matrix(channels, size, kernel, scale):
+    model = MonotoneMultiTierDEQ(2, channels, size, m=0.25, kernel=kernel)
+    with torch.no_grad():
+        for p in model.A:
+            p.mul_(scale)
+    W = dense_matrix(model, torch.randn(1, 2, *size))
+    found, dense = model.certificate(), certify_activation(W)
+    assert found.criterion == "monotonicity" and found.monotonicity == 0.25 <= dense.monotonicity + 1e-10
+    assert dense.contraction <= found.contraction + 1e-12
+    assert 0 < found.lower_bound <= dense.lower_bound + 1e-12
+    D = torch.cat([torch.rand(50, len(W)), torch.rand(50, len(W)).round()])
+    smallest = torch.linalg.svdvals(torch.eye(len(W)) - D[:, :, None] * W)[:, -1].min()
+    assert found.lower_bound <= smallest
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_norm_bound_of_padded_convolutions(stride):
+    size = (6, 8)
+    inputs = torch.eye(2 * math.prod(size)).reshape(-1, 2, *size)
+    for seed in range(10):
+        kernel = torch.randn(3, 2, 3, 3, generator=torch.Generator().manual_seed(seed))
+        images = torch.nn.functional.conv2d(inputs, kernel, stride=stride, padding=1)
+        norm = torch.linalg.matrix_norm(images.flatten(1), ord=2)
+        assert norm <= padded_norm(kernel, size) <= 1.3 * stride * norm
+    assert torch.equal(images, downsample(kernel, inputs)) == (stride == 2)

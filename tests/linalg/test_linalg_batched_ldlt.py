@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from conelayers.errors import InvalidArgument
@@ -43,6 +43,7 @@ def quasidefinite(n, m, batch, seed, spread=0.0, density=0.4):
     size=st.sampled_from([1e-8, 1.0, 1e8]),
     seed=st.integers(0, 10_000),
 )
+@example(n=5, m=4, items=8, spread=4.0, size=1e-8, seed=0)  # entries down to 1e-16
 def test_against_dense_solves(n, m, items, spread, size, seed):
     operator, dense, scale = quasidefinite(n, m, (items,), seed, spread)
     operator = SymmetricOperator(operator.pattern, size * operator.values)
