@@ -99,7 +99,9 @@ def _sparse_rows(R: Tensor, targets: Tensor, sparsity: float, bounded: tuple[int
     scale = sparsity**-0.5 if sparsity > 0 else 1.0
     w, t = cp.Variable(k), cp.Parameter(R.shape[0])
     objective = cp.sum_squares(scale * R.cpu().numpy() @ w - t) / 2 + (sparsity > 0) * cp.norm1(w)
-    constraints = [] if bounded is None or bounded[0] == 0 else [cp.norm1(w[: bounded[0]]) <= bounded[1]]
+    constraints: list[cp.Constraint] = []
+    if bounded is not None and bounded[0] > 0:
+        constraints.append(cp.norm1(w[: bounded[0]]) <= bounded[1])
     layer = CvxpyLayer(cp.Problem(cp.Minimize(objective), constraints), [t], [w])
     with torch.no_grad():
         (found,) = layer(scale * targets)
