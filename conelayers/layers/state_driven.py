@@ -65,7 +65,8 @@ def fit_states(
         z: Pre-activations, shape (samples, n).
         x: States, the activation's values at z, shape (samples, n).
         y: Outputs, shape (samples, q).
-        sparsity: Nonnegative. Entries with zero optimum are returned as zeros.
+        sparsity: Nonnegative, in units of correlations of targets and features. What lies below 1e-5 of the largest is
+            near the solver's accuracy.
         kappa: Bound on ||A||_inf, in (0, 1).
 
     Returns:
