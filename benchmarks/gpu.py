@@ -28,7 +28,7 @@ from conelayers import CvxpyLayer
 from conelayers.backends import Cuda
 from conelayers.native import Engine, derivative_image, engine_image
 from conelayers.program import ConeStructure
-from conelayers.program.codes import cone_codes
+from conelayers.program.compiled import described
 
 Call = Callable[..., tuple[torch.Tensor, ...]]
 Build = Callable[[Family], Call]
@@ -63,8 +63,7 @@ class Cost:
     @classmethod
     def of(cls, structure: ConeStructure, iterations: float, solves: int = 7, factors: float = 3.0) -> Cost:
         """`solves` with residuals per iteration; `factors` beside those of iterations: start, polish, adjoint."""
-        arrays = (structure.n, structure.m, structure.P_indptr, structure.P_indices)
-        arrays = (*arrays, structure.A_indptr, structure.A_indices, *cone_codes(structure.cone))
+        arrays = described(structure)
         engine = Engine(*arrays)
         entries = structure.A_nnz + 2 * structure.P_nnz
         one_solve = 4 * engine.fill + 4 * entries
@@ -209,10 +208,13 @@ def print_row(row: dict) -> None:
 
 
 def print_roofline(family: Family, rows: list[dict], batches: Sequence[int], machine: Machine) -> None:
-    layer = CvxpyLayer(family.problem, family.parameters, family.variables)
+    program = CvxpyLayer(family.problem, family.parameters, family.variables).program
     sample = family.sample(16, np.random.default_rng(0))
-    iterations = layer.solve(*(torch.tensor(a, dtype=torch.float64) for a in sample)).iterations.double().mean().item()
-    cost = Cost.of(layer.program.structure, iterations)
+    values = program.values(*(torch.tensor(a, dtype=torch.float64) for a in sample)).flatten()
+    data = [np.ascontiguousarray(value.numpy()) for value in (values.P, values.q, values.A, values.b)]
+    # Without Newton steps inside, as the kernels of the device solve.
+    iterations = Engine(*described(program.structure)).solve(*data, 16)["iterations"].mean()
+    cost = Cost.of(program.structure, iterations)
     print(
         f"{family.name:>18}: {cost.flops / 1e6:.1f} Mflop and {cost.bytes / 1e6:.1f} MB per problem, forward and "
         f"backward, "

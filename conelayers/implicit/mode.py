@@ -49,6 +49,11 @@ class ReverseMode(Protocol):
 class Derivative(abc.ABC):
     """A derivative mode: how to get a derivative out of an equation."""
 
+    @property
+    def smoothing(self) -> float | None:
+        """Barrier parameter of the smoothed residual whose derivative is taken; None for the residual itself."""
+        return None
+
     @abc.abstractmethod
     def solve(self, linearization: Linearization[Tangent], rhs: Tangent) -> Tangent:
         """Solve the linearised equation for one right-hand side."""

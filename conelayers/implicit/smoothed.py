@@ -25,6 +25,11 @@ class Smoothed(Derivative):
         if not self.mu > 0:
             raise InvalidArgument(f"mu must be positive, got {self.mu}; use Exact() for no smoothing.")
 
+    @property
+    def smoothing(self) -> float:
+        """The barrier parameter."""
+        return self.mu
+
     def solve(self, linearization: Linearization[Tangent], rhs: Tangent) -> Tangent:
         """Solve with the smoothed element."""
         return linearization.smooth(self.mu).solve(rhs)

@@ -65,7 +65,8 @@ def fit_states(
         z: Pre-activations, shape (samples, n).
         x: States, the activation's values at z, shape (samples, n).
         y: Outputs, shape (samples, q).
-        sparsity: Nonnegative. Entries with zero optimum are returned as zeros.
+        sparsity: Nonnegative, in units of correlations of targets and features. What lies below 1e-5 of the largest is
+            near the solver's accuracy.
         kappa: Bound on ||A||_inf, in (0, 1).
 
     Returns:
@@ -99,7 +100,9 @@ def _sparse_rows(R: Tensor, targets: Tensor, sparsity: float, bounded: tuple[int
     scale = sparsity**-0.5 if sparsity > 0 else 1.0
     w, t = cp.Variable(k), cp.Parameter(R.shape[0])
     objective = cp.sum_squares(scale * R.cpu().numpy() @ w - t) / 2 + (sparsity > 0) * cp.norm1(w)
-    constraints = [] if bounded is None or bounded[0] == 0 else [cp.norm1(w[: bounded[0]]) <= bounded[1]]
+    constraints: list[cp.Constraint] = []
+    if bounded is not None and bounded[0] > 0:
+        constraints.append(cp.norm1(w[: bounded[0]]) <= bounded[1])
     layer = CvxpyLayer(cp.Problem(cp.Minimize(objective), constraints), [t], [w])
     with torch.no_grad():
         (found,) = layer(scale * targets)

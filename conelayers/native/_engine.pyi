@@ -116,14 +116,22 @@ class Engine:
         b: NDArray[np.float64],
         batch: int,
         *,
+        differentiator: Differentiator | None = None,
         threads: int = 1,
         tol: float = 1e-8,
         max_iter: int = 100,
+        tol_early: float = 1e-4,
+        early_steps: int = 4,
+        newton_accuracy: float = 1e-6,
         equilibrate: int = 8,
         regularisation: float = 1e-8,
         refinements: int = 3,
     ) -> EngineSolution:
-        """Solve `batch` programmes; each of P, q, A, b has `batch` rows, or one that all share."""
+        """Solve `batch` programmes; each of P, q, A, b has `batch` rows, or one that all share.
+
+        With a differentiator of the same structure, Newton steps on the optimality conditions finish each solve; they
+        are tried first where the residuals fall below `tol_early`.
+        """
 
     @property
     def fill(self) -> int:
@@ -232,7 +240,7 @@ def engine_image(
     """The analysis of `Engine` for another memory, and the numbers of work per problem.
 
     Returns:
-        The struct, its arrays, pairs (place of an address in the struct, place it leads to in the arrays), and the work.
+        The struct, its arrays, pairs (place of an address in the struct, place in the arrays it leads to), the work.
     """
 
 def derivative_image(

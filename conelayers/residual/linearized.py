@@ -60,6 +60,8 @@ class LinearizedConditions(Equation):
             folding.fold_fixed(A),
             folding.fold_fixed(v, always_batched=True),
         )
+        if self.mode.smoothing is not None:
+            linearization = linearization.smooth(self.mode.smoothing)  # D stands in the outputs, too
         dx, dv = self.mode.solve(linearization, (folding.fold_rhs(r1), folding.fold_rhs(r2)))
         w = linearization.project(dv)
         keep = folding.fold_fixed(active[..., None], always_batched=True).bool()[:, None]
@@ -74,7 +76,7 @@ class LinearizedConditions(Equation):
         return (
             -symmetric_outer(self.structure, alpha, dx) if needed[0] else None,
             -(outer(self.structure, w, alpha) + outer(self.structure, beta, dx)) if needed[1] else None,
-            -_curvature(self.structure.cone, v, dv, u) if needed[2] else None,
+            -_curvature(self.structure.cone, self.mode.smoothing, v, dv, u) if needed[2] else None,
             alpha,
             beta,
             None,
@@ -94,7 +96,7 @@ class LinearizedConditions(Equation):
             first = first - A_transpose_times(self.structure, dA, w)
             second = second - A_times(self.structure, dA, dx)
         if v_dot is not None:
-            w_moved = _curvature(self.structure.cone, v, dv, v_dot)
+            w_moved = _curvature(self.structure.cone, self.mode.smoothing, v, dv, v_dot)
             first = first - A_transpose_times(self.structure, A, w_moved)
             second = second - w_moved
         x_dot, dv_dot, w_dot = implicit(self, P, A, v, first, second, active)
@@ -160,8 +162,8 @@ class LeastSquaresAdjoint(Equation):
 class _Curvature(Equation):
     """T[u, w] = d<w, D(v) u>/dv, for inputs v, u and w."""
 
-    def __init__(self, cone: ProductCone) -> None:
-        self.cone = cone
+    def __init__(self, cone: ProductCone, mu: float | None) -> None:
+        self.cone, self.mu = cone, mu
 
     @property
     def event_dims(self) -> Sequence[int]:
@@ -172,35 +174,40 @@ class _Curvature(Equation):
         """The cone's own formula."""
         v, u, w = inputs
         shape = torch.broadcast_shapes(v.shape, u.shape, w.shape)
-        return (self.cone.dual_derivative(v).curvature(u, w).expand(shape),)
+        return (self.cone.dual_derivative(v, mu=self.mu).curvature(u, w).expand(shape),)
 
     def pullback(self, inputs, outputs, cotangents, needed) -> tuple[Tensor | None, ...]:
         """Linear in u and w; the derivative in v would be of third order."""
         v, u, w = inputs
         (g,) = cotangents
-        if needed[0] and not self.cone.is_polyhedral:
+        if needed[0] and not _is_flat(self.cone, self.mu):
             raise UnsupportedError("Third derivatives through a curved cone are not provided; two orders are.")
         return (
             torch.zeros_like(v) if needed[0] else None,
-            _curvature(self.cone, v, w, g) if needed[1] else None,
-            _curvature(self.cone, v, u, g) if needed[2] else None,
+            _curvature(self.cone, self.mu, v, w, g) if needed[1] else None,
+            _curvature(self.cone, self.mu, v, u, g) if needed[2] else None,
         )
 
     def pushforward(self, inputs, outputs, tangents) -> tuple[Tensor | None, ...]:
         """Linear in u and w; the derivative in v would be of third order."""
         v, u, w = inputs
         v_dot, u_dot, w_dot = tangents
-        if v_dot is not None and not self.cone.is_polyhedral:
+        if v_dot is not None and not _is_flat(self.cone, self.mu):
             raise UnsupportedError("Third derivatives through a curved cone are not provided; two orders are.")
         out = torch.zeros_like(outputs[0])
         if u_dot is not None:
-            out = out + _curvature(self.cone, v, u_dot, w)
+            out = out + _curvature(self.cone, self.mu, v, u_dot, w)
         if w_dot is not None:
-            out = out + _curvature(self.cone, v, u, w_dot)
+            out = out + _curvature(self.cone, self.mu, v, u, w_dot)
         return (out,)
 
 
-def _curvature(cone: ProductCone, v: Tensor, u: Tensor, w: Tensor) -> Tensor:
-    if cone.is_polyhedral:
+def _is_flat(cone: ProductCone, mu: float | None) -> bool:
+    """Whether D is locally constant."""
+    return cone.is_polyhedral and mu is None
+
+
+def _curvature(cone: ProductCone, mu: float | None, v: Tensor, u: Tensor, w: Tensor) -> Tensor:
+    if _is_flat(cone, mu):
         return torch.zeros_like(v + u + w)
-    return implicit(_Curvature(cone), v, u, w)[0]
+    return implicit(_Curvature(cone, mu), v, u, w)[0]

@@ -16,6 +16,8 @@ def teacher(n=8, p=4, q=3):
     with torch.no_grad():
         for M in (model.A, model.B, model.C, model.D):
             M.mul_(torch.rand_like(M) < 0.4)
+        # Every state hears some input of its own: the states and inputs are far from linearly dependent.
+        model.B += torch.randn_like(model.B)
     return model, torch.randn(200, p)
 
 
@@ -36,7 +38,7 @@ def test_without_sparsity_the_teacher_is_recovered():
         torch.testing.assert_close(found, wanted, rtol=0, atol=1e-10)
 
 
-@pytest.mark.parametrize("sparsity", [1e-6, 1e-3, 1e-1])
+@pytest.mark.parametrize("sparsity", [1e-4, 1e-3, 1e-1])
 @pytest.mark.parametrize("kappa", [0.95, 0.2])
 def test_rows_are_optimal(sparsity, kappa):
     """Subgradient conditions of every row; the multiplier of the bound is read off the row's largest correlation."""

@@ -16,6 +16,10 @@ extern "C" void in_order(int chosen) { turn = chosen; }
 #include "pullback.cu"
 #include "solve.cu"
 
+// Run this thread of all blocks alone; -1: every one.
+static int alone = -1;
+extern "C" void only(int thread) { alone = thread; }
+
 namespace {
 
 template <class View>
@@ -23,6 +27,7 @@ int run(void (*kernel)(View, conelayers::Task), const void* view, const void* ta
     gridDim.x = blocks, blockDim.x = threads;
     for (int block = 0; block < blocks; ++block)
         for (int thread = 0; thread < threads; thread += conelayers::kTeam) {
+            if (alone >= 0 && alone != block * threads + thread) continue;
             blockIdx.x = block, threadIdx.x = thread;
             kernel(*static_cast<const View*>(view), *static_cast<const conelayers::Task*>(task));
         }

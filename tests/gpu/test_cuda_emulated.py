@@ -172,6 +172,29 @@ def test_every_item_of_any_batch(items, emulated):
         assert emulated.launched[-1] == ("solve", 0x103, min(-(-items // 32), emulated.warps))
 
 
+def test_threads_keep_to_their_columns(emulated, monkeypatch):
+    """The numbers that a thread writes are its own: neighbours in a warp and other warps have others."""
+    batch, structure = family(CONES["every"], 64)
+    differentiator, written = DeviceDifferentiator(*structure, device=CPU), []
+    work, empty = [], torch.empty
+
+    def marked(*shape, **options):
+        work.append(empty(*shape, **options).fill_(-1.2345e67))
+        return work[-1]
+
+    v = torch.from_numpy(np.random.default_rng(0).standard_normal((64, structure[1])))
+    for thread in (0, 1, 31, 32, 63):
+        monkeypatch.setattr(kernels.torch, "empty", marked)
+        emulated.library.only(thread)
+        differentiator.project_dual(v)
+        emulated.library.only(-1)
+        monkeypatch.setattr(kernels.torch, "empty", empty)
+        written.append(set(torch.nonzero(work[-1] != -1.2345e67)[:, 0].tolist()))
+        assert written[-1] and {place % 32 for place in written[-1]} == {thread % 32}
+        assert {place // (differentiator._entries * 32) for place in written[-1]} == {thread // 32}
+    assert len(set.union(*written)) == sum(map(len, written))
+
+
 def test_shared_rows(emulated):
     batch, structure = family(CONES["every"], 40)
     engine = DeviceEngine(*structure, device=CPU)

@@ -85,14 +85,52 @@ def test_elastic_net_is_at_least_as_good_as_lasso():
     assert 0 < net.l1_ratio_ <= 1
 
 
-def test_many_penalties_on_unseen_data():
-    rng = np.random.default_rng(0)
-    X = rng.standard_normal((1300, 400))
-    y = X[:, :15] @ np.linspace(1, 4, 15) + rng.standard_normal(1300)
-    single, many = (m.fit(X[:300], y[:300]) for m in (LassoImplicitCV(), WeightedLassoImplicitCV()))
-    assert many.alpha_.shape == (400,)
-    errors = [np.mean((m.predict(X[300:]) - y[300:]) ** 2) for m in (single, many)]
-    assert errors[1] <= errors[0]
+def _blocks(seed, differ):
+    """Twenty groups of five features; two of them matter if groups differ."""
+    rng = np.random.default_rng(seed)
+    X, beta = rng.standard_normal((620, 100)), np.zeros(100)
+    if differ:
+        beta[:10] = 0.7 * rng.standard_normal(10)
+    else:
+        beta = 0.1 * rng.standard_normal(100)
+    return X, X @ beta + rng.standard_normal(620), np.arange(100) // 5
+
+
+@pytest.mark.parametrize("differ", [True, False])
+def test_group_penalties_on_unseen_data(differ):
+    ratios = []
+    for seed in range(3 if differ else 2):
+        X, y, groups = _blocks(seed, differ)
+        models = (LassoImplicitCV(), WeightedLassoImplicitCV(groups=groups))
+        errors = [np.mean((m.fit(X[:120], y[:120]).predict(X[120:]) - y[120:]) ** 2) for m in models]
+        ratios.append(errors[1] / errors[0])
+        many = models[1]
+        assert many.alpha_.shape == (100,) and many.judged_.shape == (5, 5)
+        assert np.ptp(many.alpha_.reshape(20, 5), axis=1).max() == 0
+        if np.isinf(many.strength_):
+            assert np.ptp(many.alpha_) == 0 and ratios[-1] < 1.001
+    if differ:
+        assert max(ratios) <= 1.001 and np.mean(ratios) < 0.97
+    else:
+        assert np.mean(ratios) < 1.01
+
+
+def test_strength_within_one_standard_error():
+    from conelayers.model_selection.estimators.weighted import _strongest
+
+    losses = np.array([[1.0, 0.5, 0.45, 0.9], [1.1, 0.6, 0.62, 0.9], [1.0, 0.5, 0.47, 0.9]])
+    assert _strongest(losses) == 1  # 2 is best, 1 within an error of it
+    assert _strongest(np.array([[1.0, 0.9], [1.0, 1.2], [1.0, 0.7]])) == 0
+    assert _strongest(np.array([[1.0, 0.9], [1.0, 0.9], [1.0, 0.89]])) == 1
+    assert _strongest(np.array([[1.0, 0.1]])) == 0  # one fold shows no error
+
+
+def test_errors_of_weighted_lasso():
+    X, y = _sparse_problem()
+    with pytest.raises(ValueError, match="strengths"):
+        WeightedLassoImplicitCV(strengths=(0.1, 0.3)).fit(X, y)
+    with pytest.raises(ValueError, match="index"):
+        WeightedLassoImplicitCV(groups=[0, 1]).fit(X, y)
 
 
 def test_multinomial_per_class():

@@ -1,11 +1,13 @@
 """Criteria have right gradients; searches find minima and keep their promises."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
 import scipy.sparse as sp
 import torch
+from joblib import parallel_config
 
 from conelayers.errors import InvalidArgument
 from conelayers.lasso import L1, ElasticNet, Logistic, ProximalModel, Quadratic, WeightedL1, WorkingSet
@@ -19,7 +21,10 @@ from conelayers.model_selection import (
     GridSearch,
     HeldOut,
     LogSpace,
+    MultiStart,
     Safeguarded,
+    Shared,
+    Shrunk,
     TorchCriterion,
     tune,
 )
@@ -42,7 +47,10 @@ def _criteria():
     lasso = ProximalModel(Quadratic(), L1(), True, TIGHT)
     net = ProximalModel(Quadratic(), ElasticNet(), True, TIGHT)
     w = np.random.default_rng(1).uniform(0.5, 2, 60)
+    features = CrossValidation(ProximalModel(Quadratic(), WeightedL1(), True, TIGHT), many, X, y, cv=3)
     return {
+        "shared": Shared(features, np.arange(40) // 10),
+        "shrunk": Shrunk(features, many.center(), 0.3),
         "held-out": HeldOut(lasso, one, X[:40], y[:40], X[40:], y[40:]),
         "weighted held-out": HeldOut(net, two, X[:40], y[:40], X[40:], y[40:], None, w[:40], w[40:]),
         "cross-validation": CrossValidation(net, two, X, y, cv=3, sample_weight=w),
@@ -50,7 +58,7 @@ def _criteria():
         "logistic": CrossValidation(
             ProximalModel(Logistic(), L1(), True, TIGHT), LogSpace.between({"alpha": (1e-2, 0.3)}), X, labels, cv=3
         ),
-        "per feature": CrossValidation(ProximalModel(Quadratic(), WeightedL1(), True, TIGHT), many, X, y, cv=3),
+        "per feature": features,
         "sure": SURE(lasso, one, X, y, sigma=1.0, probes=2),
         "gcv": GCV(net, two, X, y, sigma=1.0),
     }
@@ -92,7 +100,8 @@ SEARCHES = [
     Safeguarded(rtol=1e-6),
     LBFGS(rtol=1e-9),
     GradientDescent(rtol=1e-8),
-    Adam(max_evaluations=150, step=0.1, rtol=1e-9),
+    Adam(max_evaluations=60, step=0.2, rtol=1e-9),
+    MultiStart(LBFGS(rtol=1e-6, max_evaluations=15), starts=2),
 ]
 
 
@@ -147,6 +156,51 @@ def test_budget_callback_and_errors():
         Adam().run(TorchCriterion(lambda a: a, space), np.zeros(2))
     with pytest.raises(InvalidArgument, match="bounds of a"):
         LogSpace.between({"a": (0.0, 1.0)})
+
+
+def _waves(a, b):
+    # many minima; the best is at log a = log b = -1
+    x, y = a.log() + 1, b.log() + 1
+    return 2 + 0.1 * (x**2 + y**2) - torch.cos(5 * x) - torch.cos(5 * y)
+
+
+def test_restarts_are_deterministic_and_parallel():
+    space = LogSpace.between({"a": (1e-3, 10.0), "b": (1e-3, 10.0)})
+    criterion, start = TorchCriterion(_waves, space), np.array([-5.0, 1.0])
+    alone = LBFGS().run(criterion, start)
+    found = MultiStart(starts=12).run(criterion, start)
+    assert found.value < alone.value - 0.1 and len(found.history) > len(alone.history)
+    assert found.value == found.history.values.min()
+    with parallel_config(backend="threading"):
+        both = MultiStart(starts=12, n_jobs=2).run(criterion, start)
+    assert both.value == found.value and np.array_equal(both.history.points, found.history.points)
+    again = Safeguarded(size=2, local=MultiStart(starts=3)).run(criterion)  # as a part of another search
+    assert again.value <= GridSearch(size=2).run(criterion).value
+    with pytest.raises(InvalidArgument, match="starts"):
+        MultiStart(starts=0).run(criterion)
+
+
+def test_progress_is_shown(capsys, monkeypatch):
+    space = LogSpace.between({"a": (1e-3, 1.0)})
+    criterion = TorchCriterion(lambda a: (a.log() + 3) ** 2 + 1, space)
+    evaluations = len(LBFGS().run(criterion).history)
+    assert capsys.readouterr().err == ""
+    LBFGS(verbose=2).run(criterion)
+    assert len(capsys.readouterr().err.splitlines()) == evaluations
+    pytest.importorskip("tqdm")
+    LBFGS(verbose=True).run(criterion)
+    assert f"{evaluations}/{evaluations}" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)  # not installed: lines
+    LBFGS(verbose=True).run(criterion)
+    assert len(capsys.readouterr().err.splitlines()) == evaluations
+
+
+def test_shared_hyperparameters_check_their_index():
+    many = _criteria()["per feature"]
+    with pytest.raises(InvalidArgument, match="40 integers"):
+        Shared(many, np.zeros(3, dtype=int))
+    with pytest.raises(InvalidArgument, match="without gaps"):
+        Shared(many, np.full(40, 2))
 
 
 def test_tune_a_cvxpy_model():

@@ -27,7 +27,6 @@ class LogisticImplicitCV(ClassifierMixin, ImplicitCV):
 
     Args:
         per_class: One penalty per class instead of a single one (three classes or more).
-        eps: Smallest over largest hyperparameter.
 
     The other arguments are those of `ImplicitCV`; folds are stratified by default.
 
@@ -40,7 +39,6 @@ class LogisticImplicitCV(ClassifierMixin, ImplicitCV):
     """
 
     per_class: bool = False
-    eps: float = 1e-2
 
     def _validate(self, X: Any, y: Any) -> tuple[Any, torch.Tensor]:
         X, y = validate_data(self, X, y, accept_sparse="csc", dtype=np.float64, ensure_min_samples=2)
@@ -65,7 +63,7 @@ class LogisticImplicitCV(ClassifierMixin, ImplicitCV):
         return {"alpha": (self.eps * np.asarray(high), high)}
 
     def _default_search(self, largest: float) -> Search:
-        return Safeguarded(size=6, verbose=self.verbose, patience=1)
+        return Safeguarded(verbose=self.verbose, patience=1)
 
     def _store(self, values: Mapping[str, Any]) -> None:
         self.alpha_ = values["alpha"].ravel() if self._many() else values["alpha"]

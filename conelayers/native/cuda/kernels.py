@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -36,7 +36,7 @@ class _Kernels:
         device: Where the kernels run.
     """
 
-    def __init__(self, image, structure: Sequence, device: torch.device) -> None:
+    def __init__(self, image: Callable[..., tuple], structure: Sequence, device: torch.device) -> None:
         self.n, self.m = structure[:2]
         self.P_nnz, self.A_nnz = len(structure[3]), len(structure[5])
         self.device = device
@@ -81,7 +81,7 @@ class _Kernels:
         if self.device.type != "cuda":
             return 1 << 30
         memory = torch.cuda.get_device_properties(self.device).total_memory // _LARGEST_SHARE
-        return max(1, memory // (self._entries * lanes * 8))
+        return max(1, memory // max(1, self._entries * lanes * 8))
 
     def _keep_for_stream(self) -> None:
         """The analysis is not to be freed while another stream than the one it was made on uses it."""

@@ -38,6 +38,19 @@ CL_HD inline void ldlt_clear<double>(const LdltView& view, Arr<double> factor) {
     });
 }
 
+template <>
+CL_HD inline void ldlt_copy_varying<double>(const LdltView& view, Arr<double> from, Arr<double> to) {
+    share([&](int k) {
+        for (int j = 0; j < view.supernodes; ++j) {
+            const Supernode& s = view.nodes[j];
+            if (!s.varying) continue;
+            const long long end = s.panel + (long long)s.ld * s.width, diagonal = view.panel_size + s.first;
+            for (long long i = s.panel + k; i < end; i += kTeam) to[i] = from[i];
+            for (long long i = diagonal + k; i < diagonal + s.width; i += kTeam) to[i] = from[i];
+        }
+    });
+}
+
 namespace ldlt_detail {
 
 // A tile of rows for each thread.

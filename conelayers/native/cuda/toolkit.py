@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 from typing import Any
 
 import torch
@@ -18,17 +19,13 @@ _REMEDY = (
 @functools.cache
 def nvrtc() -> Any:
     """The module of the run-time compiler; raises ImportError where it is missing."""
-    from cuda.bindings import nvrtc  # pyright: ignore[reportMissingImports]
-
-    return nvrtc
+    return importlib.import_module("cuda.bindings.nvrtc")
 
 
 @functools.cache
 def driver() -> Any:
     """The module of the driver's interface; raises ImportError where it is missing."""
-    from cuda.bindings import driver  # pyright: ignore[reportMissingImports]
-
-    return driver
+    return importlib.import_module("cuda.bindings.driver")
 
 
 @functools.cache
