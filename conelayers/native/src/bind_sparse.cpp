@@ -25,22 +25,35 @@ using MatrixOut = nb::ndarray<double, nb::ndim<2>, nb::c_contig, nb::device::cpu
 constexpr long long kTaskEntries = 1 << 15;
 constexpr std::size_t kMostBlocks = 64;
 
+// Items that go through the matrix together, so that its entries are read once for all of them.
+constexpr int kTogether = 4;
+
+// Where one item's vectors begin, and its result.
+struct Item {
+    const double* x[kMostBlocks];
+    double* out;
+};
+
 struct Csr {
     const std::int32_t *start, *column;
     const std::uint8_t* block;
     const double *value, *offset;
-    bool single;  // every row has exactly one entry: a scaled gather
 
-    // Rows [first, last) for one item, whose vectors begin at x[0], x[1], ...
-    void multiply(const double* const* x, double* out, int first, int last) const {
-        if (single) {
-            for (int r = first; r < last; ++r) out[r] = offset[r] + value[r] * x[block[r]][column[r]];
-            return;
-        }
-        for (int r = first; r < last; ++r) {
-            double sum = offset[r];
-            for (std::int32_t k = start[r]; k < start[r + 1]; ++k) sum += value[k] * x[block[k]][column[k]];
-            out[r] = sum;
+    // Rows [first, last) of N items. Runs of rows with one entry each, most rows of most programmes, are a scaled gather.
+    template <int N>
+    void multiply(const Item* items, int first, int last) const {
+        for (int r = first; r < last;) {
+            const std::int32_t shift = start[r] - r;
+            for (; r < last && start[r + 1] - r == shift + 1; ++r) {
+                const std::int32_t k = r + shift, j = column[k], b = block[k];
+                for (int i = 0; i < N; ++i) items[i].out[r] = offset[r] + value[k] * items[i].x[b][j];
+            }
+            for (; r < last && start[r + 1] - start[r] != 1; ++r)
+                for (int i = 0; i < N; ++i) {
+                    double sum = offset[r];
+                    for (std::int32_t k = start[r]; k < start[r + 1]; ++k) sum += value[k] * items[i].x[block[k]][column[k]];
+                    items[i].out[r] = sum;
+                }
         }
     }
 };
@@ -56,24 +69,29 @@ void csr_product(const Ints& start, const Ints& column, const Bytes& block, cons
     for (const Matrix& vectors : x)
         if (vectors.shape(0) != out.shape(0) && vectors.shape(0) != 1)
             throw std::invalid_argument("x must have one row or as many as out");
-    bool single = static_cast<int>(entries) == rows;
-    for (int r = 0; single && r < rows; ++r) single = start.data()[r] == r;
-    const Csr matrix{start.data(), column.data(), block.data(), value.data(), offset.data(), single};
+    const Csr matrix{start.data(), column.data(), block.data(), value.data(), offset.data()};
     const long long work = std::max<long long>(static_cast<long long>(entries), rows);
     // A task is a run of items, or of rows of one item where the matrix alone is large.
     const int slices = static_cast<int>(std::min<long long>(rows, std::max<long long>(1, work / kTaskEntries)));
-    const int together = static_cast<int>(std::max<long long>(1, kTaskEntries / std::max<long long>(work, 1)));
+    const long long run_length = std::max<long long>(1, kTaskEntries / std::max<long long>(work, 1));
+    const int together = static_cast<int>((run_length + kTogether - 1) / kTogether * kTogether);
     const int runs = (items + together - 1) / together;
     nb::gil_scoped_release release;
     ThreadPool::run(runs * slices, threads, [&](int task, int) {
         const int run = task / slices, slice = task % slices;
         const int first = static_cast<int>(static_cast<long long>(rows) * slice / slices);
         const int last = static_cast<int>(static_cast<long long>(rows) * (slice + 1) / slices);
-        const double* begin[kMostBlocks] = {};
-        for (int i = run * together; i < std::min(items, (run + 1) * together); ++i) {
-            for (std::size_t b = 0; b < blocks; ++b)
-                begin[b] = x[b].data() + (x[b].shape(0) == 1 ? 0 : i * static_cast<long long>(x[b].shape(1)));
-            matrix.multiply(begin, out.data() + static_cast<long long>(i) * rows, first, last);
+        const int end = std::min(items, (run + 1) * together);
+        Item batch[kTogether];
+        for (int i = run * together; i < end; i += kTogether) {
+            const int count = std::min(kTogether, end - i);
+            for (int k = 0; k < count; ++k) {
+                for (std::size_t b = 0; b < blocks; ++b)
+                    batch[k].x[b] = x[b].data() + (x[b].shape(0) == 1 ? 0 : (i + k) * static_cast<long long>(x[b].shape(1)));
+                batch[k].out = out.data() + static_cast<long long>(i + k) * rows;
+            }
+            if (count == kTogether) matrix.multiply<kTogether>(batch, first, last);
+            else for (int k = 0; k < count; ++k) matrix.multiply<1>(batch + k, first, last);
         }
     });
 }
