@@ -21,6 +21,7 @@ from conelayers.residual.fused import FusedAdjoint
 from conelayers.residual.linearized import LinearizedConditions, solve_adjoint
 from conelayers.residual.proximal import perturbed_gradients
 from conelayers.residual.solve import Backend, solve_and_polish
+from conelayers.residual.units import Units
 
 __all__ = ["ConicConditions", "OnFailure", "differentiable_solve"]
 
@@ -178,7 +179,12 @@ def differentiable_solve(conditions: ConicConditions, program: ConeProgram) -> C
     Raises:
         SolveError: If `conditions.on_failure` is "raise" and an item has no solution.
     """
-    return ConeSolution(*implicit(conditions, program.P, program.q, program.A, program.b))
+    units = Units.of(program)
+    if units is None:
+        return ConeSolution(*implicit(conditions, program.P, program.q, program.A, program.b))
+    scaled = units.scale(program)
+    alone = dataclasses.replace(conditions, warm_start=None)  # a starting point would be in other units
+    return units.restore(ConeSolution(*implicit(alone, scaled.P, scaled.q, scaled.A, scaled.b)))
 
 
 def _solved(outputs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:

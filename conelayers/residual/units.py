@@ -1,0 +1,119 @@
+"""Units in which a programme with curved cones is solved and differentiated without loss of digits.
+
+On a curved cone the pair y, s of a block is carried by v = y - s alone, so that where one of them is 1e8 times the
+other half the digits of the smaller one are gone, and with them those of the derivative. Such pairs come from the units
+of the data: rows of a cone, or the objective, that are far from one. The scaling
+
+    P, q -> c P, c q,    A, b -> r A, r b (one r for the rows of a cone),    y -> (c / r) y,    s -> r s
+
+leaves x and the cones alone. Here r and c are powers of two, so that nothing is rounded, and exactly one wherever the
+data are of ordinary size.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import weakref
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from conelayers.cones import Nonnegative, Zero
+from conelayers.program import ConeProgram, ConeSolution, ConeStructure
+
+__all__ = ["Units"]
+
+# Largest entries between these bounds are left as they are.
+_SMALLEST, _LARGEST = 2.0**-6, 2.0**6
+
+
+@dataclasses.dataclass(frozen=True)
+class Units:
+    """Factors of the rows and of the objective.
+
+    Attributes:
+        rows: r, powers of two, equal within a cone, shape (*batch, m).
+        objective: c, a power of two, shape (*batch, 1).
+    """
+
+    rows: Tensor
+    objective: Tensor
+
+    @classmethod
+    def of(cls, program: ConeProgram) -> Units | None:
+        """The units for a batch of programmes, or None where theirs will do."""
+        curved = _curved_entries(program.structure)
+        if curved is None:
+            return None
+        with torch.no_grad():
+            rows = _normalising(curved.largest(program.A.detach()))[..., curved.block_of_row]
+            size = torch.maximum(_largest(program.P), _largest(program.q))
+            units = cls(rows, _normalising(size)[..., None])
+        if not torch._C._are_functorch_transforms_active() and units._trivial:  # under a transform, data cannot decide
+            return None
+        return units
+
+    @property
+    def _trivial(self) -> bool:
+        return bool((self.rows == 1).all()) and bool((self.objective == 1).all())
+
+    def scale(self, program: ConeProgram) -> ConeProgram:
+        """The programme in these units, connected to the given one for differentiation."""
+        structure = program.structure
+        entries = self.rows[..., torch.from_numpy(structure.A_indices).to(self.rows.device)]
+        return ConeProgram(
+            structure,
+            program.P * self.objective,
+            program.q * self.objective,
+            program.A * entries,
+            program.b * self.rows,
+        )
+
+    def restore(self, solution: ConeSolution) -> ConeSolution:
+        """A solution in the units of the programme, connected to the given one; its residuals stay as measured."""
+        y, s = solution.y * (self.rows / self.objective), solution.s / self.rows
+        return dataclasses.replace(solution, y=y, s=s)
+
+
+class _CurvedEntries:
+    """The entries of A in the rows of curved cones, block by block."""
+
+    def __init__(self, structure: ConeStructure) -> None:
+        blocks = structure.cone.cones
+        curved = [k for k, cone in enumerate(blocks) if not isinstance(cone, Nonnegative | Zero) and cone.dim > 1]
+        number = np.full(len(blocks), len(curved))  # the last block stands for all rows of other cones
+        number[curved] = np.arange(len(curved))
+        of_row = np.repeat(number, [cone.dim for cone in blocks])
+        self.count = len(curved)
+        self.block_of_row = torch.from_numpy(of_row)
+        self._block_of_entry = torch.from_numpy(of_row[structure.A_indices])
+
+    def largest(self, A: Tensor) -> Tensor:
+        """Largest entry of A in each curved block, and 1 for the other rows, shape (*batch, count + 1)."""
+        index = self._block_of_entry.to(A.device).expand(A.shape)
+        found = A.new_zeros((*A.shape[:-1], self.count + 1)).scatter_reduce(-1, index, A.abs(), "amax")
+        return torch.cat([found[..., :-1], torch.ones_like(found[..., -1:])], dim=-1)
+
+
+_entries: weakref.WeakKeyDictionary[ConeStructure, _CurvedEntries | None] = weakref.WeakKeyDictionary()
+
+
+def _curved_entries(structure: ConeStructure) -> _CurvedEntries | None:
+    """The entries to look at, found once per structure; None if there are no curved cones."""
+    if structure not in _entries:
+        made = _CurvedEntries(structure)
+        _entries[structure] = made if made.count else None
+    return _entries[structure]
+
+
+def _largest(values: Tensor) -> Tensor:
+    """Largest entry, 0 if there is none, shape (*batch,)."""
+    values = values.detach()
+    return values.abs().amax(-1) if values.shape[-1] else values.new_zeros(values.shape[:-1])
+
+
+def _normalising(size: Tensor) -> Tensor:
+    """The power of two that brings a size to between 1 and 2; 1 for sizes that are ordinary, zero or not finite."""
+    far = ((size > _LARGEST) | (size < _SMALLEST)) & (size > 0) & torch.isfinite(size)
+    return torch.where(far, torch.exp2(-torch.floor(torch.log2(torch.where(far, size, 1.0)))), 1.0)
