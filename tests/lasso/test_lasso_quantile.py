@@ -46,11 +46,13 @@ def test_smoothed_solutions_approach_the_exact_one():
 def test_derivatives_of_every_input(nonnegative):
     X, y, w = _data(2, 40, 10)
     model = ProximalModel(Quantile(0.3, 0.0), ElasticNet(nonnegative), True, TIGHT)
-    inputs = [torch.tensor(v, dtype=torch.float64).requires_grad_() for v in (X, y, w, 0.02, 0.1)]
+    inputs = [torch.tensor(v, dtype=torch.float64).requires_grad_() for v in (X, y, w, 0.02, 0.5)]
 
     def function(X, y, w, l1, l2):
         return model(X, y, l1, l2, sample_weight=w)
 
+    moving = torch.autograd.grad(function(*inputs)[0].sum(), inputs[2:])
+    assert all(bool((slope != 0).any()) for slope in moving)  # fewer samples interpolated than unknowns
     check = {"eps": 1e-6, "atol": 1e-7, "rtol": 1e-6}
     assert torch.autograd.gradcheck(function, inputs, **check, check_forward_ad=True, fast_mode=True)
     fixed = [x.detach() for x in inputs[:3]]

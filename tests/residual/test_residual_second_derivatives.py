@@ -19,7 +19,7 @@ REVERSE, FORWARD = torch.func.jacrev, torch.func.jacfwd
 
 
 def curve(mix, mode, weights=(1.0, 1.0, 1.0)):
-    """A weighted sum of x, y, s and their squares as a function of the steps along two random directions of P, q, A and b."""
+    """A weighted sum of x, y, s and their squares at steps along two random directions of P, q, A and b."""
     program, _ = random_program(MIXES[mix], 8, (), seed=4)
     first, second = random_tangent(program, seed=1), random_tangent(program, seed=2)
     conditions = ConicConditions(program.structure, Clarabel(), mode)
