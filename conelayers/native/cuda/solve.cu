@@ -23,7 +23,7 @@ extern "C" __global__ void CL_BOUNDS
 conelayers_solve(const __grid_constant__ conelayers::EngineView view, const __grid_constant__ conelayers::Task task) {
     using namespace conelayers;
     EngineSettings settings;
-    settings.tol_feas = settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_infeasible = task.number;
+    settings.tol = task.number;
     settings.max_iter = static_cast<int>(task.steps);
     const int n = view.n, m = view.m;
     for (Lane lane(task); lane.item < task.items; lane.next()) {

@@ -171,7 +171,7 @@ void bind_engine(nb::module_& m) {
                nb::handle differentiator, int threads, double tol, int max_iter, double tol_early, int early_steps, double newton_accuracy, int equilibrate,
                double regularisation, int refinements) {
                 EngineSettings settings;
-                settings.tol_feas = settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_infeasible = tol;
+                settings.tol = tol;
                 settings.max_iter = max_iter;
                 settings.tol_early = tol_early;
                 settings.early_steps = early_steps;
@@ -184,7 +184,7 @@ void bind_engine(nb::module_& m) {
             nb::arg("P"), nb::arg("q"), nb::arg("A"), nb::arg("b"), nb::arg("batch"), nb::kw_only(),
             nb::arg("differentiator").none() = nb::none(), nb::arg("threads") = 1, nb::arg("tol") = 1e-8,
             nb::arg("max_iter") = 100, nb::arg("tol_early") = 1e-4, nb::arg("early_steps") = 4,
-            nb::arg("newton_accuracy") = 1e-6, nb::arg("equilibrate") = 8,
+            nb::arg("newton_accuracy") = 1e-10, nb::arg("equilibrate") = 8,
             nb::arg("regularisation") = 1e-8, nb::arg("refinements") = 3)
         .def_prop_ro("fill", [](const Engine& e) { return e.kkt().fill; })
         .def_prop_ro("flops", [](const Engine& e) { return e.kkt().flops; });

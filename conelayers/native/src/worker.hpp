@@ -85,7 +85,7 @@ class Worker {
     }
 
   private:
-    void iterate(Pack& pack, int few) { pack.ip.iterate(newton ? problem.settings.tol_early : 0.0, few); }
+    void iterate(Pack& pack, int few) { pack.ip.iterate(newton ? newton->first_tolerance() : problem.settings.tol, few); }
 
     void load(Pack& pack, int item) {
         pack.items = PackItems<Real>(item, problem.items - item < W ? problem.items - item : W);

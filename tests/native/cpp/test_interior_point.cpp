@@ -18,7 +18,7 @@ void projection(int n) {
                               &parameter);
     const EngineView view = structure.view();
     EngineSettings settings;
-    settings.tol_feas = settings.tol_gap_abs = settings.tol_gap_rel = 1e-10;
+    settings.tol = 1e-10;
     Arena<Real> count{nullptr, true};
     InteriorPoint<Real> sized(view, settings, count, count);
     std::vector<Real> memory(count.used);

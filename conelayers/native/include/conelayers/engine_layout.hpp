@@ -48,7 +48,7 @@ struct EngineView {
 };
 
 struct EngineSettings {
-    double tol_feas = 1e-8, tol_gap_abs = 1e-8, tol_gap_rel = 1e-8, tol_infeasible = 1e-8;
+    double tol = 1e-8;           // of residuals, relative, of the gap, relative or absolute, and of certificates
     double tol_reduced = 1e-5;   // accepted as INACCURATE when progress ends
     int max_iter = 100;
     int equilibrate = 8;         // rounds of Ruiz scaling; 0: none
@@ -60,7 +60,9 @@ struct EngineSettings {
     double tol_early = 1e-4;        // where Newton steps are tried first, see newton_finish.hpp; 0: at the end only
     int early_steps = 4;            // of the first try
     int newton_steps = 6;           // at the end
-    double newton_accuracy = 1e-6;  // of each step's linear system
+    double tol_late = 1e-11;        // where they are tried once more in lanes that they did not solve,
+    int late_rounds = 12;           // after so many more iterations at most
+    double newton_accuracy = 1e-10;  // of each step's linear system
     double newton_target = 1e-15;   // relative residual at which they stop
     double newton_accepted = 1e-10; // and up to which their point is taken as it is
 };

@@ -58,19 +58,27 @@ class InteriorPoint {
         start();
     }
 
-    // Iterate until no more than `few` lanes are active. A lane ends when it meets the settings' tolerances, or
-    // `loosest` where that is larger, or when it cannot go on.
-    CL_HD void iterate(double loosest, int few = 0) {
-        for (;;) {
+    // Iterate until no more than `few` lanes are active, `rounds` times at most. A lane ends when its residuals and gap are
+    // within the tolerance, when a certificate is, or when it cannot go on.
+    CL_HD void iterate(double tolerance, int few = 0, int rounds = 1000000) {
+        for (int round = 0;; ++round) {
             measure();
-            judge(loosest);
-            if (count_lanes<Real>(active) <= few) break;
+            judge(tolerance);
+            if (count_lanes<Real>(active) <= few || round >= rounds) break;
             if (!assembled) kkt_assemble<Real>(view, settings, p, kkt);
             assembled = true;
             iteration = select(active, iteration + Real(1.0), iteration);
             advance();
         }
         assembled = false;  // another pack may use the scratch
+    }
+
+    // A few more iterations in lanes that are solved, towards a tighter tolerance. They stay solved, at their best point.
+    CL_HD void refine(const Mask<Real>& which, double tolerance, int rounds) {
+        reopen(which);
+        iterate(tolerance, 0, rounds);
+        if (any_lane(active)) give_up(active, kSolved);
+        status = select(which, Real(double(kSolved)), status);
     }
 
     // Products at the iterate, mu, and the stopping quantities.
@@ -126,7 +134,7 @@ class InteriorPoint {
     // begin, iterate, point: the whole method, for a pack by itself.
     CL_HD void run(const Mask<Real>& usable) {
         begin(usable);
-        iterate(0.0);
+        iterate(settings.tol);
         point(x, z, s);
     }
 
@@ -217,15 +225,14 @@ class InteriorPoint {
     }
 
     // Stopping tests; keeps the best point so far of the lanes that go on.
-    CL_HD void judge(double loosest) {
+    CL_HD void judge(double tolerance) {
         const Mask<Real> finite = is_finite(xPx + qx + bz + mu + tau + kappa);
-        const Mask<Real> gap = mask_or(last.gap_absolute <= max(Real(settings.tol_gap_abs), Real(loosest)),
-                                       last.gap <= max(Real(settings.tol_gap_rel), Real(loosest)));
-        const Real feasibility = max(Real(settings.tol_feas), Real(loosest));
-        const Mask<Real> feasible = mask_and(last.primal <= feasibility, last.dual <= feasibility);
+        const Real bound(tolerance);
+        const Mask<Real> gap = mask_or(last.gap_absolute <= bound, last.gap <= bound);
+        const Mask<Real> feasible = mask_and(last.primal <= bound, last.dual <= bound);
         const Mask<Real> tending = kappa > tau;
         conclude(mask_and(finite, mask_and(gap, feasible)), kSolved);
-        const Real tol(settings.tol_infeasible);
+        const Real tol(settings.tol);
         conclude(mask_and(finite, mask_and(tending, last.infeasible_primal <= tol)), kPrimalInfeasible);
         conclude(mask_and(finite, mask_and(tending, last.infeasible_dual <= tol)), kDualInfeasible);
         const Mask<Real> better = mask_and(active, mask_and(finite, last.worst < best));

@@ -24,26 +24,30 @@ class NewtonFinish {
         x = arena.take(view.n), y = arena.take(view.m), s = arena.take(view.m);
     }
 
-    // End what `ip` has brought to iterate(settings.tol_early). The programme, unscaled, is in work.p, work.a, newton.q
-    // and newton.b. Afterwards x, y, s, their residuals, ip.status and ip.iteration are the result.
+    // Where Newton steps are tried first.
+    CL_HD double first_tolerance() const { return max(settings.tol_early, settings.tol); }
+
+    // End what `ip` has brought to iterate(first_tolerance()). The programme, unscaled, is in work.p, work.a, newton.q and
+    // newton.b. Afterwards x, y, s, their residuals, ip.status and ip.iteration are the result.
     CL_HD void run(InteriorPoint<Real>& ip) {
         accepted = Real(0.0) > Real(1.0);
-        const PolishRule early{settings.early_steps, settings.newton_target, settings.newton_accuracy, 0};
-        const PolishRule late{settings.newton_steps, settings.newton_target, settings.newton_accuracy, 3};
-        if (settings.tol_early > settings.tol_feas) {
+        for (int k = 0; k < 3; ++k) residual[k] = Real(infinity());
+        if (settings.tol_early > settings.tol) {
             const Mask<Real> rough = ip.status == Real(double(kSolved));
-            attempt(ip, rough, early);
+            attempt(ip, rough, PolishRule{settings.early_steps, settings.newton_target, settings.newton_accuracy, 0});
             ip.reopen(mask_and(rough, mask_not(accepted)));
-            if (any_lane(ip.active)) ip.iterate(0.0);
+            if (any_lane(ip.active)) ip.iterate(settings.tol);
         }
-        const Mask<Real> left = mask_not(accepted);
+        Mask<Real> left = mask_not(accepted);
         if (!any_lane(left)) return;
-        const Mask<Real> ended = mask_or(ip.status == Real(double(kSolved)), ip.status == Real(double(kInaccurate)));
-        const Real newton_worst = attempt(ip, mask_and(left, ended), late);
-        choose(ip, mask_and(left, mask_not(accepted)), newton_worst);
-        const Mask<Real> reached = max(residual[0], max(residual[1], residual[2])) <= Real(settings.tol_feas);
+        finish(ip, left);
+        left = mask_and(mask_not(accepted), ip.status == Real(double(kSolved)));
+        if (any_lane(left)) {
+            ip.refine(left, settings.tol_late, settings.late_rounds);
+            finish(ip, left);
+        }
         const Mask<Real> inaccurate = ip.status == Real(double(kInaccurate));
-        ip.status = select(mask_and(inaccurate, reached), Real(double(kSolved)), ip.status);
+        ip.status = select(mask_and(inaccurate, worst() <= Real(settings.tol)), Real(double(kSolved)), ip.status);
     }
 
     const DerivativeView& view;
@@ -54,6 +58,16 @@ class NewtonFinish {
     Real residual[3];  // relative: primal, dual, gap
 
   private:
+    CL_HD Real worst() const { return max(residual[0], max(residual[1], residual[2])); }
+
+    // Newton steps in all lanes of `which` that have a solution, then the best point that there is.
+    CL_HD void finish(const InteriorPoint<Real>& ip, const Mask<Real>& which) {
+        const Mask<Real> ended = mask_or(ip.status == Real(double(kSolved)), ip.status == Real(double(kInaccurate)));
+        const PolishRule rule{settings.newton_steps, settings.newton_target, settings.newton_accuracy, 3};
+        const Real newton_worst = attempt(ip, mask_and(which, ended), rule);
+        choose(ip, mask_and(which, mask_not(accepted)), newton_worst);
+    }
+
     // Newton steps from the iterate in the lanes of `which`; takes the points that are as good as exact. Returns the largest
     // residual of each lane's Newton point, which remains in newton.best_x, newton.best_y and newton.s.
     CL_HD Real attempt(const InteriorPoint<Real>& ip, const Mask<Real>& which, const PolishRule& rule) {
@@ -71,17 +85,20 @@ class NewtonFinish {
         return worst;
     }
 
-    // In the lanes of `which`, the better of the iterate and the Newton point. Beside a kink v = y - s can cost digits that
-    // Newton steps do not win back.
+    // In the lanes of `which`, the best of the Newton point, the iterate and what was there. Beside a kink v = y - s can cost
+    // digits that Newton steps do not win back.
     CL_HD void choose(const InteriorPoint<Real>& ip, const Mask<Real>& which, const Real& newton_worst) {
         if (!any_lane(which)) return;
         Real found[3];
-        relative_residuals<Real>(view, work, newton, newton.best_x, newton.best_y, newton.s, found);
-        take(which, newton.best_x, newton.best_y, newton.s, found);
+        const Mask<Real> lower = mask_and(which, newton_worst < worst());
+        if (any_lane(lower)) {
+            relative_residuals<Real>(view, work, newton, newton.best_x, newton.best_y, newton.s, found);
+            take(lower, newton.best_x, newton.best_y, newton.s, found);
+        }
         ip.point(newton.x, newton.v, work.v);
         relative_residuals<Real>(view, work, newton, newton.x, newton.v, work.v, found);
-        const Mask<Real> no_worse = newton_worst <= max(found[0], max(found[1], found[2]));
-        take(mask_and(which, mask_not(no_worse)), newton.x, newton.v, work.v, found);
+        const Mask<Real> no_better = worst() <= max(found[0], max(found[1], found[2]));
+        take(mask_and(which, mask_not(no_better)), newton.x, newton.v, work.v, found);
     }
 
     CL_HD void take(const Mask<Real>& which, Arr<Real> from_x, Arr<Real> from_y, Arr<Real> from_s, const Real* found) {
