@@ -122,7 +122,7 @@ class Engine:
         max_iter: int = 100,
         tol_early: float = 1e-4,
         early_steps: int = 4,
-        newton_accuracy: float = 1e-6,
+        newton_accuracy: float = 1e-10,
         equilibrate: int = 8,
         regularisation: float = 1e-8,
         refinements: int = 3,
