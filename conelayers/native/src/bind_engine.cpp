@@ -168,8 +168,8 @@ void bind_engine(nb::module_& m) {
         .def(
             "solve",
             [](const Engine& engine, const Matrix& P, const Matrix& q, const Matrix& A, const Matrix& b, int batch,
-               nb::handle differentiator, int threads, double tol, int max_iter, double tol_early, int early_steps, double newton_accuracy, int equilibrate,
-               double regularisation, int refinements) {
+               nb::handle differentiator, int threads, double tol, int max_iter, double tol_early, int early_steps,
+               double newton_accuracy, int equilibrate, double regularisation, int refinements) {
                 EngineSettings settings;
                 settings.tol = tol;
                 settings.max_iter = max_iter;

@@ -7,6 +7,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <map>
@@ -99,7 +100,8 @@ class Symbolic {
         return neighbours;
     }
 
-    // The cheaper of two minimum-degree orders; leaves the column structures of that order.
+    // The cheaper of two minimum-degree orders; leaves the column structures of that order. Dense rows, which would make
+    // neighbours of everything, are set aside and come last (Amestoy, Davis & Duff 1996).
     std::vector<int> best_order(const std::int64_t* indptr, const std::int64_t* indices) {
         auto cost = [&](const std::vector<int>& order) {
             eliminate(indptr, indices, order);
@@ -107,13 +109,32 @@ class Symbolic {
             for (const auto& rows : structure_) sum += double(rows.size()) * double(rows.size());
             return sum;
         };
-        const auto graph = adjacency(indptr, indices);
-        std::vector<int> external = MinimumDegree(graph, false).order();
+        auto graph = adjacency(indptr, indices);
+        const std::vector<char> dense = set_aside_dense(graph);
+        const auto dense_last = [&](std::vector<int> order) {
+            std::stable_partition(order.begin(), order.end(), [&](int k) { return !dense[k]; });
+            return order;
+        };
+        std::vector<int> external = dense_last(MinimumDegree(graph, false).order());
         const double external_cost = cost(external);
-        std::vector<int> whole = MinimumDegree(graph, true).order();
+        std::vector<int> whole = dense_last(MinimumDegree(graph, true).order());
         if (cost(whole) <= external_cost) return whole;
         cost(external);
         return external;
+    }
+
+    // Take nodes of more than 10 sqrt(n) neighbours out of the graph; returns which.
+    std::vector<char> set_aside_dense(std::vector<std::vector<int>>& graph) const {
+        const double limit = std::max(16.0, 10.0 * std::sqrt(double(n_)));
+        std::vector<char> dense(n_, 0);
+        for (int k = 0; k < n_; ++k) dense[k] = double(graph[k].size()) > limit;
+        for (int k = 0; k < n_; ++k) {
+            auto& neighbours = graph[k];
+            if (dense[k]) neighbours.clear();
+            else neighbours.erase(std::remove_if(neighbours.begin(), neighbours.end(), [&](int j) { return dense[j]; }),
+                                  neighbours.end());
+        }
+        return dense;
     }
 
     // Column structures of L in the given order, and the elimination tree (parent = first row below).
