@@ -18,6 +18,9 @@ __all__ = ["Backend", "solve_and_polish"]
 # Newton steps at most, the relative residual at which they stop, and the one from which on the result is doubted.
 _STEPS, _TARGET, _DOUBTFUL = 6, 1e-12, 1e-10
 
+# Largest residual at which a backend that polishes is believed to have done it.
+_FINISHED = 1e-9
+
 
 class Backend(Protocol):
     """Anything that solves a batch of cone programmes."""
@@ -49,7 +52,7 @@ def solve_and_polish(program: ConeProgram, backend: Backend, warm_start: ConeSol
         _warn_about_device(device, backend)
         flat = ConeProgram(flat.structure, flat.P.cpu(), flat.q.cpu(), flat.A.cpu(), flat.b.cpu())
     solution = backend.solve(flat, _flat_start(warm_start, batch_shape.numel(), flat.q.device))
-    if not _polishes(backend, flat.structure):
+    if not (_polishes(backend, flat.structure) and _is_exact(solution)):
         solution = _polished(flat, solution, getattr(backend, "tol", 1e-8))
     return solution.reshape(batch_shape).to(device)
 
@@ -131,6 +134,12 @@ def _on(backend: Backend, device: torch.device) -> Backend:
 def _polishes(backend: Backend, structure: ConeStructure) -> bool:
     """Whether nothing is left to do after the backend; backends need not say."""
     return hasattr(backend, "polishes") and backend.polishes(structure)  # type: ignore[attr-defined]
+
+
+def _is_exact(solution: ConeSolution) -> bool:
+    """Whether all residuals are as small as Newton steps leave them; those of items rescued by another solver are not."""
+    found = (solution.primal_residual, solution.dual_residual, solution.gap)
+    return all(float(values.max()) <= _FINISHED for values in found)
 
 
 _warned_about_device = False
