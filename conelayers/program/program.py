@@ -60,11 +60,15 @@ class ConeProgram:
 
     def detach(self) -> ConeProgram:
         """The same values, cut from the autograd graph."""
+        if not any(values.requires_grad for values in (self.P, self.q, self.A, self.b)):
+            return self
         return ConeProgram(self.structure, self.P.detach(), self.q.detach(), self.A.detach(), self.b.detach())
 
     def flatten(self) -> ConeProgram:
         """One batch axis at most per tensor: shared tensors become (1, size), the others (B, size), B = batch items."""
         batch_shape = self.batch_shape
+        if len(batch_shape) == 1 and all(values.dim() == 2 for values in (self.P, self.q, self.A, self.b)):
+            return self
 
         def flat(values: Tensor) -> Tensor:
             if values.shape[:-1].numel() == 1:

@@ -60,6 +60,8 @@ class ConeSolution:
 
     def reshape(self, batch_shape: torch.Size) -> ConeSolution:
         """The same items with other batch axes."""
+        if self.status_code.shape == batch_shape:
+            return self
         depth = self.status_code.dim()
         return self.map(lambda value: value.reshape((*batch_shape, *value.shape[depth:])))
 

@@ -137,7 +137,7 @@ def _polishes(backend: Backend, structure: ConeStructure) -> bool:
 
 
 def _is_exact(solution: ConeSolution) -> bool:
-    """Whether all residuals are as small as Newton steps leave them; those of items rescued by another solver are not."""
+    """Whether all residuals are as small as Newton steps leave them; those of rescued items are not."""
     found = (solution.primal_residual, solution.dual_residual, solution.gap)
     return all(float(values.max()) <= _FINISHED for values in found)
 

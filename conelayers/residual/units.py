@@ -46,17 +46,14 @@ class Units:
         curved = _curved_entries(program.structure)
         if curved is None:
             return None
+        # Under a transform, and without waiting for a GPU, data cannot decide; then the units are always applied.
+        if program.A.device.type == "cpu" and not torch._C._are_functorch_transforms_active():
+            if curved.are_ordinary(program):
+                return None
         with torch.no_grad():
             rows = _normalising(curved.largest(program.A.detach()))[..., curved.block_of_row]
             size = torch.maximum(_largest(program.P), _largest(program.q))
-            units = cls(rows, _normalising(size)[..., None])
-        if not torch._C._are_functorch_transforms_active() and units._trivial:  # under a transform, data cannot decide
-            return None
-        return units
-
-    @property
-    def _trivial(self) -> bool:
-        return bool((self.rows == 1).all()) and bool((self.objective == 1).all())
+            return cls(rows, _normalising(size)[..., None])
 
     def scale(self, program: ConeProgram) -> ConeProgram:
         """The programme in these units, connected to the given one for differentiation."""
@@ -87,7 +84,25 @@ class _CurvedEntries:
         of_row = np.repeat(number, [cone.dim for cone in blocks])
         self.count = len(curved)
         self.block_of_row = torch.from_numpy(of_row)
-        self._block_of_entry = torch.from_numpy(of_row[structure.A_indices])
+        of_entry = of_row[structure.A_indices]
+        self._block_of_entry = torch.from_numpy(of_entry)
+        order = np.argsort(of_entry, kind="stable")
+        self._entries = order[: np.searchsorted(of_entry[order], self.count)]  # those of curved blocks, block by block
+        self._starts = np.flatnonzero(np.diff(of_entry[self._entries], prepend=-1))
+
+    def are_ordinary(self, program: ConeProgram) -> bool:
+        """Whether the largest entries of the objective and of each curved block leave the units as they are."""
+        P, q, A = (values.detach().numpy() for values in (program.P, program.q, program.A))
+        objective = np.abs(q).max(-1, initial=0.0)
+        if P.shape[-1]:
+            objective = np.maximum(objective, np.abs(P).max(-1))
+        sizes = (
+            np.maximum.reduceat(np.abs(A[..., self._entries]), self._starts, axis=-1) if len(self._starts) else A[:0]
+        )
+        return all(
+            bool(np.all((size == 0) | ((size >= _SMALLEST) & (size <= _LARGEST)) | ~np.isfinite(size)))
+            for size in (objective, sizes)
+        )
 
     def largest(self, A: Tensor) -> Tensor:
         """Largest entry of A in each curved block, and 1 for the other rows, shape (*batch, count + 1)."""
