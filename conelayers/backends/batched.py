@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from conelayers.backends.base import Backend
-from conelayers.backends.cuda import Cuda, report
+from conelayers.backends.cuda import Cuda
+from conelayers.backends.outcomes import report, without_certificates
 from conelayers.cones import Cone
 from conelayers.errors import InvalidArgument
 from conelayers.program import ConeProgram, ConeSolution, ConeStructure, Status
 from conelayers.program.codes import CODES
-from conelayers.program.compiled import compiled_differentiator, engine
+from conelayers.program.compiled import compiled_differentiator, engine, rows
 
 __all__ = ["Batched"]
 
@@ -90,17 +91,14 @@ class Batched(Backend):
         )
         if self.verbose:
             report(self.name, result["status"], result["iterations"])
-        missing = result["status"] > Status.INACCURATE
-        if missing.any():
-            for name in ("x", "y", "s"):
-                result[name][missing] = 0.0
-            for name in ("primal_residual", "dual_residual", "gap"):
-                result[name][missing] = np.inf
         tensors = {name: torch.from_numpy(values) for name, values in result.items()}
         tensors["status_code"] = tensors.pop("status")
-        return ConeSolution(**tensors).reshape(batch_shape)
+        solution = ConeSolution(**tensors)
+        if result["status"].max(initial=0) > Status.INACCURATE:
+            solution = without_certificates(solution)
+        return solution.reshape(batch_shape)
 
 
 def _rows(values: Tensor) -> np.ndarray:
     """(rows, size) float64 on the CPU; no copy where the tensor is that already."""
-    return values.detach().to(device="cpu", dtype=torch.float64).contiguous().numpy()
+    return rows(values.to(device="cpu", dtype=torch.float64))

@@ -7,20 +7,20 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from conelayers.backends.base import Backend, check_positive
+from conelayers.backends.outcomes import report, without_certificates
 from conelayers.cones import Cone
 from conelayers.errors import UnsupportedError
-from conelayers.program import ConeProgram, ConeSolution, ConeStructure, Status
-from conelayers.program.codes import CODES, cone_codes
+from conelayers.program import ConeProgram, ConeSolution, ConeStructure
+from conelayers.program.codes import CODES
+from conelayers.program.compiled import described
 
 if TYPE_CHECKING:
     from conelayers.native.cuda import DeviceEngine
 
-__all__ = ["Cuda", "report"]
+__all__ = ["Cuda"]
 
 _engines: weakref.WeakKeyDictionary[ConeStructure, dict[torch.device, DeviceEngine]] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
@@ -87,23 +87,6 @@ class Cuda(Backend):
         return without_certificates(solution).reshape(batch_shape)
 
 
-def without_certificates(solution: ConeSolution) -> ConeSolution:
-    """Zeros, and infinite residuals, in the items that have no solution; one batch axis."""
-    solved = solution.has_solution
-    points = {name: torch.where(solved[:, None], getattr(solution, name), 0.0) for name in ("x", "y", "s")}
-    residuals: dict[str, Tensor] = {
-        name: torch.where(solved, getattr(solution, name), torch.inf)
-        for name in ("primal_residual", "dual_residual", "gap")
-    }
-    return dataclasses.replace(solution, **points, **residuals)
-
-
-def report(name: str, status: np.ndarray, iterations: np.ndarray) -> None:
-    """Print the number of items, iterations and outcomes of a call."""
-    outcomes = ", ".join(f"{int((status == code).sum())} {code.name}" for code in Status if (status == code).any())
-    print(f"{name}: {len(status)} items, at most {iterations.max(initial=0)} iterations; {outcomes}")
-
-
 def _current_device() -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cuda", 0)
 
@@ -115,14 +98,5 @@ def _engine(structure: ConeStructure, device: torch.device) -> DeviceEngine:
     with _lock:
         engines = _engines.setdefault(structure, {})
         if device not in engines:
-            engines[device] = DeviceEngine(
-                structure.n,
-                structure.m,
-                structure.P_indptr,
-                structure.P_indices,
-                structure.A_indptr,
-                structure.A_indices,
-                *cone_codes(structure.cone),
-                device=device,
-            )
+            engines[device] = DeviceEngine(*described(structure), device=device)
         return engines[device]

@@ -14,7 +14,7 @@ from torch import Tensor
 from conelayers.errors import InvalidArgument
 from conelayers.linalg.base import LinearInfo, LinearSolver, direct_info
 from conelayers.linalg.operators import LinearOperator
-from conelayers.linalg.sparse import SparsePattern, SymmetricOperator
+from conelayers.linalg.sparse import SparsePattern, SymmetricOperator, require_triangle
 
 if TYPE_CHECKING:
     from conelayers.native import LDLT, LDLTFactor
@@ -71,11 +71,7 @@ class BatchedLDLT(LinearSolver[BatchedLDLTState]):
             InvalidArgument: If the operator is not a `SymmetricOperator`.
         """
         self.check(operator)
-        if not isinstance(operator, SymmetricOperator):
-            raise InvalidArgument(
-                f"BatchedLDLT needs a SymmetricOperator (an upper triangle); got {type(operator).__name__}. "
-                "DenseLDL takes other operators."
-            )
+        operator = require_triangle(operator, "BatchedLDLT")
         pattern = operator.pattern
         values = operator.values.detach().to("cpu", torch.float64)
         rows, columns = torch.as_tensor(pattern.indices), torch.as_tensor(pattern.columns)

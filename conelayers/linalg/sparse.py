@@ -12,7 +12,7 @@ from torch import Tensor
 from conelayers.errors import InvalidArgument
 from conelayers.linalg.operators import LinearOperator
 
-__all__ = ["SparseOperator", "SparsePattern", "SymmetricOperator"]
+__all__ = ["SparseOperator", "SparsePattern", "SymmetricOperator", "require_triangle"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -157,3 +157,17 @@ class SymmetricOperator(_PatternOperator):
     def transpose(self) -> SymmetricOperator:
         """The operator itself."""
         return self
+
+
+def require_triangle(operator: LinearOperator, solver: str) -> SymmetricOperator:
+    """The operator, which must be given by its upper triangle.
+
+    Raises:
+        InvalidArgument: If it is not, naming the solver and one that takes it.
+    """
+    if not isinstance(operator, SymmetricOperator):
+        raise InvalidArgument(
+            f"{solver} needs a SymmetricOperator (an upper triangle); got {type(operator).__name__}. "
+            "DenseLDL takes other operators."
+        )
+    return operator

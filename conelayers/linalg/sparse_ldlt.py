@@ -10,10 +10,9 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from conelayers.errors import InvalidArgument
 from conelayers.linalg.base import LinearInfo, LinearSolver, direct_info
 from conelayers.linalg.operators import LinearOperator
-from conelayers.linalg.sparse import SymmetricOperator
+from conelayers.linalg.sparse import SymmetricOperator, require_triangle
 
 __all__ = ["SparseLDLT", "SparseLDLTState"]
 
@@ -44,11 +43,7 @@ class SparseLDLT(LinearSolver[SparseLDLTState]):
             InvalidArgument: If the operator is not a `SymmetricOperator`.
         """
         self.check(operator)
-        if not isinstance(operator, SymmetricOperator):
-            raise InvalidArgument(
-                f"SparseLDLT needs a SymmetricOperator (an upper triangle); got {type(operator).__name__}. "
-                "DenseLDL takes other operators."
-            )
+        operator = require_triangle(operator, "SparseLDLT")
         pattern = operator.pattern
         values = (
             operator.values.detach().cpu().to(torch.float64).reshape(operator.batch_shape.numel(), pattern.nnz).numpy()

@@ -121,8 +121,6 @@ class Engine:
         tol: float = 1e-8,
         max_iter: int = 100,
         tol_early: float = 1e-4,
-        early_steps: int = 4,
-        newton_accuracy: float = 1e-10,
         equilibrate: int = 8,
         regularisation: float = 1e-8,
         refinements: int = 3,

@@ -7,6 +7,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "arguments.hpp"
 #include "conelayers/dispatch.hpp"
 #include "conelayers/threads.hpp"
 #include "derivative_kernels.hpp"
@@ -27,9 +28,6 @@ const DerivativeKernels& derivative_kernels(int arch, bool single) {
 
 namespace {
 
-using Ints = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Reals = nb::ndarray<const double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Matrix = nb::ndarray<const double, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Cube = nb::ndarray<const double, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 using Output = nb::ndarray<nb::numpy, double>;
 
@@ -47,14 +45,6 @@ struct Result {
     double* data;
     nb::capsule owner;
 };
-
-// Rows of a (1 or batch, count) matrix; raises ValueError naming the argument.
-Rows rows(const Matrix& matrix, const char* name, std::size_t batch, int count) {
-    if (matrix.shape(1) != static_cast<std::size_t>(count) || (matrix.shape(0) != batch && matrix.shape(0) != 1))
-        throw std::invalid_argument(std::string(name) + " must have shape (1 or " + std::to_string(batch) + ", " +
-                                    std::to_string(count) + ")");
-    return {matrix.data(), matrix.shape(0) == 1 ? 0 : count};
-}
 
 std::size_t check(const Cube& cube, const char* name, std::size_t batch, int count) {
     if (cube.shape(0) != batch || cube.shape(2) != static_cast<std::size_t>(count))
@@ -157,13 +147,6 @@ class Differentiator {
     std::size_t m() const { return view_.m; }
     std::size_t p_entries() const { return view_.p_entries; }
     std::size_t a_entries() const { return view_.a_entries; }
-
-    static void check_pattern(const Ints& indptr, const Ints& indices, int n, const char* name) {
-        if (indptr.shape(0) != static_cast<std::size_t>(n) + 1)
-            throw std::invalid_argument(std::string(name) + "_indptr must have n + 1 entries");
-        if (static_cast<std::int64_t>(indices.shape(0)) != indptr.data()[n])
-            throw std::invalid_argument(std::string(name) + "_indices must have indptr[n] entries");
-    }
 
     static double smoothing(double mu) {
         if (!(mu >= 0.0)) throw std::invalid_argument("mu must be at least 0");

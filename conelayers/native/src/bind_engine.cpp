@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "arguments.hpp"
 #include "conelayers/dispatch.hpp"
 #include "conelayers/structure.hpp"
 #include "conelayers/threads.hpp"
@@ -20,10 +21,6 @@ namespace nb = nanobind;
 
 namespace conelayers {
 namespace {
-
-using Ints = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Reals = nb::ndarray<const double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Matrix = nb::ndarray<const double, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
 const EngineKernels& engine_kernels(int arch, bool single) {
 #if defined(CONELAYERS_X86)
@@ -43,15 +40,6 @@ nb::object new_array(std::initializer_list<std::size_t> shape, T** data) {
     *data = memory;
     nb::capsule owner(memory, [](void* p) noexcept { delete[] static_cast<T*>(p); });
     return nb::cast(nb::ndarray<nb::numpy, T>(memory, shape, owner));
-}
-
-// Rows of a (1 or batch, count) matrix; raises ValueError naming the argument.
-EngineRows rows_of(const Matrix& values, std::size_t columns, std::size_t batch, const char* name) {
-    if (values.shape(1) != columns)
-        throw std::invalid_argument(std::string(name) + " must have " + std::to_string(columns) + " columns");
-    if (values.shape(0) != 1 && values.shape(0) != batch)
-        throw std::invalid_argument(std::string(name) + " must have 1 or `batch` rows");
-    return {values.data(), values.shape(0) > 1 ? static_cast<long long>(columns) : 0};
 }
 
 class Engine {
@@ -76,8 +64,8 @@ class Engine {
         const std::size_t n = view_.n, m = view_.m;
         EngineProblem problem{};
         problem.view = &view_, problem.settings = settings, problem.items = batch;
-        problem.P = rows_of(P, view_.P_nnz, B, "P"), problem.q = rows_of(q, n, B, "q");
-        problem.A = rows_of(A, view_.A_nnz, B, "A"), problem.b = rows_of(b, m, B, "b");
+        problem.P = rows(P, "P", B, view_.P_nnz), problem.q = rows(q, "q", B, view_.n);
+        problem.A = rows(A, "A", B, view_.A_nnz), problem.b = rows(b, "b", B, view_.m);
         if (!differentiator.is_none()) problem.derivative = &checked(derivative_view(differentiator));
         EngineResult& out = problem.result;
         nb::dict result;
@@ -96,13 +84,6 @@ class Engine {
     const LdltView& kkt() const { return view_.kkt; }
 
   private:
-    static void check_pattern(const Ints& indptr, const Ints& indices, int columns, const char* name) {
-        if (indptr.shape(0) != static_cast<std::size_t>(columns) + 1)
-            throw std::invalid_argument(std::string(name) + "_indptr must have n + 1 entries");
-        if (static_cast<std::int64_t>(indices.shape(0)) != indptr.data()[columns])
-            throw std::invalid_argument(std::string(name) + "_indices must have indptr[n] entries");
-    }
-
     const DerivativeView& checked(const DerivativeView& derivative) const {
         if (derivative.n != view_.n || derivative.m != view_.m || derivative.p_entries != view_.P_nnz ||
             derivative.a_entries != view_.A_nnz)
@@ -168,14 +149,12 @@ void bind_engine(nb::module_& m) {
         .def(
             "solve",
             [](const Engine& engine, const Matrix& P, const Matrix& q, const Matrix& A, const Matrix& b, int batch,
-               nb::handle differentiator, int threads, double tol, int max_iter, double tol_early, int early_steps,
-               double newton_accuracy, int equilibrate, double regularisation, int refinements) {
+               nb::handle differentiator, int threads, double tol, int max_iter, double tol_early, int equilibrate,
+               double regularisation, int refinements) {
                 EngineSettings settings;
                 settings.tol = tol;
                 settings.max_iter = max_iter;
                 settings.tol_early = tol_early;
-                settings.early_steps = early_steps;
-                settings.newton_accuracy = newton_accuracy;
                 settings.equilibrate = equilibrate;
                 settings.regularisation = regularisation;
                 settings.refinements = refinements;
@@ -183,8 +162,7 @@ void bind_engine(nb::module_& m) {
             },
             nb::arg("P"), nb::arg("q"), nb::arg("A"), nb::arg("b"), nb::arg("batch"), nb::kw_only(),
             nb::arg("differentiator").none() = nb::none(), nb::arg("threads") = 1, nb::arg("tol") = 1e-8,
-            nb::arg("max_iter") = 100, nb::arg("tol_early") = 1e-4, nb::arg("early_steps") = 4,
-            nb::arg("newton_accuracy") = 1e-10, nb::arg("equilibrate") = 8,
+            nb::arg("max_iter") = 100, nb::arg("tol_early") = 1e-4, nb::arg("equilibrate") = 8,
             nb::arg("regularisation") = 1e-8, nb::arg("refinements") = 3)
         .def_prop_ro("fill", [](const Engine& e) { return e.kkt().fill; })
         .def_prop_ro("flops", [](const Engine& e) { return e.kkt().flops; });

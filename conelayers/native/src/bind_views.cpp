@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "arguments.hpp"
 #include "conelayers/interior_point.hpp"
 #include "conelayers/polish.hpp"
 #include "conelayers/structure.hpp"
@@ -22,9 +23,6 @@ namespace nb = nanobind;
 
 namespace conelayers {
 namespace {
-
-using Ints = nb::ndarray<const std::int64_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using Reals = nb::ndarray<const double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 class Image {
   public:
@@ -74,14 +72,6 @@ class Image {
     std::vector<char> arrays_;
     std::vector<std::pair<std::int64_t, std::int64_t>> pointers_;
 };
-
-void check_pattern(const Ints& indptr, const Ints& indices, int n, const char* name) {
-    if (n < 0) throw std::invalid_argument("n must not be negative");
-    if (indptr.shape(0) != static_cast<std::size_t>(n) + 1)
-        throw std::invalid_argument(std::string(name) + "_indptr must have n + 1 entries");
-    if (static_cast<std::int64_t>(indices.shape(0)) != indptr.data()[n])
-        throw std::invalid_argument(std::string(name) + "_indices must have indptr[n] entries");
-}
 
 nb::tuple engine_image(int n, int m, const Ints& P_indptr, const Ints& P_indices, const Ints& A_indptr,
                        const Ints& A_indices, const Ints& kinds, const Ints& dims, const Reals& params) {

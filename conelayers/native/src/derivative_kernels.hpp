@@ -2,14 +2,9 @@
 #pragma once
 
 #include "conelayers/derivative_layout.hpp"
+#include "rows.hpp"
 
 namespace conelayers {
-
-// Values (items, count) row-major; stride 0: one row shared by the batch.
-struct Rows {
-    const double* data;
-    long long stride;
-};
 
 // One pack: items [first, first + items).
 struct PackRange {

@@ -5,14 +5,9 @@
 
 #include "conelayers/derivative_layout.hpp"
 #include "conelayers/engine_layout.hpp"
+#include "rows.hpp"
 
 namespace conelayers {
-
-// Values (items, count) row-major; stride 0: one row shared by all items.
-struct EngineRows {
-    const double* data;
-    long long stride;
-};
 
 // Results, row-major over the batch.
 struct EngineResult {
@@ -26,7 +21,7 @@ struct EngineProblem {
     const EngineView* view;
     const DerivativeView* derivative;
     EngineSettings settings;
-    EngineRows P, q, A, b;
+    Rows P, q, A, b;
     int items;
     EngineResult result;
 };

@@ -103,12 +103,12 @@ class Worker {
         pack.ip.begin(usable);
     }
 
-    static void read(const Pack& pack, const EngineRows& rows, long long count, Real* to) {
+    static void read(const Pack& pack, const Rows& rows, long long count, Real* to) {
         interleave<Real>(rows.data, rows.stride, pack.items, count, to);
     }
 
     // Read rows; which lanes have finite values throughout.
-    static Mask<Real> finite(const Pack& pack, const EngineRows& rows, long long count, Real* to) {
+    static Mask<Real> finite(const Pack& pack, const Rows& rows, long long count, Real* to) {
         read(pack, rows, count, to);
         Real sum(0.0);
         for (long long e = 0; e < count; ++e) sum += to[e] * Real(0.0);
