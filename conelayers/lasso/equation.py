@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from conelayers.errors import InvalidArgument
-from conelayers.implicit import Equation
+from conelayers.implicit import Equation, zeros_for_none
 from conelayers.lasso.datafits import Datafit
 from conelayers.lasso.design import DenseDesign, Design
 from conelayers.lasso.penalties import Penalty
@@ -194,7 +194,7 @@ class SupportEquation(Equation):
         groups = zip(
             self._items(inputs, self.event_dims, batch),
             self._items(outputs, self.output_dims, batch),
-            self._items(cotangents, self.output_dims, batch),
+            self._items(zeros_for_none(cotangents, outputs), self.output_dims, batch),
             strict=True,
         )
         grads = [self._pull(*group, needed) for group in groups]
