@@ -101,4 +101,5 @@ class Batched(Backend):
 
 def _rows(values: Tensor) -> np.ndarray:
     """(rows, size) float64 on the CPU; no copy where the tensor is that already."""
-    return rows(values.to(device="cpu", dtype=torch.float64))
+    ready = values.is_cpu and values.dtype is torch.float64
+    return rows(values if ready else values.to(device="cpu", dtype=torch.float64))

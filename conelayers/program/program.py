@@ -38,16 +38,11 @@ class ConeProgram:
     b: Tensor
 
     def __post_init__(self) -> None:
-        sizes = {
-            "P": self.structure.P_nnz,
-            "q": self.structure.n,
-            "A": self.structure.A_nnz,
-            "b": self.structure.m,
-        }
-        for name, size in sizes.items():
-            shape = getattr(self, name).shape
-            if len(shape) == 0 or shape[-1] != size:
-                raise InvalidArgument(f"{name} has shape {tuple(shape)}; its last axis must have size {size}.")
+        s = self.structure
+        sizes = (("P", self.P, s.P_nnz), ("q", self.q, s.n), ("A", self.A, s.A_nnz), ("b", self.b, s.m))
+        for name, values, size in sizes:
+            if values.dim() == 0 or values.shape[-1] != size:
+                raise InvalidArgument(f"{name} has shape {tuple(values.shape)}; its last axis must have size {size}.")
         try:
             self.batch_shape  # noqa: B018  (evaluated for its check)
         except RuntimeError as error:
@@ -71,6 +66,8 @@ class ConeProgram:
             return self
 
         def flat(values: Tensor) -> Tensor:
+            if values.dim() == 2 and len(batch_shape) == 1:
+                return values
             if values.shape[:-1].numel() == 1:
                 return values.reshape(1, values.shape[-1])
             return values.expand(*batch_shape, values.shape[-1]).reshape(batch_shape.numel(), values.shape[-1])

@@ -75,6 +75,8 @@ class Folding:
             values: Data of the matrices.
             always_batched: Expand to B items even if they are all the same.
         """
+        if values.dim() == 2 and len(values) == self.items and len(self.full) == 1:
+            return values
         batch, size = values.shape[:-1], values.shape[-1]
         if batch.numel() == 1 and (self.items == 1 or not always_batched):
             return values.reshape(1, size)
