@@ -11,7 +11,7 @@ from torch import Tensor
 from conelayers.errors import InvalidArgument
 from conelayers.implicit import Equation, zeros_for_none
 from conelayers.lasso.datafits import Datafit
-from conelayers.lasso.design import DenseDesign, Design, plain_array
+from conelayers.lasso.designs import DenseDesign, Design, plain_array
 from conelayers.lasso.penalties import Penalty
 from conelayers.lasso.problem import Problem
 from conelayers.lasso.solvers import Solver
@@ -55,7 +55,7 @@ def along(function, primals: tuple[Tensor, ...], tangents: tuple[Tensor, ...]) -
 
 
 def against(function, primals: tuple[Tensor, ...], cotangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Vector-Jacobian product of a tuple-valued function; plain autograd, which is quicker, where nothing records it."""
+    """Vector-Jacobian product of a tuple-valued function; by plain autograd, the quicker, if nothing records it."""
     if torch.is_grad_enabled() or any(plain_array(t) is None for t in (*primals, *cotangents)):
         return torch.func.vjp(function, *primals)[1](cotangents)
     with torch.enable_grad():

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from conelayers.lasso.datafits import Quantile
-from conelayers.lasso.design import Design
+from conelayers.lasso.designs import Design
 from conelayers.lasso.equation import SupportEquation, against, along
 from conelayers.lasso.problem import FitResult, Problem
 from conelayers.lasso.solvers import Solver

@@ -12,7 +12,7 @@ from conelayers.errors import InvalidArgument, UnsupportedError
 from conelayers.implicit import implicit
 from conelayers.lasso.certificate import SupportCertificate, certify
 from conelayers.lasso.datafits import Datafit
-from conelayers.lasso.design import DenseDesign, as_design
+from conelayers.lasso.designs import DenseDesign, as_design
 from conelayers.lasso.equation import SupportEquation, check_hyperparameters
 from conelayers.lasso.interpolation import InterpolationEquation, solve_exactly
 from conelayers.lasso.penalties import Penalty

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from conelayers.errors import InvalidArgument
 from conelayers.lasso import ProximalModel, as_design
-from conelayers.lasso.design import Design
+from conelayers.lasso.designs import Design
 from conelayers.model_selection.criteria.base import Criterion, Evaluation, evaluate_torch, squared_error
 from conelayers.model_selection.parallel import run_parallel
 from conelayers.model_selection.space import LogSpace
