@@ -2,6 +2,6 @@
 
 from conelayers.residual.conic import ConicConditions, OnFailure
 from conelayers.residual.linearized import LinearizedConditions
-from conelayers.residual.units import differentiable_solve, optimality
+from conelayers.residual.optimality import differentiable_solve, optimality
 
 __all__ = ["ConicConditions", "LinearizedConditions", "OnFailure", "differentiable_solve", "optimality"]

@@ -15,19 +15,16 @@ from __future__ import annotations
 import dataclasses
 import weakref
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from conelayers.cones import Nonnegative, Zero
-from conelayers.implicit import Equation, implicit
 from conelayers.program import ConeProgram, ConeSolution, ConeStructure
 from conelayers.program.shapes import broadcast
-from conelayers.residual.conic import ConicConditions
 
-__all__ = ["InUnits", "Units", "differentiable_solve", "optimality"]
+__all__ = ["Units", "units_matter", "present"]
 
 # Largest entries between these bounds are left as they are.
 _SMALLEST, _LARGEST = 2.0**-6, 2.0**6
@@ -81,7 +78,7 @@ class Units:
         """A starting point in these units; None if its batch axes are not the programmes'."""
         if solution.status_code.shape != broadcast(self.rows.shape[:-1], self.objective.shape[:-1]):
             return None
-        x, y, s = _present(self.points(solution.x, solution.y, solution.s))
+        x, y, s = present(self.points(solution.x, solution.y, solution.s))
         return dataclasses.replace(solution, x=x, y=y, s=s)
 
 
@@ -89,73 +86,14 @@ def _multiplied(values: Sequence[Tensor | None], factors: Sequence[Tensor | None
     return tuple(v if v is None or f is None else v * f for v, f in zip(values, factors, strict=True))
 
 
-class InUnits(Equation):
-    """A programme's optimality conditions, solved and differentiated in the units that suit its data.
-
-    The factors are powers of two and constant as far as derivatives go: what they do to the solution they undo.
-
-    Args:
-        conditions: The equation, whatever the units.
-    """
-
-    nondifferentiable = ConicConditions.nondifferentiable
-
-    def __init__(self, conditions: ConicConditions) -> None:
-        self.conditions, self.structure = conditions, conditions.structure
-
-    @property
-    def event_dims(self) -> Sequence[int]:
-        """Four vectors."""
-        return self.conditions.event_dims
-
-    def solve(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """In the units, and back."""
-        units = self._units(inputs)
-        if units is None:
-            return self.conditions.solve(*inputs)
-        start = self.conditions.warm_start
-        conditions = dataclasses.replace(self.conditions, warm_start=None if start is None else units.start(start))
-        outputs: Any = conditions.solve(*_present(units.data(self.structure, *inputs)))
-        return *_present(units.from_points(*outputs[:3])), *outputs[3:]
-
-    def pullback(self, inputs, outputs, cotangents, needed) -> tuple[Tensor | None, ...]:
-        """Cotangents scale as the values that they belong to do in the other direction."""
-        units = self._units(inputs)
-        if units is None:
-            return self.conditions.pullback(inputs, outputs, cotangents, needed)
-        scaled = _present(units.data(self.structure, *inputs)), (*_present(units.points(*outputs[:3])), *outputs[3:])
-        found = self.conditions.pullback(*scaled, (*units.from_points(*cotangents[:3]), *cotangents[3:]), needed)
-        return units.data(self.structure, *found)
-
-    def pushforward(self, inputs, outputs, tangents) -> tuple[Tensor | None, ...]:
-        """Tangents scale as their values do."""
-        units = self._units(inputs)
-        if units is None:
-            return self.conditions.pushforward(inputs, outputs, tangents)
-        scaled = _present(units.data(self.structure, *inputs)), (*_present(units.points(*outputs[:3])), *outputs[3:])
-        found = self.conditions.pushforward(*scaled, units.data(self.structure, *tangents))
-        return *units.from_points(*found[:3]), *found[3:]
-
-    def _units(self, inputs: tuple[Tensor, ...]) -> Units | None:
-        return Units.of(ConeProgram(self.structure, *inputs))
-
-
-def _present(values: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+def present(values: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+    """Values none of which is None."""
     return tuple(value for value in values if value is not None)
 
 
-def optimality(conditions: ConicConditions) -> Equation:
-    """The conditions in units that suit the data; polyhedral cones have no digits to lose and are left alone."""
-    return conditions if _curved_entries(conditions.structure) is None else InUnits(conditions)
-
-
-def differentiable_solve(conditions: ConicConditions, program: ConeProgram) -> ConeSolution:
-    """Solve a batch of programmes; x, y and s are connected to the programme's tensors for differentiation.
-
-    Raises:
-        SolveError: If `conditions.on_failure` is "raise" and an item has no solution.
-    """
-    return ConeSolution(*implicit(optimality(conditions), program.P, program.q, program.A, program.b))
+def units_matter(structure: ConeStructure) -> bool:
+    """Whether units make a difference: polyhedral cones have no digits to lose."""
+    return _curved_entries(structure) is not None
 
 
 class _CurvedEntries:
