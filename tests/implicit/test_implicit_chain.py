@@ -4,11 +4,12 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from conelayers.implicit import Affine, Chain, ResidualEquation, Step, implicit
+from conelayers.implicit import Affine, Chain, Equation, ResidualEquation, Step, implicit
 
 torch.manual_seed(0)
 K, L = 0.3 * torch.randn(3, 2, dtype=torch.float64), 0.3 * torch.randn(3, 3, dtype=torch.float64)
 CALLS = []
+WANTED = []
 
 
 class _Map:
@@ -33,6 +34,20 @@ class _Map:
         return self.apply_linear(theta)
 
 
+class _Recorded(Equation):
+    """An equation that notes which cotangents it is asked for."""
+
+    def __init__(self, equation):
+        self.equation, self.event_dims = equation, equation.event_dims
+        self.solve, self.pushforward = equation.solve, equation.pushforward
+
+    event_dims = solve = pushforward = None
+
+    def pullback(self, inputs, outputs, cotangents, needed):
+        WANTED.append(needed)
+        return self.equation.pullback(inputs, outputs, cotangents, needed)
+
+
 def tanh_root():
     """z with z = tanh(L z + u) + w, by fixed-point iteration."""
 
@@ -49,7 +64,7 @@ def chain():
     """u = K a, z(u, c), and again y(z, u): a value that two steps use, and a constant input c."""
     return Chain(
         (1, 1),
-        (Step(Affine(_Map(K)), (0,), 1), Step(tanh_root(), (2, 1), 1), Step(tanh_root(), (3, 2), 1)),
+        (Step(Affine(_Map(K)), (0,), 1), Step(_Recorded(tanh_root()), (2, 1), 1), Step(tanh_root(), (3, 2), 1)),
     )
 
 
@@ -105,8 +120,9 @@ def test_steps_without_a_part_in_the_loss_or_the_gradient_are_not_differentiated
     a, c = inputs()
     outputs = implicit(chain(), a.detach(), c)
     CALLS.clear()
+    WANTED.clear()
     torch.autograd.grad(outputs[2].sum(), c)
-    assert CALLS == []
+    assert CALLS == [] and WANTED == [(False, True)]
     outputs = implicit(chain(), a, c)
     CALLS.clear()
     torch.autograd.grad(outputs[0].sum(), a)
