@@ -59,6 +59,8 @@ class Batched(Backend):
 
     def on(self, device: torch.device) -> Backend:
         """The same method on a GPU, where it can run there."""
+        if device.type == "cpu":
+            return self
         on_device = Cuda(self.tol, self.max_iter, self.verbose)
         return self if self.device == "cpu" or on_device.unavailable(device) is not None else on_device
 
