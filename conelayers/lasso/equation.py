@@ -16,8 +16,9 @@ from conelayers.lasso.penalties import Penalty
 from conelayers.lasso.problem import Problem
 from conelayers.lasso.solvers import Solver
 from conelayers.lasso.support import Support, SupportSystem
+from conelayers.lasso.terms import Term
 
-__all__ = ["SupportEquation", "against", "along", "check_hyperparameters"]
+__all__ = ["SupportEquation", "against", "along", "check_hyperparameters", "filled"]
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,27 @@ def check_hyperparameters(penalty: Penalty, theta: Sequence[Tensor]) -> None:
     """Hyperparameters are numbers at or above zero.
 
     Raises:
-        InvalidArgument: One is negative or NaN; the message names it.
+        InvalidArgument: One is out of its range or NaN; the message names it.
     """
     for name, value in zip(penalty.names, theta, strict=True):
+        least = penalty.above.get(name)
+        if least is not None and not bool((value > least).all()):
+            raise InvalidArgument(f"{name} must be larger than {least:g} (and not NaN)")
         if not bool((value >= 0).all()):
             raise InvalidArgument(f"{name} must be nonnegative (and not NaN)")
+
+
+def filled(penalty: Penalty, shape: tuple[int, ...], theta: Sequence[Tensor]) -> Term:
+    """The penalty's term on coefficients of a shape.
+
+    Raises:
+        InvalidArgument: A hyperparameter has a shape that does not fit.
+    """
+    try:
+        return penalty.term(shape, *theta)
+    except RuntimeError as error:
+        shapes = ", ".join(f"{n} {tuple(t.shape)}" for n, t in zip(penalty.names, theta, strict=True))
+        raise InvalidArgument(f"hyperparameters do not fit coefficients of shape {shape}: {shapes}") from error
 
 
 def along(function, primals: tuple[Tensor, ...], tangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -124,7 +141,7 @@ class SupportEquation(Equation):
     def problem(self, inputs: tuple[Tensor, ...]) -> Problem:
         """The problem of one item."""
         design, y, weights, theta = self._split(inputs)
-        term = self.penalty.term(self.datafit.coef_shape(design.shape[1], y), *theta)
+        term = filled(self.penalty, self.datafit.coef_shape(design.shape[1], y), theta)
         return Problem(design, y, weights, self.datafit, term, self.fit_intercept)
 
     def solve(self, *inputs: Tensor) -> tuple[Tensor, ...]:

@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["Design", "plain_array"]
+from conelayers.errors import InvalidArgument
+
+__all__ = ["Design", "plain_array", "require_finite"]
 
 
 class Design(abc.ABC):
@@ -58,10 +60,21 @@ class Design(abc.ABC):
 
 
 def plain_array(vector: Tensor) -> np.ndarray | None:
-    """The tensor's memory, or None where a derivative is being recorded or a `torch.func` transform is at work."""
-    if torch.is_grad_enabled() and vector.requires_grad:
+    """The tensor's memory; None on other devices, and where a derivative is being recorded or a `torch.func` transform is at work."""
+    if vector.device.type != "cpu" or (torch.is_grad_enabled() and vector.requires_grad):
         return None
     try:
         return vector.detach().numpy()
     except RuntimeError:  # wrapped by torch.func, or carrying a tangent
         return None
+
+
+def require_finite(name: str, values: Tensor | np.ndarray) -> None:
+    """Look for NaN and infinity, where numbers can be looked at (not inside `torch.func` transforms).
+
+    Raises:
+        InvalidArgument: There are some.
+    """
+    array = plain_array(values.detach()) if isinstance(values, Tensor) else values
+    if array is not None and not np.isfinite(array).all():
+        raise InvalidArgument(f"{name} must be finite; it holds NaN or infinity")
