@@ -124,11 +124,15 @@ class Engine:
         equilibrate: int = 8,
         regularisation: float = 1e-8,
         refinements: int = 3,
+        x: NDArray[np.float64] | None = None,
+        y: NDArray[np.float64] | None = None,
+        s: NDArray[np.float64] | None = None,
     ) -> EngineSolution:
         """Solve `batch` programmes; each of P, q, A, b has `batch` rows, or one that all share.
 
         With a differentiator of the same structure, Newton steps on the optimality conditions finish each solve; they
-        are tried first where the residuals fall below `tol_early`.
+        are tried first where the residuals fall below `tol_early`. With a point x, y, s besides (`batch` rows or one)
+        they are tried from there before anything else; items that they solve report no iterations.
         """
 
     @property
