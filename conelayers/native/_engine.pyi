@@ -136,6 +136,10 @@ class Engine:
         """
 
     @property
+    def order(self) -> NDArray[np.int64]:
+        """Elimination order of the KKT matrix, of use to the `Differentiator` of the same structure."""
+
+    @property
     def fill(self) -> int:
         """Entries below the diagonal in the factor of the KKT matrix."""
 
@@ -144,7 +148,10 @@ class Engine:
         """Multiplications and additions of one factorization of the KKT matrix."""
 
 class Differentiator:
-    """Derivative kernels of one structure: solves with J(D), the whole reverse mode, and the Newton polish."""
+    """Derivative kernels of one structure: solves with J(D), the whole reverse mode, and the Newton polish.
+
+    Args: as for `Engine`, and the elimination order, if it is known.
+    """
 
     def __init__(
         self,
@@ -157,6 +164,7 @@ class Differentiator:
         cone_kinds: NDArray[np.int64],
         cone_dims: NDArray[np.int64],
         cone_params: NDArray[np.float64],
+        order: NDArray[np.int64] | None = None,
     ) -> None: ...
     def derivative(
         self,

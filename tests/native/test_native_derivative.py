@@ -10,6 +10,7 @@ import torch
 native = pytest.importorskip("conelayers.native")
 
 from native import native_programs as programs  # noqa: E402
+from native.native_programmes import as_int64, cone_arrays, random_batch  # noqa: E402
 from native.native_programs import EVERY_CONE, Family, random_family, rows_of, solved  # noqa: E402
 
 CONES = {
@@ -369,3 +370,20 @@ def test_inputs_are_not_changed():
     family.engine.pullback(*arrays)
     family.engine.polish(family.P, point.q, family.A, point.b, point.x, point.y, point.s)
     assert all(np.array_equal(a, b) for a, b in zip(arrays, copies, strict=True))
+
+
+def test_an_order_that_the_engine_found_serves_the_derivative():
+    batch = random_batch(np.random.default_rng(0), 9, [("z", 2), ("l", 4), ("q", 15), ("s", 3), ("e", 0)], 1)
+    m, n = batch.A_pattern.shape
+    patterns = [as_int64(v) for M in (batch.P_pattern, batch.A_pattern) for v in (M.indptr, M.indices)]
+    structure = (n, m, *patterns, *cone_arrays(batch.cones))
+    order = batch.engine().order
+    own, shared = native.Differentiator(*structure), native.Differentiator(*structure, order=order)
+    assert sorted(order) == list(range(n + m + 2))  # two more rows border the large cone
+    assert (own.fill, own.flops) == (shared.fill, shared.flops)
+    v, r1, r2 = np.linspace(-1, 1, m)[None], np.ones((1, 1, n)), np.ones((1, 1, m))
+    for a, b in zip(own.derivative(batch.P, batch.A, v, r1, r2), shared.derivative(batch.P, batch.A, v, r1, r2)):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10)
+    for wrong in (order[:-1], np.zeros_like(order), order + 1):
+        with pytest.raises(ValueError, match="order"):
+            native.Differentiator(*structure, order=wrong)

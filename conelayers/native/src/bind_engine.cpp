@@ -3,8 +3,8 @@
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
 
+#include <algorithm>
 #include <atomic>
-#include <cstring>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -92,6 +92,13 @@ class Engine {
     }
 
     const LdltView& kkt() const { return view_.kkt; }
+
+    nb::object order() const {
+        std::int64_t* data = nullptr;
+        nb::object result = new_array<std::int64_t>({static_cast<std::size_t>(view_.kkt.n)}, &data);
+        std::copy(view_.kkt.permutation, view_.kkt.permutation + view_.kkt.n, data);
+        return result;
+    }
 
   private:
     const DerivativeView& checked(const DerivativeView& derivative) const {
@@ -193,6 +200,7 @@ void bind_engine(nb::module_& m) {
             nb::arg("max_iter") = 100, nb::arg("tol_early") = 1e-4, nb::arg("equilibrate") = 8,
             nb::arg("regularisation") = 1e-8, nb::arg("refinements") = 3, nb::arg("x") = nb::none(),
             nb::arg("y") = nb::none(), nb::arg("s") = nb::none())
+        .def_prop_ro("order", &Engine::order)
         .def_prop_ro("fill", [](const Engine& e) { return e.kkt().fill; })
         .def_prop_ro("flops", [](const Engine& e) { return e.kkt().flops; });
 }
