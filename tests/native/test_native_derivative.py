@@ -373,7 +373,8 @@ def test_inputs_are_not_changed():
 
 
 def test_an_order_that_the_engine_found_serves_the_derivative():
-    batch = random_batch(np.random.default_rng(0), 40, [("z", 2), ("l", 4), ("q", 15), ("s", 3), ("e", 0)], 1).strengthened()
+    cones = [("z", 2), ("l", 4), ("q", 15), ("s", 3), ("e", 0)]
+    batch = random_batch(np.random.default_rng(0), 40, cones, 1).strengthened()
     m, n = batch.A_pattern.shape
     patterns = [as_int64(v) for M in (batch.P_pattern, batch.A_pattern) for v in (M.indptr, M.indices)]
     structure = (n, m, *patterns, *cone_arrays(batch.cones))
