@@ -19,7 +19,9 @@ namespace nb = nanobind;
 
 namespace conelayers {
 
-const DerivativeKernels& derivative_kernels(int arch, bool single) {
+const DerivativeKernels& derivative_kernels(long long items) {
+    const int arch = arch_for(items);
+    const bool single = items == 1;
 #if defined(CONELAYERS_X86)
     if (arch == kAvx512) return single ? kernels_avx512::derivative_single : kernels_avx512::derivative_pack;
     if (arch == kAvx2) return single ? kernels_avx2::derivative_single : kernels_avx2::derivative_pack;
@@ -167,7 +169,7 @@ class Differentiator {
     template <class Task>
     void run(std::size_t batch, int threads, const Task& task) const {
         if (batch == 0) return;
-        const DerivativeKernels& kernels = derivative_kernels(best_arch(), batch == 1);
+        const DerivativeKernels& kernels = derivative_kernels(static_cast<long long>(batch));
         const int width = kernels.width, items = static_cast<int>(batch), packs = (items + width - 1) / width;
         const int workers = std::max(1, std::min(threads, packs));
         const std::size_t each = (static_cast<std::size_t>(kernels.work_size(view_)) + 15) / 8 * 8;

@@ -24,7 +24,9 @@ namespace nb = nanobind;
 namespace conelayers {
 namespace {
 
-const EngineKernels& engine_kernels(int arch, bool single) {
+const EngineKernels& engine_kernels(int items) {
+    const int arch = arch_for(items);
+    const bool single = items == 1;
 #if defined(CONELAYERS_X86)
     if (arch == kAvx512) return single ? kernels_avx512::engine_single : kernels_avx512::engine_pack;
     if (arch == kAvx2) return single ? kernels_avx2::engine_single : kernels_avx2::engine_pack;
@@ -110,7 +112,7 @@ class Engine {
 
     void run(const EngineProblem& problem, int threads) const {
         if (problem.items == 0) return;
-        const EngineKernels& kernels = engine_kernels(best_arch(), problem.items == 1);
+        const EngineKernels& kernels = engine_kernels(problem.items);
         const int packs = (problem.items + kernels.width - 1) / kernels.width;
         const int workers = std::max(1, std::min(threads, packs));
         const long long each = (kernels.scratch(problem) + 15) / 8 * 8;
@@ -119,7 +121,7 @@ class Engine {
         const auto on_all = [&](const EngineProblem& part, auto kernel) {
             std::atomic<int> next{0};
             ThreadPool::run(workers, workers, [&](int worker, int) {
-                (engine_kernels(best_arch(), part.items == 1).*kernel)(part, next, scratch.buffer.get() + each * worker);
+                (engine_kernels(part.items).*kernel)(part, next, scratch.buffer.get() + each * worker);
             });
         };
         if (problem.derivative != nullptr && problem.start_x.data != nullptr) {
