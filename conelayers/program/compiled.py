@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from torch import Tensor
 
+from conelayers.cones import PositiveSemidefinite
 from conelayers.program.codes import CODES, cone_codes
 from conelayers.program.structure import ConeStructure
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["compiled_differentiator", "described", "engine", "rows", "suits_kernels"]
 
-# Dense blocks of curved cones beyond this many entries in all make the factor too large; other methods take over.
+# Semidefinite blocks are dense: beyond this many entries in all the factor is too large, and other methods take over.
 _LARGEST_BLOCKS = 2_000_000
 
 _Made = TypeVar("_Made")
@@ -47,8 +48,8 @@ def compiled_differentiator(structure: ConeStructure) -> Differentiator | None:
 def suits_kernels(structure: ConeStructure) -> bool:
     """Whether the derivative kernels take these cones."""
     blocks = structure.cone.cones
-    curved = sum(block.dim**2 for block in blocks if block.dim > 1 and CODES.get(type(block), 0) > 1)
-    return curved <= _LARGEST_BLOCKS and all(type(block) in CODES for block in blocks)
+    dense = sum(block.dim**2 for block in blocks if isinstance(block, PositiveSemidefinite))
+    return dense <= _LARGEST_BLOCKS and all(type(block) in CODES for block in blocks)
 
 
 def described(structure: ConeStructure) -> tuple:
@@ -64,7 +65,8 @@ def _make_differentiator(structure: ConeStructure) -> Differentiator | None:
         from conelayers.native import Differentiator  # only here, as above
     except ImportError:
         return None
-    return Differentiator(*described(structure))
+    known = _engines.get(structure)  # its KKT matrix has the same pattern
+    return Differentiator(*described(structure), order=None if known is None else known.order)
 
 
 def _kept(
