@@ -191,6 +191,7 @@ class InteriorPoint {
             return;
         }
         cone_product::identity<Real>(view, h);
+        kkt.identity = true;
         kkt_factor<Real>(view, settings, kkt);
         if (view.P_nnz > 0) {
             for (int i = 0; i < n; ++i) rhs[i] = -p.q[i];

@@ -168,7 +168,7 @@ CL_HD inline Real polish(const DerivativeView& view, const DerivativeWork<Real>&
         conditions(view, w, t);
         previous = norm;
         norm = merit(view, t, t.f);
-        const auto better = norm < best;
+        const auto better = mask_and(open, norm < best);  // closed lanes are as they were, whatever their company does
         keep_best(view, w, t, better);
         best = select(better, norm, best);
     }
