@@ -1,13 +1,8 @@
-// The GPU kernels as functions of the host, for tests: emulate(name, view, task, blocks, threads). With one problem per
-// warp, one thread plays all members of the team, phase by phase, in the order that `in_order` chooses.
+// The GPU kernels as functions of the host, for tests: emulate(name, view, second view, task, blocks, threads).
 #include "emulation.hpp"
 
-#if CONELAYERS_TEAM
-static int turn = 0;
-extern "C" void in_order(int chosen) { turn = chosen; }
-// 0: ascending, 1: descending, 2: scattered.
-#define CONELAYERS_IN_TURN(k) (turn == 0 ? (k) : turn == 1 ? CONELAYERS_TEAM - 1 - (k) : ((k) * 11 + 5) % CONELAYERS_TEAM)
-#endif
+#include "task.cuh"
+double conelayers::shared_table[1 << 17];
 
 #include "apply.cu"
 #include "derivative.cu"
@@ -22,28 +17,46 @@ extern "C" void only(int thread) { alone = thread; }
 
 namespace {
 
-template <class View>
-int run(void (*kernel)(View, conelayers::Task), const void* view, const void* task, int blocks, int threads) {
+// One thread, or one team, of each block after the other.
+template <class Kernel>
+int run(const Kernel& kernel, int blocks, int threads) {
     gridDim.x = blocks, blockDim.x = threads;
     for (int block = 0; block < blocks; ++block)
         for (int thread = 0; thread < threads; thread += conelayers::kTeam) {
             if (alone >= 0 && alone != block * threads + thread) continue;
             blockIdx.x = block, threadIdx.x = thread;
-            kernel(*static_cast<const View*>(view), *static_cast<const conelayers::Task*>(task));
+#if CONELAYERS_TEAM
+            const auto body = [](const void* what) { (*static_cast<const Kernel*>(what))(); };
+            if (!emulated::team.run(body, &kernel)) return 2;
+#else
+            kernel();
+#endif
         }
     return 0;
 }
 
 }  // namespace
 
-extern "C" int emulate(const char* name, const void* view, const void* task, int blocks, int threads) {
+#if CONELAYERS_TEAM
+extern "C" void in_order(int order) { emulated::team.order = order; }
+#endif
+
+// 0, 1 for an unknown kernel, 2 if the threads of a team did not meet at the same barriers.
+extern "C" int emulate(const char* name, const void* view, const void* second, const void* task_, int blocks, int threads) {
     const auto is = [name](const char* other) { return std::strcmp(name, other) == 0; };
-    if (is("solve")) return run<const conelayers::EngineView>(conelayers_solve, view, task, blocks, threads);
-    using View = const conelayers::DerivativeView;
-    if (is("derivative")) return run<View>(conelayers_derivative, view, task, blocks, threads);
-    if (is("apply")) return run<View>(conelayers_apply, view, task, blocks, threads);
-    if (is("project")) return run<View>(conelayers_project, view, task, blocks, threads);
-    if (is("pullback")) return run<View>(conelayers_pullback, view, task, blocks, threads);
-    if (is("polish")) return run<View>(conelayers_polish, view, task, blocks, threads);
+    const auto& task = *static_cast<const conelayers::Task*>(task_);
+    const auto& derivative = *static_cast<const conelayers::DerivativeView*>(is("solve") ? second : view);
+    const auto linearized = [&](void (*kernel)(const conelayers::DerivativeView, const conelayers::Task)) {
+        return run([&] { kernel(derivative, task); }, blocks, threads);
+    };
+    if (is("solve")) {
+        const auto& engine = *static_cast<const conelayers::EngineView*>(view);
+        return run([&] { conelayers_solve(engine, derivative, task); }, blocks, threads);
+    }
+    if (is("derivative")) return linearized(conelayers_derivative);
+    if (is("apply")) return linearized(conelayers_apply);
+    if (is("project")) return linearized(conelayers_project);
+    if (is("pullback")) return linearized(conelayers_pullback);
+    if (is("polish")) return linearized(conelayers_polish);
     return 1;
 }

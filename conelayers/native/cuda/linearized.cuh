@@ -15,7 +15,7 @@ CL_HD inline void project(const DerivativeView& view, const DerivativeWork<doubl
 CL_HD inline void prepare(const DerivativeView& view, const DerivativeWork<double>& w, const Rows& v, long long item,
                           double mu) {
     load(v, item, view.m, w.v);
-    for (int i = 0; i < view.m; ++i) w.image[i] = 0.0;
+    for (int i : each(view.m)) w.image[i] = 0.0;
     project(view, w, w.image, mu);
 }
 

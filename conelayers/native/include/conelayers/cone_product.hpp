@@ -27,15 +27,15 @@ CL_HD inline void update(const EngineView& view, Arr<Real> s, Arr<Real> z, const
         const ConeBlock& c = view.cone[b];
         Arr<Real> sb = s + c.row, zb = z + c.row, hb = h + c.h, data = scaling + c.scaling;
         if (c.kind == kZero)
-            for (int i = 0; i < c.dim; ++i) hb[i] = Real(0.0);
+            for (int i : each(c.dim)) hb[i] = Real(0.0);
         else if (c.kind == kNonnegative)
-            for (int i = 0; i < c.dim; ++i) hb[i] = sb[i] / zb[i];
+            for (int i : each(c.dim)) hb[i] = sb[i] / zb[i];
         else if (is(c, kSecondOrder))
-            second_order::update<Real>(c.dim, sb, zb, data, hb);
+            alone([&] { second_order::update<Real>(c.dim, sb, zb, data, hb); });
         else if (is(c, kSemidefinite))
-            semidefinite::update<Real>(c.order, sb, zb, data, hb, work);
+            alone([&] { semidefinite::update<Real>(c.order, sb, zb, data, hb, work); });
         else if (nonsymmetric_block(c))
-            nonsymmetric::update<Real>(c, sb, zb, mu, dual_only, data, hb);
+            alone([&] { nonsymmetric::update<Real>(c, sb, zb, mu, dual_only, data, hb); });
     }
 }
 
@@ -46,12 +46,11 @@ CL_HD inline void identity(const EngineView& view, Arr<Real> h) {
         const ConeBlock& c = view.cone[b];
         Arr<Real> hb = h + c.h;
         if (diagonal_block(c)) {
-            for (int i = 0; i < c.dim; ++i) hb[i] = Real(c.kind == kZero ? 0.0 : 1.0);
+            for (int i : each(c.dim)) hb[i] = Real(c.kind == kZero ? 0.0 : 1.0);
             continue;
         }
-        long long e = 0;
-        for (int j = 0; j < c.dim; ++j)
-            for (int i = 0; i <= j; ++i) hb[e++] = Real(i == j ? 1.0 : 0.0);
+        for (int j : each(c.dim))
+            for (int i = 0, e = j * (j + 1) / 2; i <= j; ++i, ++e) hb[e] = Real(i == j ? 1.0 : 0.0);
     }
 }
 
@@ -81,18 +80,20 @@ CL_HD inline void multiply(const EngineView& view, Arr<Real> h, Arr<Real> scalin
         Arr<Real> hb = h + c.h, ub = u + c.row, ob = out + c.row, data = scaling + c.scaling;
         if (c.kind == kZero) continue;
         if (c.kind == kNonnegative) {
-            for (int i = 0; i < c.dim; ++i) ob[i] += factor * hb[i] * ub[i];
+            for (int i : each(c.dim)) ob[i] += factor * hb[i] * ub[i];
         } else if (identity) {
-            multiply_packed<Real>(c.dim, hb, factor, ub, ob);
+            alone([&] { multiply_packed<Real>(c.dim, hb, factor, ub, ob); });
         } else if (is(c, kSecondOrder)) {
-            const Real eta = data[2 * c.dim];
-            second_order::scale<Real, false>(c.dim, data, eta, ub, work);
-            second_order::scale<Real, false>(c.dim, data, eta, work, work + c.dim);
-            for (int i = 0; i < c.dim; ++i) ob[i] += factor * work[c.dim + i];
+            alone([&] {
+                const Real eta = data[2 * c.dim];
+                second_order::scale<Real, false>(c.dim, data, eta, ub, work);
+                second_order::scale<Real, false>(c.dim, data, eta, work, work + c.dim);
+                for (int i = 0; i < c.dim; ++i) ob[i] += factor * work[c.dim + i];
+            });
         } else if (nonsymmetric_block(c)) {
-            nonsymmetric::apply<Real>(data, factor, ub, ob);
+            alone([&] { nonsymmetric::apply<Real>(data, factor, ub, ob); });
         } else if (is(c, kSemidefinite)) {
-            semidefinite::apply<Real>(c.order, data, factor, ub, ob, work);
+            alone([&] { semidefinite::apply<Real>(c.order, data, factor, ub, ob, work); });
         }
     }
 }
@@ -106,13 +107,13 @@ CL_HD inline void correct(const EngineView& view, Arr<Real> z, Arr<Real> ds, Arr
         Arr<Real> zb = z + c.row, dsb = ds + c.row, dzb = dz + c.row, out = shift + c.row, data = scaling + c.scaling;
         if (c.kind == kZero) continue;
         if (c.kind == kNonnegative)
-            for (int i = 0; i < c.dim; ++i) out[i] += (dsb[i] * dzb[i] - sigma_mu) / zb[i];
+            for (int i : each(c.dim)) out[i] += (dsb[i] * dzb[i] - sigma_mu) / zb[i];
         else if (is(c, kSecondOrder))
-            second_order::correct<Real>(c.dim, data, dsb, dzb, sigma_mu, out, work, work + c.dim);
+            alone([&] { second_order::correct<Real>(c.dim, data, dsb, dzb, sigma_mu, out, work, work + c.dim); });
         else if (is(c, kSemidefinite))
-            semidefinite::correct<Real>(c.order, data, dsb, dzb, sigma_mu, out, work);
+            alone([&] { semidefinite::correct<Real>(c.order, data, dsb, dzb, sigma_mu, out, work); });
         else if (nonsymmetric_block(c))
-            nonsymmetric::correct<Real>(c, zb, dsb, dzb, sigma_mu, out);
+            alone([&] { nonsymmetric::correct<Real>(c, zb, dsb, dzb, sigma_mu, out); });
     }
 }
 
@@ -126,7 +127,8 @@ CL_HD inline Real max_step(const EngineView& view, Arr<Real> s, Arr<Real> ds, Ar
         Arr<Real> sb = s + c.row, zb = z + c.row, dsb = ds + c.row, dzb = dz + c.row, data = scaling + c.scaling;
         if (c.kind == kNonnegative) {
             Real worst(0.0);  // largest relative decrease per unit step
-            for (int i = 0; i < c.dim; ++i) worst = max(worst, max(-dsb[i] / sb[i], -dzb[i] / zb[i]));
+            for (int i : each(c.dim)) worst = max(worst, max(-dsb[i] / sb[i], -dzb[i] / zb[i]));
+            worst = all_max(worst);
             alpha = min(alpha, fraction / max(worst, 1e-300));
         } else if (is(c, kSecondOrder)) {
             alpha = min(alpha, fraction * min(second_order::max_step<Real>(c.dim, sb, dsb),
@@ -134,9 +136,13 @@ CL_HD inline Real max_step(const EngineView& view, Arr<Real> s, Arr<Real> ds, Ar
         } else if (is(c, kSemidefinite)) {
             const int k = c.order;
             Arr<Real> lambda = data + 2 * k * k;
-            const Real a = semidefinite::max_step<Real, false>(k, data + k * k, lambda, dsb, work);
-            const Real z_step = semidefinite::max_step<Real, true>(k, data, lambda, dzb, work);
-            alpha = min(alpha, fraction * min(a, z_step));
+            Real longest(0.0);
+            alone([&] {
+                const Real a = semidefinite::max_step<Real, false>(k, data + k * k, lambda, dsb, work);
+                const Real z_step = semidefinite::max_step<Real, true>(k, data, lambda, dzb, work);
+                longest = min(a, z_step);
+            });
+            alpha = min(alpha, fraction * from_one(longest));
         }
     }
     for (int b = 0; b < view.cones && !view.symmetric; ++b) {
@@ -153,17 +159,19 @@ CL_HD inline void initialise(const EngineView& view, Arr<Real> s, Arr<Real> z) {
     for (int b = 0; b < view.cones; ++b) {
         const ConeBlock& c = view.cone[b];
         if (nonsymmetric_block(c)) {
-            nonsymmetric::initialise<Real>(c, s + c.row, z + c.row);
+            alone([&] { nonsymmetric::initialise<Real>(c, s + c.row, z + c.row); });
             continue;
         }
-        for (int i = 0, column = 0, next = 0; i < c.dim; ++i) {
-            bool one = c.kind == kNonnegative || (is(c, kSecondOrder) && i == 0);
-            if (is(c, kSemidefinite) && i == next) {
-                one = true;
-                next += c.order - column++;
+        alone([&] {
+            for (int i = 0, column = 0, next = 0; i < c.dim; ++i) {
+                bool one = c.kind == kNonnegative || (is(c, kSecondOrder) && i == 0);
+                if (is(c, kSemidefinite) && i == next) {
+                    one = true;
+                    next += c.order - column++;
+                }
+                s[c.row + i] = z[c.row + i] = Real(one ? 1.0 : 0.0);
             }
-            s[c.row + i] = z[c.row + i] = Real(one ? 1.0 : 0.0);
-        }
+        });
     }
 }
 
@@ -179,20 +187,23 @@ CL_HD inline void shift_inside(const EngineView& view, Arr<Real> u, bool dual, A
         else if (is(c, kSecondOrder))
             margin = min(margin, second_order::margin<Real>(c.dim, ub));
         else if (is(c, kSemidefinite))
-            margin = min(margin, semidefinite::margin<Real>(c.order, ub, work));
+            alone([&] { margin = min(margin, semidefinite::margin<Real>(c.order, ub, work)); });
         else if (c.kind == kZero && !dual)
-            for (int i = 0; i < c.dim; ++i) ub[i] = Real(0.0);
+            for (int i : each(c.dim)) ub[i] = Real(0.0);
     }
+    margin = from_one(margin);
     const Real add = select(margin < Real(1e-2), Real(1.0) - margin, Real(0.0));
     for (int b = 0; b < view.cones; ++b) {
         const ConeBlock& c = view.cone[b];
         Arr<Real> ub = u + c.row;
         if (c.kind == kNonnegative)
-            for (int i = 0; i < c.dim; ++i) ub[i] += add;
+            for (int i : each(c.dim)) ub[i] += add;
         else if (is(c, kSecondOrder))
-            ub[0] += add;
+            alone([&] { ub[0] += add; });
         else if (is(c, kSemidefinite))
-            for (int j = 0, e = 0; j < c.order; e += c.order - j, ++j) ub[e] += add;
+            alone([&] {
+                for (int j = 0, e = 0; j < c.order; e += c.order - j, ++j) ub[e] += add;
+            });
     }
 }
 

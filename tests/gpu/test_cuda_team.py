@@ -1,0 +1,52 @@
+"""One problem per warp, its 32 threads emulated each by itself: each runs as far ahead of the others as it may."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("conelayers.native")
+
+from gpu.emulated import Emulated  # noqa: E402
+from gpu.test_cuda_emulated import CONES, CPU, agree, every_result, family, tensors  # noqa: E402
+
+import conelayers.native.cuda.kernels as kernels  # noqa: E402
+from conelayers.native.cuda import DeviceDifferentiator, DeviceEngine  # noqa: E402
+
+
+def launcher(library, monkeypatch, **device):
+    emulated = Emulated({32: library}, **device)
+    monkeypatch.setenv("CONELAYERS_CUDA_TEAM", "32")
+    monkeypatch.setattr(kernels, "launcher", lambda device: emulated)
+    return emulated
+
+
+@pytest.mark.parametrize("name", list(CONES))
+def test_threads_keep_out_of_each_others_way(name, warps, monkeypatch):
+    """The right numbers, and to the bit the same whichever thread is ahead.
+
+    A thread that reads what another one writes before they meet next, or that writes what all of them do, finds
+    one value where it comes first and another where it comes last.
+    """
+    launcher(warps, monkeypatch, warps=3)
+    found = []
+    for order in range(3):
+        warps.in_order(order)
+        found.append(every_result(name, on_cpu=False, items=4))
+    warps.in_order(0)
+    agree(found[0], every_result(name, on_cpu=True, items=4))
+    for other in found[1:]:
+        assert all(np.array_equal(other[key], found[0][key], equal_nan=True) for key in other)
+
+
+def test_tables_in_shared_memory(warps, monkeypatch):
+    """The same numbers from the memory of a multiprocessor, whatever was in it before."""
+    batch, structure = family(CONES["every"], 3)
+    data, found = tensors(batch.P, batch.q, batch.A, batch.b), []
+    for shared in (0, 227 * 1024):
+        emulated = launcher(warps, monkeypatch, shared=shared)
+        differentiator = DeviceDifferentiator(*structure, device=CPU)
+        found.append(DeviceEngine(*structure, device=CPU).solve(*data, 3, differentiator=differentiator))
+        assert (emulated.shared[-1] > 0) == (shared > 0)
+    for key, values in found[0].items():
+        assert values.equal(found[1][key]), key
