@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from conelayers.errors import InvalidArgument
-from conelayers.implicit import Equation
+from conelayers.implicit import Equation, zeros_for_none
 from conelayers.lasso.datafits import Datafit
-from conelayers.lasso.design import DenseDesign, Design
+from conelayers.lasso.design import DenseDesign, Design, plain_array
 from conelayers.lasso.penalties import Penalty
 from conelayers.lasso.problem import Problem
 from conelayers.lasso.solvers import Solver
 from conelayers.lasso.support import Support, SupportSystem
 
-__all__ = ["SupportEquation", "along", "check_hyperparameters"]
+__all__ = ["SupportEquation", "against", "along", "check_hyperparameters"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,19 @@ def along(function, primals: tuple[Tensor, ...], tangents: tuple[Tensor, ...]) -
     outputs, pull = torch.func.vjp(function, *primals)[:2]
     push = torch.func.vjp(pull, tuple(torch.zeros_like(z) for z in outputs))[1]
     return push(tangents)[0]
+
+
+def against(function, primals: tuple[Tensor, ...], cotangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Vector-Jacobian product of a tuple-valued function; plain autograd, which is quicker, where nothing records it."""
+    if torch.is_grad_enabled() or any(plain_array(t) is None for t in (*primals, *cotangents)):
+        return torch.func.vjp(function, *primals)[1](cotangents)
+    with torch.enable_grad():
+        leaves = tuple(t.detach().requires_grad_() for t in primals)
+        pairs = [(z, g) for z, g in zip(function(*leaves), cotangents, strict=True) if z.requires_grad]
+        if not pairs:
+            return tuple(torch.zeros_like(t) for t in primals)
+        outputs, slopes = zip(*pairs, strict=True)
+        return torch.autograd.grad(outputs, leaves, slopes, allow_unused=True, materialize_grads=True)
 
 
 def _stack(items: Sequence[tuple[Tensor, ...]], batch: torch.Size) -> tuple[Tensor, ...]:
@@ -178,14 +191,13 @@ class SupportEquation(Equation):
             used = used - curved.reshape(n, -1) @ point.coef.reshape(u.shape[0], -1).mT
             grads[0] = torch.zeros_like(inputs[0]).index_copy(1, point.features, used)
         if needed[offset] or needed[offset + 1]:
-            pull = torch.func.vjp(lambda t, w: self.datafit.gradient(point.eta, t, w), y, weights)[1]
-            grads[offset], grads[offset + 1] = pull(-q)
+            slopes = against(lambda t, w: (self.datafit.gradient(point.eta, t, w),), (y, weights), (-q,))
+            grads[offset], grads[offset + 1] = slopes
         if any(needed[offset + 2 :]):
             off = torch.ones_like(point.coef.detach()).flatten().index_fill(0, point.entries, 0.0)
             held = (g_local - point.design.rmatmul(curved)) * off.reshape(point.coef.shape)
             parts = self._parts(point.features, point.coef, tuple(coef.shape))
-            pull = torch.func.vjp(parts, *theta)[1]
-            grads[offset + 2 :] = pull((-u, held))
+            grads[offset + 2 :] = against(parts, theta, (-u, held))
         return grads
 
     def pullback(self, inputs, outputs, cotangents, needed) -> tuple[Tensor | None, ...]:
@@ -194,7 +206,7 @@ class SupportEquation(Equation):
         groups = zip(
             self._items(inputs, self.event_dims, batch),
             self._items(outputs, self.output_dims, batch),
-            self._items(cotangents, self.output_dims, batch),
+            self._items(zeros_for_none(cotangents, outputs), self.output_dims, batch),
             strict=True,
         )
         grads = [self._pull(*group, needed) for group in groups]

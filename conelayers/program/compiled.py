@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from conelayers.cones import PositiveSemidefinite
 from conelayers.program.codes import CODES, cone_codes
 from conelayers.program.structure import ConeStructure
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["compiled_differentiator", "described", "device_differentiator", "engine", "rows", "suits_kernels"]
 
-# Dense blocks of curved cones beyond this many entries in all make the factor too large; other methods take over.
+# Semidefinite blocks are dense: beyond this many entries in all the factor is too large, and other methods take over.
 _LARGEST_BLOCKS = 2_000_000
 
 _Made = TypeVar("_Made")
@@ -67,8 +68,8 @@ def device_differentiator(structure: ConeStructure, device: torch.device) -> Dev
 def suits_kernels(structure: ConeStructure) -> bool:
     """Whether the derivative kernels take these cones."""
     blocks = structure.cone.cones
-    curved = sum(block.dim**2 for block in blocks if block.dim > 1 and CODES.get(type(block), 0) > 1)
-    return curved <= _LARGEST_BLOCKS and all(type(block) in CODES for block in blocks)
+    dense = sum(block.dim**2 for block in blocks if isinstance(block, PositiveSemidefinite))
+    return dense <= _LARGEST_BLOCKS and all(type(block) in CODES for block in blocks)
 
 
 def described(structure: ConeStructure) -> tuple:

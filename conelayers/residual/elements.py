@@ -22,7 +22,7 @@ from torch import Tensor
 
 from conelayers.cones import Free, ProductCone, Zero
 from conelayers.errors import UnsupportedError
-from conelayers.implicit import Equation, Exact, implicit
+from conelayers.implicit import Equation, Exact, implicit, zeros_for_none
 from conelayers.program import ConeProgram, ConeSolution
 from conelayers.program.products import A_times, A_transpose_times, P_times
 from conelayers.residual.conic import ConicConditions, adjoint_gradients
@@ -62,9 +62,9 @@ class FixedElement(Equation):
         """The adjoint formula at the chosen element."""
         P, _, A, _ = inputs
         x, y = outputs[:2]
-        gx, gy, gs = cotangents[:3]
-        structure, s, one = self.conditions.structure, y - self.v, x.new_ones(())
-        gradients = adjoint_gradients(structure, Exact(), P, A, x, y, s, gx, gy, gs, one, (needed[0], needed[2]))
+        gx, gy, gs = zeros_for_none(cotangents[:3], outputs[:3])
+        structure, s, code = self.conditions.structure, y - self.v, outputs[3]
+        gradients = adjoint_gradients(structure, Exact(), P, A, x, y, s, gx, gy, gs, code, (needed[0], needed[2]))
         return tuple(g if use else None for g, use in zip(gradients, needed, strict=True))
 
     def pushforward(self, inputs, outputs, tangents) -> tuple[Tensor | None, ...]:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from conelayers.cones import ProductCone
 from conelayers.errors import UnsupportedError
-from conelayers.implicit import Derivative, Equation, LeastSquares, implicit
+from conelayers.implicit import Derivative, Equation, LeastSquares, implicit, zeros_for_none
 from conelayers.program import ConeStructure
 from conelayers.program.products import A_times, A_transpose_times, P_times, outer, symmetric_outer
 from conelayers.residual.folding import Folding
@@ -71,7 +71,7 @@ class LinearizedConditions(Equation):
         """The adjoint system, and the derivative of the matrices."""
         P, A, v, r1, r2, active = inputs
         dx, dv, w = outputs
-        a, c, e = (torch.where(active[..., None] > 0, g, 0.0) for g in cotangents)
+        a, c, e = (torch.where(active[..., None] > 0, g, 0.0) for g in zeros_for_none(cotangents, outputs))
         alpha, beta, u = solve_adjoint(self.structure, self.mode, P, A, v, a, c, e, active)
         return (
             -symmetric_outer(self.structure, alpha, dx) if needed[0] else None,
@@ -179,7 +179,7 @@ class _Curvature(Equation):
     def pullback(self, inputs, outputs, cotangents, needed) -> tuple[Tensor | None, ...]:
         """Linear in u and w; the derivative in v would be of third order."""
         v, u, w = inputs
-        (g,) = cotangents
+        (g,) = zeros_for_none(cotangents, outputs)
         if needed[0] and not _is_flat(self.cone, self.mu):
             raise UnsupportedError("Third derivatives through a curved cone are not provided; two orders are.")
         return (

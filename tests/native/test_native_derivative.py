@@ -16,6 +16,7 @@ CONES = {
     "mixed": EVERY_CONE,
     "qp": ((programs.ZERO, 3, 0.0), (programs.NONNEGATIVE, 12, 0.0)),
     "soc": ((programs.SECOND_ORDER, 6, 0.0),) * 3,
+    "bordered": ((programs.SECOND_ORDER, 13, 0.0), (programs.SECOND_ORDER, 4, 0.0), (programs.SECOND_ORDER, 21, 0.0)),
     "psd": ((programs.SEMIDEFINITE, 4, 0.0), (programs.SEMIDEFINITE, 1, 0.0)),
     "exp": ((programs.EXPONENTIAL, 3, 0.0),) * 3 + ((programs.DUAL_EXPONENTIAL, 3, 0.0),) * 2,
     "pow": ((programs.POWER, 3, 0.5), (programs.POWER, 3, 0.2), (programs.DUAL_POWER, 3, 0.8)),
@@ -200,6 +201,45 @@ def test_singular_consistent_system():
         family.P, np.array([[-0.4, 0.0]]), family.A, np.array([[0.0, 0.0, 5.0]]), x, y, s, steps=2
     )
     assert residual[0] < 1e-12 and abs(x2[0, 0] - 0.4) < 1e-9 and abs(x2[0, 1] - 1.0) < 1e-6
+
+
+# Where v lies, as t / |w|: inside K and -K, between, and a little off both boundaries.
+PLACES = [3.0, -3.0, 0.0, 0.99, -0.99, *(side * (1 + off) for side in (1, -1) for off in (-1e-6, 1e-6, -1e-10, 1e-10))]
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])
+@pytest.mark.parametrize("rows", [60, 400])
+def test_large_cones_on_faces_and_beside_them(rows, scale):
+    """Systems of a large second-order cone and a small one, where v is near the large one's faces or its apex."""
+    rng = np.random.default_rng(4)
+    cones, n = ((programs.SECOND_ORDER, rows, 0.0), (programs.SECOND_ORDER, 3, 0.0)), 12
+    family = random_family(cones, n, len(PLACES) + 1, rng)
+    v = scale * rng.standard_normal((len(PLACES) + 1, family.m))
+    for i, place in enumerate(PLACES):
+        v[i, 0] = place * np.linalg.norm(v[i, 1:rows])
+    v[-1, :rows] = 0.0
+    z = rng.standard_normal((len(v), 2, n + family.m))
+    D = family.dense_D(v)
+    rhs = np.stack([z[i] @ family.jacobian(i, D[i]).T for i in range(len(v))])
+    dx, dv, residual = family.engine.derivative(
+        family.P, family.A, v, *(np.ascontiguousarray(part) for part in np.split(rhs, [n], axis=2))
+    )
+    assert residual.max() < 1e-9
+    regular = np.array([*(place < 0.995 for place in PLACES), True])  # inside K all rows of the cone would be equations
+    np.testing.assert_allclose(dx[regular], z[regular, :, :n], atol=1e-7)
+    np.testing.assert_allclose(dv[regular], z[regular, :, n:], atol=1e-6)
+
+
+def test_work_grows_with_the_rows_of_a_cone_and_not_with_their_square():
+    empty = sp.csc_matrix((300, 300))
+    fills = []
+    for copies in (1, 3):
+        rows, n = 100 * copies, 100 * copies
+        cones = ((programs.SECOND_ORDER, rows + 1, 0.0), (programs.NONNEGATIVE, n, 0.0))
+        A = sp.csc_matrix(sp.vstack([sp.csc_matrix((1, n)), sp.eye_array(n), sp.eye_array(n)]))
+        family = Family(n, cones, empty[:n, :n], A, np.zeros((1, 0)), A.data[None])
+        fills.append(family.engine.fill)
+    assert fills[0] < 10 * 100 and fills[1] < 3.1 * fills[0]
 
 
 @pytest.mark.parametrize("spread", [1e-4, 1e4])

@@ -27,7 +27,7 @@ from conelayers.program import Status  # noqa: E402
 MIXES = {
     "lp": [("z", 3), ("l", 20)],
     "second-order": [("z", 2), ("l", 5), ("q", 4), ("q", 7), ("q", 2)],
-    "large second-order": [("q", 30), ("q", 1)],
+    "large second-order": [("q", 30), ("q", 1), ("q", 13)],
     "semidefinite": [("z", 2), ("l", 3), ("s", 3), ("s", 5), ("s", 1)],
     "exponential": [("z", 2), ("l", 5), ("e", 0), ("e", 0), ("e", 0)],
     "dual exponential": [("l", 5), ("de", 0), ("de", 0)],

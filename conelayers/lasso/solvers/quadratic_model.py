@@ -53,6 +53,10 @@ def _times_identity(least: Tensor, like: Tensor) -> Tensor:
     return least[:, None, None] * torch.eye(like.shape[-1], dtype=like.dtype)
 
 
+def _reciprocal(corner: Tensor) -> Tensor:
+    return torch.where(corner > 0, 1 / corner, torch.zeros_like(corner))
+
+
 def _arrays(term: SeparableTerm, shape: tuple[int, ...]) -> list[np.ndarray]:
     parts = (term.linear, term.l1, term.l2, term.lower, term.upper)
     return [np.ascontiguousarray(part.reshape(shape).numpy()) for part in parts]
@@ -85,7 +89,8 @@ def _by_gram(
     if sub.fit_intercept:
         # minimise over the intercept first: the Schur complement centres the columns
         corner = intercept_block(hessian, outputs if coupled else None, sub.datafit)
-        gain = torch.linalg.pinv(corner, hermitian=True) @ torch.cat([border.mT, s], 1)
+        inverse = torch.linalg.pinv(corner, hermitian=True) if corner.numel() > 1 else _reciprocal(corner)
+        gain = inverse @ torch.cat([border.mT, s], 1)
         Q, g = Q - border @ gain[:, : Q.shape[0]], g - border @ gain[:, Q.shape[0] :]
     w = _descend(kernels, sub.term, np.ascontiguousarray(Q.numpy()), g, start, coef, 0.3 * target)
     if gain is not None:

@@ -85,7 +85,7 @@ nb::tuple engine_image(int n, int m, const Ints& P_indptr, const Ints& P_indices
     image.add(v.A_column, n + 1), image.add(v.A_row, v.A_nnz);
     image.add(v.cone, v.cones);
     image.add(v.kkt);
-    image.add(v.signs, n + m);
+    image.add(v.signs, v.kkt.n);
     image.add(v.P_position, v.P_nnz), image.add(v.A_position, v.A_nnz);
     image.add(v.diagonal_position, n + m), image.add(v.h_position, v.h_size);
     const EngineSettings settings;
@@ -107,7 +107,7 @@ nb::tuple derivative_image(int n, int m, const Ints& P_indptr, const Ints& P_ind
     image.add(v.a_start, n + 1), image.add(v.a_row, v.a_entries);
     image.add(v.p_position, v.p_entries), image.add(v.a_position, v.a_entries);
     image.add(v.w_position, v.cone.weight_size), image.add(v.x_diagonal, n);
-    image.add(v.signs, n + m);
+    image.add(v.signs, v.ldlt.n);
     image.add(v.cone.block, v.cone.blocks);
     image.add(v.ldlt);
     const DerivativeWork<double> work(v, nullptr, true);

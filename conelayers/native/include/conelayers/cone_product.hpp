@@ -1,6 +1,7 @@
 // The product cone: each operation of the interior-point method, block by block.
 //
-// H is one array: the diagonal of zero and nonnegative blocks, the upper triangle (packed by columns) of others.
+// H is one array: the diagonal of zero and nonnegative blocks, the border of large second-order blocks (bordering.hpp),
+// the upper triangle (packed by columns) of others.
 #pragma once
 
 #include "engine_layout.hpp"
@@ -31,7 +32,7 @@ CL_HD inline void update(const EngineView& view, Arr<Real> s, Arr<Real> z, const
         else if (c.kind == kNonnegative)
             for (int i : each(c.dim)) hb[i] = sb[i] / zb[i];
         else if (is(c, kSecondOrder))
-            alone([&] { second_order::update<Real>(c.dim, sb, zb, data, hb); });
+            alone([&] { second_order::update<Real>(c.dim, c.sparse != 0, sb, zb, data, hb); });
         else if (is(c, kSemidefinite))
             alone([&] { semidefinite::update<Real>(c.order, sb, zb, data, hb, work); });
         else if (nonsymmetric_block(c))
@@ -49,29 +50,17 @@ CL_HD inline void identity(const EngineView& view, Arr<Real> h) {
             for (int i : each(c.dim)) hb[i] = Real(c.kind == kZero ? 0.0 : 1.0);
             continue;
         }
+        if (c.sparse) {
+            alone([&] { second_order::identity_border<Real>(c.dim, hb); });
+            continue;
+        }
         for (int j : each(c.dim))
             for (int i = 0, e = j * (j + 1) / 2; i <= j; ++i, ++e) hb[e] = Real(i == j ? 1.0 : 0.0);
     }
 }
 
-// out += factor B u for a packed symmetric block B.
-template <class Real>
-CL_HD inline void multiply_packed(int d, Arr<Real> B, const Real& factor, Arr<Real> u, Arr<Real> out) {
-    long long e = 0;
-    for (int j = 0; j < d; ++j) {
-        const Real uj = factor * u[j];
-        Real acc(0.0);
-        for (int i = 0; i < j; ++i, ++e) {
-            const Real a = B[e];
-            out[i] += a * uj;
-            acc += a * u[i];
-        }
-        out[j] += B[e++] * uj + factor * acc;
-    }
-}
-
 // out += factor H u. Scaled blocks are applied as W (W u) and R (R'U R) R': near the boundary H has eigenvalues of
-// very different size, and the entries of H itself no longer hold the small ones.
+// very different size, and the entries of H itself no longer hold the small ones. identity: H is that of `identity`.
 template <class Real>
 CL_HD inline void multiply(const EngineView& view, Arr<Real> h, Arr<Real> scaling, bool identity, const Real& factor,
                            Arr<Real> u, Arr<Real> out, Arr<Real> work) {
@@ -82,7 +71,7 @@ CL_HD inline void multiply(const EngineView& view, Arr<Real> h, Arr<Real> scalin
         if (c.kind == kNonnegative) {
             for (int i : each(c.dim)) ob[i] += factor * hb[i] * ub[i];
         } else if (identity) {
-            alone([&] { multiply_packed<Real>(c.dim, hb, factor, ub, ob); });
+            for (int i : each(c.dim)) ob[i] += factor * ub[i];
         } else if (is(c, kSecondOrder)) {
             alone([&] {
                 const Real eta = data[2 * c.dim];

@@ -1,4 +1,4 @@
-// The reduced KKT matrix [[P, A'], [A, -W]] of one pattern: where each entry of P, A and W goes in its factor. Host code,
+// The reduced KKT matrix [[P, A'], [A, -W]] of one pattern with its borders: where each entry of P, A and W goes in its factor. Host code,
 // run once per pattern; kernels see only the plain `DerivativeView`.
 #pragma once
 
@@ -60,6 +60,7 @@ class DerivativeLayout {
         v.signs = signs_.data();
         v.cone = cone_.view();
         v.ldlt = symbolic_->view();
+        v.ldlt.given = n_ + m_;
         return v;
     }
 
@@ -99,13 +100,17 @@ class DerivativeLayout {
                     a_entry[entry] = static_cast<int>(indices.size());
                     indices.push_back(variable);
                 }
-                for (int r = is_polyhedral(block.kind) ? c : 0; r <= c; ++r) {
+                for (int r = is_polyhedral(block.kind) || block.sparse ? c : 0; r <= c; ++r) {
                     w_entry[block.weight + weight_index(block, r, c)] = static_cast<int>(indices.size());
                     indices.push_back(n_ + block.first + r);
                 }
                 indptr.push_back(static_cast<std::int64_t>(indices.size()));
             }
-        symbolic_ = std::make_unique<Symbolic>(n_ + m_, indptr.data(), indices.data());
+        for (const ProjectionBlock& block : cone_.blocks())
+            if (block.sparse)
+                append_border(n_ + block.first, block.dim, w_entry.data() + block.weight + block.dim, indptr, indices,
+                              signs_);
+        symbolic_ = std::make_unique<Symbolic>(static_cast<int>(signs_.size()), indptr.data(), indices.data());
         const LdltView ldlt = symbolic_->view();
         const auto place = [&](const std::vector<int>& entries) {
             std::vector<long long> result;
@@ -117,7 +122,7 @@ class DerivativeLayout {
     }
 
     static int weight_index(const ProjectionBlock& block, int row, int column) {
-        if (is_polyhedral(block.kind)) return column;
+        if (is_polyhedral(block.kind) || block.sparse) return column;
         return row * block.dim - row * (row - 1) / 2 + (column - row);
     }
 

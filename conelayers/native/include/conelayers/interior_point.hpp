@@ -45,9 +45,9 @@ class InteriorPoint {
         rhs = work.take(2 * N), step = work.take(2 * N), ds = work.take(m), shift = work.take(m);
         cone_work = work.take(2 * m + 4 * (long long)view.max_order * view.max_order + N);
         kkt.h = h, kkt.scaling = scaling, kkt.cone_work = cone_work, kkt.identity = true;
-        kkt.factor = work.take(view.kkt.factor_size), kkt.base = work.take(view.kkt.factor_size), kkt.inverse = work.take(N);
+        kkt.factor = work.take(view.kkt.factor_size), kkt.base = work.take(view.kkt.factor_size), kkt.inverse = work.take(view.kkt.n);
         kkt.work = work.take(view.kkt.work);
-        kkt.residual = work.take(2 * N), kkt.correction = work.take(2 * N), kkt.scratch = work.take(2 * N);
+        kkt.residual = work.take(2 * N), kkt.correction = work.take(2 * N), kkt.scratch = work.take(2 * view.kkt.n);
     }
 
     // Take up the programme in p (unscaled P, q, A, b). usable: lanes with finite data; the others fail at once.

@@ -45,9 +45,9 @@ struct DerivativeWork {
         v = take(m), y = take(m), element = take(view.cone.element_size), scratch = take(view.cone.scratch);
         column = take(n), row = take(m), active = take(m);
         weight = take(view.cone.weight_size);
-        factor = take(view.ldlt.factor_size), inverse = take(z), ldlt = take(view.ldlt.work);
+        factor = take(view.ldlt.factor_size), inverse = take(view.ldlt.n), ldlt = take(view.ldlt.work);
         rhs = take(z), solution = take(z), residual = take(z), trial = take(z), trial_residual = take(z);
-        direct = take(z), image = take(m), permuted = take(z);
+        direct = take(z), image = take(m), permuted = take(view.ldlt.n);
         basis = take((kKrylov + 1) * z), directions = take(kKrylov * z);
     }
 };
@@ -116,8 +116,17 @@ CL_HD inline void assemble_weights(const DerivativeView& view, const DerivativeW
             continue;
         }
         const Real scale = w.row[block.first], square = scale * scale;
-        projection::block_weight<Real>(block, w.element, ceiling / square, weight, w.scratch);
         const Real active = projection::block_activity<Real>(block, w.element, 0);
+        if (block.sparse) {
+            alone([&] {
+                projection::SecondOrder::border<Real>(block.dim, w.element + block.element, square, shift, ceiling,
+                                                      weight);
+            });
+            for (int i : each(block.dim)) w.active[block.first + i] = active;
+            for (int e : each(static_cast<int>(border_size(block.dim)))) w.factor[position[e]] = weight[e];
+            continue;
+        }
+        projection::block_weight<Real>(block, w.element, ceiling / square, weight, w.scratch);
         for (int i : each(block.dim)) {
             int entry = i * block.dim - i * (i - 1) / 2;
             w.active[block.first + i] = active;

@@ -17,7 +17,8 @@ struct Kkt {
     Arr<Real> base;                          // of the factor, the part that H changes, before it does
     Arr<Real> h, scaling, cone_work;         // see cone_product.hpp
     bool identity;                           // H = I: no scaling data
-    Arr<Real> residual, correction, scratch; // 2 (n + m) packs each
+    Arr<Real> residual, correction;          // 2 (n + m) packs each
+    Arr<Real> scratch;                       // twice the order of the factor
 };
 
 CL_HD inline PivotRule kkt_pivots() { return {1e-13, 2e-7}; }

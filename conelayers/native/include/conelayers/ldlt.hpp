@@ -372,15 +372,23 @@ CL_HD inline void ldlt_solve_permuted(const LdltView& view, Arr<Real> factor, Ar
             apply_block<Real, N, false>(view, view.nodes[j], first, factor, x);
 }
 
-// Solve for N right-hand sides in original order; solution may be the same array as rhs. work: N * view.n packs.
+// Solve for N right-hand sides in original order, view.given packs each; solution may be the same array as rhs. work:
+// N * view.n packs.
 template <class Real, int N>
 CL_HD inline void ldlt_solve(const LdltView& view, Arr<Real> factor, Arr<Real> inverse, Arr<Real> rhs,
                              Arr<Real> solution, Arr<Real> work) {
+    const int n = view.n, given = view.given;
     for (int q = 0; q < N; ++q)
-        for (int i : each(view.n)) work[q * view.n + i] = rhs[q * view.n + view.permutation[i]];
+        for (int i : each(n)) {
+            const int k = view.permutation[i];
+            work[q * n + i] = k < given ? rhs[q * given + k] : Real(0.0);
+        }
     ldlt_solve_permuted<Real, N>(view, factor, inverse, work);
     for (int q = 0; q < N; ++q)
-        for (int i : each(view.n)) solution[q * view.n + view.permutation[i]] = work[q * view.n + i];
+        for (int i : each(n)) {
+            const int k = view.permutation[i];
+            if (k < given) solution[q * given + k] = work[q * n + i];
+        }
 }
 
 }  // namespace CONELAYERS_ARCH

@@ -46,7 +46,7 @@ class Symbolic {
 
     LdltView view() const {
         LdltView v{};
-        v.n = n_;
+        v.n = v.given = n_;
         v.supernodes = static_cast<int>(nodes_.size());
         v.work = work_;
         v.entries = static_cast<int>(position_.size());
