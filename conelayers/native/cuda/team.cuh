@@ -150,8 +150,10 @@ struct Columns {
 template <bool Upper>
 CL_HD inline void share_scatter(const Columns& M, double factor, Arr<double> x, Arr<double> out) {
     for (int j = 0; j < M.count; ++j) {
+        const int begin = M.start[j], end = M.start[j + 1];
+        if (begin == end || (Upper && M.row[begin] == j)) continue;  // nothing above the diagonal
         const double xj = factor * x[j];
-        for (int e : each(M.start[j], M.start[j + 1]))
+        for (int e : each(begin, end))
             if (!Upper || M.row[e] != j) out[M.row[e]] += M.value[e] * xj;
     }
 }

@@ -7,9 +7,10 @@
 //   alone([&] { ... });                  by one thread
 //
 // A phase begins when all threads are there and ends when all see what it wrote. In it no thread touches what another one
-// writes, and phases do not nest. `all_sum`, `all_max` and `all_any` join what the threads of a shared loop found each for
-// itself; `from_one` gives all of them what the one of `alone` found. On a CPU, and with one thread per problem, a phase is
-// the loop or the call that it looks like.
+// writes, and phases do not nest. The blocks of a product are dealt to threads: within a `Deal`, alone(b, [&] { ... }) is run
+// by thread b of the team, which the others do not wait for before the next phase, or the deal's end. `all_sum`, `all_max`,
+// `all_min` and `all_any` join what the threads found each for itself; `from_one` gives all what the one of `alone` found.
+// On a CPU, and with one thread per problem, all this is the loops and calls that it looks like.
 #pragma once
 
 #if defined(CONELAYERS_TEAM)
@@ -39,8 +40,15 @@ struct Each {
     CL_INLINE Iterator end() const { return {last}; }
 };
 
+struct Deal {
+    CL_INLINE Deal() {}  // not trivial: no compiler calls it unused
+};
 template <class Body>
 CL_INLINE void alone(const Body& body) {
+    body();
+}
+template <class Body>
+CL_INLINE void alone(int, const Body& body) {
     body();
 }
 template <class T>
@@ -53,6 +61,10 @@ CL_INLINE Real all_sum(const Real& value) {
 }
 template <class Real>
 CL_INLINE Real all_max(const Real& value) {
+    return value;
+}
+template <class Real>
+CL_INLINE Real all_min(const Real& value) {
     return value;
 }
 template <class M>
@@ -86,6 +98,14 @@ CL_INLINE void alone(const Body& body) {
     if (member() == 0) body();
     __syncwarp();
 }
+struct Deal {
+    CL_INLINE Deal() { __syncwarp(); }
+    CL_INLINE ~Deal() { __syncwarp(); }
+};
+template <class Body>
+CL_INLINE void alone(int b, const Body& body) {
+    if (member() == b % kTeam) body();
+}
 CL_INLINE double from_one(double value) { return __shfl_sync(kEveryThread, value, 0); }
 CL_INLINE double all_sum(double value) {
     for (int distance = kTeam / 2; distance > 0; distance /= 2)
@@ -97,6 +117,7 @@ CL_INLINE double all_max(double value) {
         value = max(value, __shfl_xor_sync(kEveryThread, value, distance));
     return value;
 }
+CL_INLINE double all_min(double value) { return -all_max(-value); }
 CL_INLINE bool all_any(bool mask) { return __any_sync(kEveryThread, mask) != 0; }
 
 #endif

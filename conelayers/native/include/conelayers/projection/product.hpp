@@ -39,6 +39,7 @@ CL_HD inline void project_three(const ProjectionBlock& block, const Real* v, con
 template <class Real>
 CL_HD inline void project_dual(const ProjectionView& cone, Arr<Real> v, Arr<Real> guess, double mu, Arr<Real> y,
                                Arr<Real> element, Arr<Real> scratch) {
+    const Deal deal;
     for (int b = 0; b < cone.blocks; ++b) {
         const ProjectionBlock& block = cone.block[b];
         Arr<Real> in = v + block.first, out = y + block.first, e = element + block.element;
@@ -53,14 +54,14 @@ CL_HD inline void project_dual(const ProjectionView& cone, Arr<Real> v, Arr<Real
                 out[i] = positive_part(value, mu);
             }
         } else if (is(block, kSecondOrderBlock)) {
-            alone([&] { SecondOrder::project<Real>(block.dim, in, mu, out, e); });
+            alone(b, [&] { SecondOrder::project<Real>(block.dim, in, mu, out, e); });
         } else if (is(block, kSemidefiniteBlock)) {
             alone([&] { Semidefinite::project<Real>(block.order, in, mu, out, e, scratch); });
         } else if (is_three(block)) {
-            Real point[3], near[3], image[3], local[ThreeDimensional::element_size];
-            for (int i = 0; i < 3; ++i) point[i] = in[i], near[i] = guess[block.first + i];
-            project_three(block, point, near, mu, image, local);
-            alone([&] {
+            alone(b, [&] {
+                Real point[3], near[3], image[3], local[ThreeDimensional::element_size];
+                for (int i = 0; i < 3; ++i) point[i] = in[i], near[i] = guess[block.first + i];
+                project_three(block, point, near, mu, image, local);
                 for (int i = 0; i < 3; ++i) out[i] = image[i];
                 for (int i = 0; i < ThreeDimensional::element_size; ++i) e[i] = local[i];
             });
@@ -77,6 +78,7 @@ CL_HD inline void load_element(Arr<Real> element, Real* local) {
 template <class Real>
 CL_HD inline void apply_derivative(const ProjectionView& cone, Arr<Real> element, Arr<Real> x, Arr<Real> out,
                                    Arr<Real> scratch) {
+    const Deal deal;
     for (int b = 0; b < cone.blocks; ++b) {
         const ProjectionBlock& block = cone.block[b];
         Arr<Real> in = x + block.first, to = out + block.first, e = element + block.element;
@@ -87,15 +89,15 @@ CL_HD inline void apply_derivative(const ProjectionView& cone, Arr<Real> element
         } else if (block.kind == kNonnegativeBlock) {
             for (int i : each(block.dim)) to[i] = e[i] * in[i];
         } else if (is(block, kSecondOrderBlock)) {
-            alone([&] { SecondOrder::apply<Real>(block.dim, e, in, to); });
+            alone(b, [&] { SecondOrder::apply<Real>(block.dim, e, in, to); });
         } else if (is(block, kSemidefiniteBlock)) {
             alone([&] { Semidefinite::apply<Real>(block.order, e, in, to, scratch); });
         } else if (is_three(block)) {
-            Real local[ThreeDimensional::element_size], point[3], image[3];
-            load_element<Real>(e, local);
-            for (int i = 0; i < 3; ++i) point[i] = in[i];
-            ThreeDimensional::apply(local, point, image);
-            alone([&] {
+            alone(b, [&] {
+                Real local[ThreeDimensional::element_size], point[3], image[3];
+                load_element<Real>(e, local);
+                for (int i = 0; i < 3; ++i) point[i] = in[i];
+                ThreeDimensional::apply(local, point, image);
                 for (int i = 0; i < 3; ++i) to[i] = image[i];
             });
         }
