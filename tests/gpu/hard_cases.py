@@ -58,7 +58,12 @@ def odd_structures():
     def case(P, A, cones):
         return structure_of(P, A, cones), data(P, A, A.shape[0])
 
+    sparse = sp.random(150, 150, 4 / 150, random_state=rng)
+    filling = sp.csc_matrix(sp.triu(sparse + sparse.T + 9 * sp.eye(150)))
+    filling.sort_indices()
+    values = np.tile(filling.data, (5, 1)), rng.standard_normal((5, 150)), np.zeros((5, 0)), np.zeros((5, 0))
     return {
+        "much fill": (structure_of(filling, sp.csc_matrix((0, 150)), []), values),
         "linear programme": case(empty, box, [("l", 6)]),
         "no rows": case(identity, sp.csc_matrix((0, 3)), []),
         "no rows, no pattern": case(empty, sp.csc_matrix((0, 3)), []),

@@ -36,15 +36,16 @@ def test_the_benchmark_runs(threads, warps, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "the CPU")
     monkeypatch.setattr(benchmark, "DEVICE", torch.device("cpu"))
     monkeypatch.setattr(benchmark, "CvxpyLayer", lambda *problem: CvxpyLayer(*problem, solver="CUDA"))
+    monkeypatch.setattr(benchmark, "CHECKED", 2)
     monkeypatch.setattr(benchmark, "absent", lambda module: f"{module} stays out of this")
     families = {key: benchmark.FAMILIES["qp10"] for key in ("qp10", "soc", "logistic")}
     monkeypatch.setattr(benchmark, "FAMILIES", families)
     kept = tmp_path / "rows.json"
-    arguments = ["--families", "qp10", "--batches", "3", "1", "--rounds", "1", "--patience", "60", "--json", str(kept)]
+    arguments = ["--families", "qp10", "--batches", "2", "1", "--rounds", "1", "--patience", "60", "--json", str(kept)]
     monkeypatch.setattr(sys, "argv", ["gpu.py", *arguments])
     benchmark.main()
     rows = json.loads(kept.read_text())["rows"]
-    assert [row["batch"] for row in rows] == [3, 1]
+    assert [row["batch"] for row in rows] == [2, 1]
     for row in rows:
         ours = [name for name in row["seconds"] if name.startswith("conelayers")]
         assert len(ours) == 4 and all(row["difference"][name] < 1e-6 for name in ours)

@@ -17,7 +17,7 @@ from gpu.hard_cases import mixed_batch, odd_structures  # noqa: E402
 from gpu.test_cuda_emulated import CONES, CPU, every_result, tensors  # noqa: E402
 
 import conelayers.native.cuda.kernels as kernels  # noqa: E402
-from conelayers.native import Differentiator, Engine  # noqa: E402
+from conelayers.native import Differentiator, Engine, derivative_image, engine_image  # noqa: E402
 from conelayers.native.cuda import DeviceDifferentiator, DeviceEngine  # noqa: E402
 
 
@@ -98,6 +98,8 @@ def test_odd_structures(name, team, threads, warps, monkeypatch):
     monkeypatch.setenv("CONELAYERS_CUDA_TEAM", str(team))
     monkeypatch.setattr(kernels, "launcher", lambda device: Emulated({1: threads, 32: warps}))
     structure, data = odd_structures()[name]
+    scratch, newton = engine_image(*structure)[3][1], derivative_image(*structure)[3]
+    assert (scratch > newton) == (name == "much fill")  # which then share memory the other way round
     ours, theirs = (solved(structure, data, 5, on_cpu) for on_cpu in (False, True))
     assert (ours["status"] == theirs["status"]).all()
     good = theirs["status"] == 0

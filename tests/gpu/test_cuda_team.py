@@ -32,9 +32,9 @@ def test_threads_keep_out_of_each_others_way(name, warps, monkeypatch):
     found = []
     for order in range(3):
         warps.in_order(order)
-        found.append(every_result(name, on_cpu=False, items=4))
+        found.append(every_result(name, on_cpu=False, items=3))
     warps.in_order(0)
-    agree(found[0], every_result(name, on_cpu=True, items=4))
+    agree(found[0], every_result(name, on_cpu=True, items=3))
     for other in found[1:]:
         assert all(np.array_equal(other[key], found[0][key], equal_nan=True) for key in other)
 
