@@ -31,7 +31,7 @@ from families import FAMILIES, Family
 from conelayers import CvxpyLayer
 from conelayers.backends import Cuda
 from conelayers.native import Differentiator, Engine, derivative_image, engine_image
-from conelayers.native.cuda.plan import SETTING
+from conelayers.native.cuda.plan import SETTING, Problem
 from conelayers.program import ConeStructure
 from conelayers.program.compiled import described
 
@@ -43,15 +43,13 @@ CHECKED = 37  # items held to the CPU's before anything is timed: more than a wa
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """Ceilings of a device: bytes and double precision operations per second, and the latency of its memory."""
+    """Ceilings of a device: bytes, double precision operations and cycles per second, and multiprocessors."""
 
     name: str
     bandwidth: float
     flops: float
     processors: int
     clock: float
-    latency: float = 650.0  # cycles from a load to its value, from the memory of the device
-    overlap: float = 6.0  # loads of one thread under way at a time: half a register tile of the factorization
 
 
 # The vendor's figures; double precision without tensor cores.
@@ -64,38 +62,32 @@ class Cost:
 
     flops: float
     bytes: float
-    cycles: float  # of a warp that works on the problem alone
+    thread: float  # cycles of a thread, or of a warp, that works on the problem alone
+    warp: float
     table: int  # bytes of work per problem
 
     @classmethod
     def of(cls, structure: ConeStructure, iterations: float, solves: int = 7, factors: float = 4.0) -> Cost:
         """`solves` with residuals per iteration; `factors` beside those of iterations: start, Newton steps, adjoint."""
         arrays = described(structure)
-        engine = Engine(*arrays)
-        entries = structure.A_nnz + 2 * structure.P_nnz
-        one_solve = 4 * engine.fill + 4 * entries
-        rounds = iterations + factors
+        (*_, (kept, scratch), factor), newton = engine_image(*arrays), derivative_image(*arrays)[3]
+        problem = Problem(structure.n, structure.m, structure.A_nnz + 2 * structure.P_nnz, *factor)
+        flops = problem.flops + solves * (4 * problem.fill + 4 * problem.entries)
         # A register tile of four by four loads a quarter of a number per operation; a solve reads the factor twice; a
         # product reads its matrix once, and reads and writes what it adds to.
-        moved = 2 * engine.flops + solves * 8 * (2 * engine.fill + 3 * entries)
-        # By a warp: barriers and shuffles of each block of four columns, of each column of a product, of each vector.
-        blocks, rows = (structure.n + structure.m) / 4, (structure.n + structure.m) / 32
-        factorization = engine.flops / 16 + 300 * blocks
-        solve, product, vectors = 450 * blocks, 120 * structure.n + 12 * entries / 32, 60 * (50 + 50 * rows)
-        cycles = factorization + solves * (solve + product) + product + vectors
-        (kept, scratch), newton = engine_image(*arrays)[3], derivative_image(*arrays)[3]
+        moved = 2 * problem.flops + solves * 8 * (2 * problem.fill + 3 * problem.entries)
         table = 8 * (kept + max(scratch, newton) + structure.n + 2 * structure.m)
-        return cls(rounds * (engine.flops + solves * one_solve), rounds * moved, rounds * cycles, table)
+        costs = flops, moved, problem.cycles_of_thread, problem.cycles_of_warp
+        return cls(*((iterations + factors) * cost for cost in costs), table)
 
     def seconds(self, batch: int, machine: Machine) -> dict[str, float]:
         """Lower bounds from bandwidth and arithmetic; from waiting, with eight warps on each multiprocessor."""
         resident = 8 * machine.processors
-        by_thread = self.bytes / 8 / machine.overlap * machine.latency / machine.clock
         return {
             "bandwidth": batch * self.bytes / machine.bandwidth,
             "arithmetic": batch * self.flops / machine.flops,
-            "waiting, threads": by_thread * -(-batch // (32 * resident)),
-            "waiting, warps": self.cycles / machine.clock * -(-batch // resident),
+            "waiting, threads": self.thread / machine.clock * -(-batch // (32 * resident)),
+            "waiting, warps": self.warp / machine.clock * -(-batch // resident),
         }
 
 
@@ -304,7 +296,7 @@ def print_roofline(family: Family, rows: list[dict], batches: Sequence[int], mac
     cost = Cost.of(program.structure, iterations)
     print(
         f"{family.name:>18}: {iterations:.1f} iterations; forward and backward {cost.flops / 1e6:.1f} Mflop each "
-        f"and {cost.bytes / 1e6:.1f} MB ({cost.flops / cost.bytes:.2f} flop per byte), or {1e-6 * cost.cycles:.2f} "
+        f"and {cost.bytes / 1e6:.1f} MB ({cost.flops / cost.bytes:.2f} flop per byte), or {1e-6 * cost.warp:.2f} "
         f"Mcycles of a warp; table of {cost.table / 1e3:.0f} kB"
     )
     for batch in batches:

@@ -12,8 +12,8 @@ double conelayers::shared_table[1 << 17];
 #include "solve.cu"
 
 // Run this thread of all blocks alone; -1: every one.
-static int alone = -1;
-extern "C" void only(int thread) { alone = thread; }
+static int lone = -1;
+extern "C" void only(int thread) { lone = thread; }
 
 namespace {
 
@@ -23,7 +23,7 @@ int run(const Kernel& kernel, int blocks, int threads) {
     gridDim.x = blocks, blockDim.x = threads;
     for (int block = 0; block < blocks; ++block)
         for (int thread = 0; thread < threads; thread += conelayers::kTeam) {
-            if (alone >= 0 && alone != block * threads + thread) continue;
+            if (lone >= 0 && lone != block * threads + thread) continue;
             blockIdx.x = block, threadIdx.x = thread;
 #if CONELAYERS_TEAM
             const auto body = [](const void* what) { (*static_cast<const Kernel*>(what))(); };
@@ -39,6 +39,47 @@ int run(const Kernel& kernel, int blocks, int threads) {
 
 #if CONELAYERS_TEAM
 extern "C" void in_order(int order) { emulated::team.order = order; }
+
+// What phases promise, each by itself. Returns, a bit for each, the promises that some thread saw broken.
+extern "C" int broken_promises() {
+    using namespace conelayers;
+    static double cells[2 * kTeam];
+    static int broken;
+    broken = 0;
+    const auto body = [](const void*) {
+        const auto expect = [](bool kept, int promise) {
+            if (!kept) broken |= 1 << promise;
+        };
+        const auto sum = [] {
+            double total = 0.0;
+            for (double cell : cells) total += cell;
+            return total;
+        };
+        expect(sum() == 0.0, 0);  // all read before `each` writes,
+        for (int i : each(2 * kTeam)) cells[i] += 1.0;
+        expect(sum() == 2.0 * kTeam, 1);  // and read what it wrote
+        alone([&] { cells[0] += 1.0; });
+        expect(sum() == 2.0 * kTeam + 1.0, 2);
+        alone([&] { cells[0] -= 1.0; });
+        expect(sum() == 2.0 * kTeam, 3);
+        {
+            const Deal deal;
+            for (int b = 0; b < 2 * kTeam; ++b) alone(b, [&] { cells[b] += 1.0; });
+        }
+        expect(sum() == 4.0 * kTeam, 4);
+        {
+            const Deal deal;
+            alone(kTeam - 1, [&] { cells[0] = -1.0; });
+        }
+        const double mine = member() + 1.0;
+        expect(all_sum(mine) == kTeam * (kTeam + 1) / 2, 5);
+        expect(all_max(mine) == kTeam && all_min(mine) == 1.0, 6);
+        expect(all_any(member() == 3) && !all_any(false) && from_one(mine) == 1.0, 7);
+    };
+    if (!emulated::team.run(body, nullptr)) broken |= 1 << 30;
+    for (double& cell : cells) cell = 0.0;
+    return broken;
+}
 #endif
 
 // 0, 1 for an unknown kernel, 2 if the threads of a team did not meet at the same barriers.

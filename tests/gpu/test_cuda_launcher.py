@@ -36,10 +36,10 @@ run = launcher._Driver(CPU)
 kernels.launcher = lambda device: run
 assert run.device == Device(3, 1 << 34, 100 * 1024, 99 * 1024), run.device
 
-batch, structure = family(CONES["qp"], 500)
+batch, structure = family(CONES["qp"], 768)
 data = (batch.P, batch.q, batch.A, batch.b)
 engine, newton = DeviceEngine(*structure, device=CPU), DeviceDifferentiator(*structure, device=CPU)
-for items in (3, 500):  # by warps, tables in shared memory; by threads
+for items in (3, 768):  # by warps, tables in shared memory; by threads
     rows = [v[:items] for v in data]
     found = [engine.solve(*tensors(*rows), items, differentiator=newton) for _ in range(2)]
     assert all(torch.equal(found[0][k], found[1][k]) for k in found[0])

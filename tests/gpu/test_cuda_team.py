@@ -39,6 +39,15 @@ def test_threads_keep_out_of_each_others_way(name, warps, monkeypatch):
         assert all(np.array_equal(other[key], found[0][key], equal_nan=True) for key in other)
 
 
+@pytest.mark.parametrize("order", [0, 1, 2])
+def test_phases_keep_their_promises(order, warps):
+    """All have read before a phase writes, all read what it wrote, and what is joined is the same for all."""
+    warps.in_order(order)
+    broken = warps.broken_promises()
+    warps.in_order(0)
+    assert broken == 0
+
+
 def test_tables_in_shared_memory(warps, monkeypatch):
     """The same numbers from the memory of a multiprocessor, whatever was in it before."""
     batch, structure = family(CONES["every"], 3)

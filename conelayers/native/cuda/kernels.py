@@ -17,7 +17,7 @@ from torch import Tensor
 
 from conelayers.native import derivative_image, engine_image
 from conelayers.native.cuda.launcher import Kernel, launcher
-from conelayers.native.cuda.plan import WARP, plan
+from conelayers.native.cuda.plan import WARP, Problem, plan
 
 __all__ = ["DeviceDifferentiator", "DeviceEngine"]
 
@@ -41,7 +41,8 @@ class _Kernels:
         self.P_nnz, self.A_nnz = len(structure[3]), len(structure[5])
         self.device = device
         self._cones = _ALWAYS | int(np.bitwise_or.reduce(1 << structure[6].astype(np.int64), initial=0))
-        view, arrays, pointers, self.entries = image(*structure)
+        view, arrays, pointers, self.entries, factor = image(*structure)
+        self._problem = Problem(self.n, self.m, self.A_nnz + 2 * self.P_nnz, *factor)
         self._arrays = torch.frombuffer(bytearray(arrays) or bytearray(1), dtype=torch.uint8).to(device)
         if device.type == "cuda":
             self._stream = torch.cuda.current_stream(device)
@@ -66,7 +67,7 @@ class _Kernels:
         if items == 0:
             return
         run = launcher(self.device)
-        team, shared = plan(items, entries, run.device)
+        team, shared = plan(items, entries, self._problem, run.device)
         kernel, lanes = Kernel(name, self._cones, team), WARP // team
         warps = min(-(-items // lanes), run.resident(kernel, shared))
         if not shared:

@@ -4,6 +4,11 @@
 #include "conelayers/polish.hpp"
 #include "task.cuh"
 
+// Entry point of a kernel: view, task.
+#define CL_KERNEL(name)                                                                                            \
+    extern "C" __global__ void CL_BOUNDS conelayers_##name(const __grid_constant__ conelayers::DerivativeView view, \
+                                                           const __grid_constant__ conelayers::Task task)
+
 namespace conelayers {
 
 // Projection of w.v and its Clarke element.

@@ -6,17 +6,18 @@ import dataclasses
 import os
 from typing import NamedTuple
 
-__all__ = ["SETTING", "Device", "Plan", "plan"]
+__all__ = ["SETTING", "Device", "Plan", "Problem", "plan"]
 
 SETTING = "CONELAYERS_CUDA_TEAM"
 """The environment variable that sets the threads per problem: 1, 32, or auto for `plan` to choose."""
 
 WARP = 32
 _NUMBER = 8  # bytes
-# One problem per thread pays where each multiprocessor has four full warps of them, with small tables: a thread waits
-# for each number alone, and what 32 of them need soon comes from the device's memory (docs/gpu.md, "Which of the two").
-_PROBLEMS_PER_PROCESSOR, _SMALL_TABLE = 4 * WARP, 32 * 1024
-# Tables in shared memory leave room for this many warps of a multiprocessor, or for all that there are.
+_WARPS_PER_PROCESSOR = 8  # that a plan counts on
+# A load from the device's memory takes 650 cycles, and a thread has six of them under way.
+_CYCLES_PER_LOAD = 650 / 6
+_SOLVES = 7  # with residuals, for each factorization
+# A table in shared memory leaves room for this many warps of a multiprocessor, or for all that there are.
 _WARPS_IN_SHARED, _RESERVED = 4, 1024
 
 
@@ -30,6 +31,31 @@ class Device:
     shared_per_block: int
 
 
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """Its size: variables, rows, entries of A and twice those of P, entries of L and operations of a factorization."""
+
+    n: int
+    m: int
+    entries: int
+    fill: float
+    flops: float
+
+    @property
+    def cycles_of_thread(self) -> float:
+        """One factorization and the solves that go with it by a thread, which waits for the device's memory."""
+        loads = self.flops / 4 + 2 * _SOLVES * self.fill + 3 * _SOLVES * self.entries
+        return _CYCLES_PER_LOAD * loads
+
+    @property
+    def cycles_of_warp(self) -> float:
+        """The same by a warp, which waits at barriers: of four columns of L, of a column of A, of a vector."""
+        blocks, rounds = (self.n + self.m) / 4, (self.n + self.m) / WARP
+        factorization = self.flops / 16 + 300 * blocks
+        solve, product, vector = 450 * blocks, 120 * self.n + 12 * self.entries / WARP, 50 + 50 * rounds
+        return factorization + _SOLVES * solve + (_SOLVES + 1) * product + 60 * vector
+
+
 class Plan(NamedTuple):
     """Threads per problem, and bytes of shared memory per warp (0: its table is in the device's memory)."""
 
@@ -37,20 +63,22 @@ class Plan(NamedTuple):
     shared: int
 
 
-def plan(items: int, entries: int, device: Device) -> Plan:
-    """The layout of `items` problems with tables of `entries` numbers.
+def plan(items: int, table: int, problem: Problem, device: Device) -> Plan:
+    """The layout of `items` problems with `table` numbers of work each; docs/gpu.md derives the figures.
 
     Raises:
         ValueError: If the setting is neither 1 nor 32 nor auto.
     """
-    team, table = _chosen(), _NUMBER * entries
+    team, size = _chosen(), _NUMBER * table
     if team is None:
-        many = items >= _PROBLEMS_PER_PROCESSOR * device.processors
-        team = 1 if many and table <= _SMALL_TABLE else WARP
-    if team == 1 or table > device.shared_per_block:
+        resident = _WARPS_PER_PROCESSOR * device.processors
+        by_threads = problem.cycles_of_thread * -(-items // (WARP * resident))
+        by_warps = problem.cycles_of_warp * -(-items // resident)
+        team = 1 if by_threads < by_warps else WARP
+    if team == 1 or size > device.shared_per_block:
         return Plan(team, 0)
-    fit, needed = device.shared // (table + _RESERVED), -(-items // device.processors)
-    return Plan(team, table if fit >= min(_WARPS_IN_SHARED, needed) else 0)
+    fit, needed = device.shared // (size + _RESERVED), -(-items // device.processors)
+    return Plan(team, size if fit >= min(_WARPS_IN_SHARED, needed) else 0)
 
 
 def _chosen() -> int | None:

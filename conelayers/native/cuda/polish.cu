@@ -1,10 +1,8 @@
-// Newton steps on the optimality conditions, one problem per thread.
+// Newton steps on the optimality conditions.
 #include "linearized.cuh"
 
 // in: P, q, A, b, x, y, s; out: x, y, s, residual, relative residuals (3 per item). steps: at most; number: target.
-extern "C" __global__ void CL_BOUNDS
-conelayers_polish(const __grid_constant__ conelayers::DerivativeView view,
-                  const __grid_constant__ conelayers::Task task) {
+CL_KERNEL(polish) {
     using namespace conelayers;
     const int n = view.n, m = view.m;
     for (Lane lane(task); lane.item < task.items; lane.next()) {

@@ -1,10 +1,8 @@
-// The whole reverse mode, one problem per thread.
+// The whole reverse mode.
 #include "linearized.cuh"
 
 // in: P, A, x, y, s, cotangents of x, y and s; out: dP, dq, dA, db, lambda, u, residual. number: mu.
-extern "C" __global__ void CL_BOUNDS
-conelayers_pullback(const __grid_constant__ conelayers::DerivativeView view,
-                    const __grid_constant__ conelayers::Task task) {
+CL_KERNEL(pullback) {
     using namespace conelayers;
     const int n = view.n, m = view.m;
     for (Lane lane(task); lane.item < task.items; lane.next()) {
