@@ -85,7 +85,8 @@ def _make_differentiator(structure: ConeStructure) -> Differentiator | None:
         from conelayers.native import Differentiator  # only here, as above
     except ImportError:
         return None
-    return Differentiator(*described(structure))
+    known = _engines.get(structure)  # its KKT matrix has the same pattern
+    return Differentiator(*described(structure), order=None if known is None else known.order)
 
 
 def _kept(

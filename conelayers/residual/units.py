@@ -24,8 +24,8 @@ from torch import Tensor
 from conelayers.cones import Nonnegative, Zero
 from conelayers.implicit import Equation, implicit
 from conelayers.program import ConeProgram, ConeSolution, ConeStructure
-from conelayers.program.shapes import broadcast
 from conelayers.residual.conic import ConicConditions
+from conelayers.residual.solve import fitted_start
 
 __all__ = ["InUnits", "Units", "differentiable_solve", "optimality"]
 
@@ -77,10 +77,8 @@ class Units:
         """x, y and s out of these units, or tangents of them, or their cotangents into them; None stays None."""
         return _multiplied(values, (None, self.rows / self.objective, 1 / self.rows))
 
-    def start(self, solution: ConeSolution) -> ConeSolution | None:
-        """A starting point in these units; None if its batch axes are not the programmes'."""
-        if solution.status_code.shape != broadcast(self.rows.shape[:-1], self.objective.shape[:-1]):
-            return None
+    def start(self, solution: ConeSolution) -> ConeSolution:
+        """A starting point in these units."""
         x, y, s = _present(self.points(solution.x, solution.y, solution.s))
         return dataclasses.replace(solution, x=x, y=y, s=s)
 
@@ -114,7 +112,9 @@ class InUnits(Equation):
         if units is None:
             return self.conditions.solve(*inputs)
         start = self.conditions.warm_start
-        conditions = dataclasses.replace(self.conditions, warm_start=None if start is None else units.start(start))
+        if start is not None:
+            start = units.start(fitted_start(start, ConeProgram(self.structure, *inputs)))
+        conditions = dataclasses.replace(self.conditions, warm_start=start)
         outputs: Any = conditions.solve(*_present(units.data(self.structure, *inputs)))
         return *_present(units.from_points(*outputs[:3])), *outputs[3:]
 

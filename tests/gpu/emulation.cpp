@@ -40,6 +40,11 @@ int run(const Kernel& kernel, int blocks, int threads) {
 #if CONELAYERS_TEAM
 extern "C" void in_order(int order) { emulated::team.order = order; }
 
+// Watch the tables of the next launches; then, whether threads have changed the same numbers between two barriers.
+static bool watching = false;
+extern "C" void watch(int on) { watching = on != 0; }
+extern "C" int clash() { return emulated::team.watch.clash; }
+
 // What phases promise, each by itself. Returns, a bit for each, the promises that some thread saw broken.
 extern "C" int broken_promises() {
     using namespace conelayers;
@@ -86,6 +91,9 @@ extern "C" int broken_promises() {
 extern "C" int emulate(const char* name, const void* view, const void* second, const void* task_, int blocks, int threads) {
     const auto is = [name](const char* other) { return std::strcmp(name, other) == 0; };
     const auto& task = *static_cast<const conelayers::Task*>(task_);
+#if CONELAYERS_TEAM
+    emulated::team.watch.start(task.work, watching ? task.entries * blocks : 0);
+#endif
     const auto& derivative = *static_cast<const conelayers::DerivativeView*>(is("solve") ? second : view);
     const auto linearized = [&](void (*kernel)(const conelayers::DerivativeView, const conelayers::Task)) {
         return run([&] { kernel(derivative, task); }, blocks, threads);

@@ -44,7 +44,37 @@ namespace emulated {
 constexpr int kThreads = CONELAYERS_TEAM;
 constexpr std::size_t kStack = 1 << 19;
 
+// Numbers that threads may not both change between two barriers, even if each leaves what it finds again in order.
+struct Watch {
+    double* cells = nullptr;
+    std::vector<double> before;
+    std::vector<long long> segment;
+    std::vector<int> owner;
+    bool clash = false;
+
+    void start(double* first, long long count) {
+        cells = first, clash = false;
+        before.assign(first, first + count);
+        segment.assign(count, -1), owner.assign(count, -1);
+    }
+
+    // What `thread` has changed since the last look, in the segment that it is at.
+    void look(int thread, long long now) {
+        const long long count = static_cast<long long>(before.size()), block = 64;
+        for (long long first = 0; first < count; first += block) {
+            const long long end = first + block < count ? first + block : count;
+            if (std::memcmp(cells + first, before.data() + first, (end - first) * sizeof(double)) == 0) continue;
+            for (long long c = first; c < end; ++c) {
+                if (std::memcmp(cells + c, before.data() + c, sizeof(double)) == 0) continue;
+                clash = clash || (segment[c] == now && owner[c] != thread);
+                segment[c] = now, owner[c] = thread, before[c] = cells[c];
+            }
+        }
+    }
+};
+
 struct Team {
+    Watch watch;
     int order = 0;        // of turns: 0 ascending, 1 descending, 2 scattered
     bool failed = false;  // threads did not meet at the same barriers
     int turn;
@@ -79,6 +109,7 @@ struct Team {
 
     void wait(int what) {
         const int me = threadIdx.x;
+        watch.look(me, waits[me]);
         kind[me] = what, ++waits[me];
         if (turn > 0) {
             const int before = thread_at(turn - 1);

@@ -39,6 +39,20 @@ def test_threads_keep_out_of_each_others_way(name, warps, monkeypatch):
         assert all(np.array_equal(other[key], found[0][key], equal_nan=True) for key in other)
 
 
+def test_no_number_is_changed_by_two_threads_at_once(warps, monkeypatch):
+    """Not even scratch, which each of them would leave right where they take turns."""
+    launcher(warps, monkeypatch)
+    batch, structure = family([("q", 3), ("q", 2), ("l", 2), ("e", 0), ("e", 0), ("s", 2)], 1)
+    differentiator = DeviceDifferentiator(*structure, device=CPU)
+    warps.watch(1)
+    data = tensors(batch.P, batch.q, batch.A, batch.b)
+    found = DeviceEngine(*structure, device=CPU).solve(*data, 1, differentiator=differentiator)
+    assert not warps.clash()
+    differentiator.pullback(*data[::2], *(found[k] for k in "xys"), *(found[k] for k in "xys"))
+    warps.watch(0)
+    assert not warps.clash()
+
+
 @pytest.mark.parametrize("order", [0, 1, 2])
 def test_phases_keep_their_promises(order, warps):
     """All have read before a phase writes, all read what it wrote, and what is joined is the same for all."""

@@ -10,6 +10,7 @@ import torch
 native = pytest.importorskip("conelayers.native")
 
 from native import native_programs as programs  # noqa: E402
+from native.native_programmes import as_int64, cone_arrays, random_batch  # noqa: E402
 from native.native_programs import EVERY_CONE, Family, random_family, rows_of, solved  # noqa: E402
 
 CONES = {
@@ -56,7 +57,8 @@ def test_element_is_the_jacobian_of_the_projection(family, mu):
 def test_solution_matches_dense_algebra(family, mu):
     rng = np.random.default_rng(1)
     v = rng.standard_normal((13, family.m))
-    r1, r2 = rng.standard_normal((13, 3, family.n)), rng.standard_normal((13, 3, family.m))
+    r1, r2 = rng.standard_normal((13, 6, family.n)), rng.standard_normal((13, 6, family.m))
+    r1[:, 1], r2[:, 1] = 0.0, 0.0
     dx, dv, residual = family.engine.derivative(family.P, family.A, v, r1, r2, mu, threads=2)
     D = family.dense_D(v, mu)
     for item in range(13):
@@ -131,7 +133,7 @@ def test_lanes_do_not_touch_each_other(family):
     """Each item alone, in packs, on threads, and beside an item of NaN: the same numbers."""
     rng = np.random.default_rng(5)
     v = rng.standard_normal((13, family.m))
-    r1, r2 = rng.standard_normal((13, 2, family.n)), rng.standard_normal((13, 2, family.m))
+    r1, r2 = rng.standard_normal((13, 5, family.n)), rng.standard_normal((13, 5, family.m))
     together = family.engine.derivative(family.P, family.A, v, r1, r2, threads=3)
     for item in (0, 7, 12):
         one = slice(item, item + 1)
@@ -218,7 +220,7 @@ def test_large_cones_on_faces_and_beside_them(rows, scale):
     for i, place in enumerate(PLACES):
         v[i, 0] = place * np.linalg.norm(v[i, 1:rows])
     v[-1, :rows] = 0.0
-    z = rng.standard_normal((len(v), 2, n + family.m))
+    z = rng.standard_normal((len(v), 5, n + family.m))
     D = family.dense_D(v)
     rhs = np.stack([z[i] @ family.jacobian(i, D[i]).T for i in range(len(v))])
     dx, dv, residual = family.engine.derivative(
@@ -368,3 +370,21 @@ def test_inputs_are_not_changed():
     family.engine.pullback(*arrays)
     family.engine.polish(family.P, point.q, family.A, point.b, point.x, point.y, point.s)
     assert all(np.array_equal(a, b) for a, b in zip(arrays, copies, strict=True))
+
+
+def test_an_order_that_the_engine_found_serves_the_derivative():
+    cones = [("z", 2), ("l", 4), ("q", 15), ("s", 3), ("e", 0)]
+    batch = random_batch(np.random.default_rng(0), 40, cones, 1).strengthened()
+    m, n = batch.A_pattern.shape
+    patterns = [as_int64(v) for M in (batch.P_pattern, batch.A_pattern) for v in (M.indptr, M.indices)]
+    structure = (n, m, *patterns, *cone_arrays(batch.cones))
+    order = batch.engine().order
+    own, shared = native.Differentiator(*structure), native.Differentiator(*structure, order=order)
+    assert sorted(order) == list(range(n + m + 2))  # two more rows border the large cone
+    assert (own.fill, own.flops) == (shared.fill, shared.flops)
+    v, r1, r2 = np.linspace(-1, 1, m)[None], np.ones((1, 1, n)), np.ones((1, 1, m))
+    for a, b in zip(own.derivative(batch.P, batch.A, v, r1, r2), shared.derivative(batch.P, batch.A, v, r1, r2)):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10)
+    for wrong in (order[:-1], np.zeros_like(order), order + 1):
+        with pytest.raises(ValueError, match="order"):
+            native.Differentiator(*structure, order=wrong)

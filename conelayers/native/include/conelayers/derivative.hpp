@@ -15,16 +15,22 @@ CL_HD inline Real solution_norm(const DerivativeView& view, const DerivativeWork
     return all_max(norm);
 }
 
-// Take trial and its residual in the active lanes where they are better; returns those that gained at least a factor 2.
+// A solution so far and its residual, and a trial of a better one.
+template <class Real>
+struct RefinedPoint {
+    Arr<Real> solution, residual, trial, trial_residual;
+};
+
+// Take the trial and its residual in the active lanes where they are better; returns those that gained at least a factor 2.
 template <class Real>
 CL_HD inline Mask<Real> accept_trial(const DerivativeView& view, const DerivativeWork<Real>& w,
-                                     const Mask<Real>& active, Real& norm) {
-    const Real trial_norm = residual_norm(view, w, w.trial_residual);
+                                     const RefinedPoint<Real>& point, const Mask<Real>& active, Real& norm) {
+    const Real trial_norm = residual_norm(view, w, point.trial_residual);
     const auto better = mask_and(active, trial_norm < norm);
     const auto gained = mask_and(active, trial_norm < Real(0.5) * norm);
     for (int k : each(view.n + view.m)) {
-        w.solution[k] = select(better, w.trial[k], w.solution[k]);
-        w.residual[k] = select(better, w.trial_residual[k], w.residual[k]);
+        point.solution[k] = select(better, point.trial[k], point.solution[k]);
+        point.residual[k] = select(better, point.trial_residual[k], point.residual[k]);
     }
     norm = select(better, trial_norm, norm);
     return gained;
@@ -37,6 +43,7 @@ template <class Real>
 CL_HD inline Real derivative_solve(const DerivativeView& view, const DerivativeWork<Real>& w, double accuracy = 0.0,
                                    int cycles = 3) {
     const int size = view.n + view.m;
+    const RefinedPoint<Real> point{w.solution, w.residual, w.trial, w.trial_residual};
     for (int k : each(size)) {
         w.solution[k] = Real(0.0);
         w.residual[k] = w.rhs[k];
@@ -48,7 +55,7 @@ CL_HD inline Real derivative_solve(const DerivativeView& view, const DerivativeW
         regularised_solve(view, w, w.residual, w.direct);
         for (int k : each(size)) w.trial[k] = w.solution[k] + w.direct[k];
         jacobian_residual(view, w, w.rhs, w.trial, w.trial_residual);
-        const auto gained = accept_trial<Real>(view, w, active, norm);
+        const auto gained = accept_trial<Real>(view, w, point, active, norm);
         floor = Real(5e-15) * (start + solution_norm(view, w, w.solution));
         active = mask_and(gained, norm > max(floor, Real(accuracy) * start));
         if (!any_lane(active)) break;
@@ -59,7 +66,7 @@ CL_HD inline Real derivative_solve(const DerivativeView& view, const DerivativeW
         if (!any_lane(active)) break;
         krylov_correction(view, w);
         jacobian_residual(view, w, w.rhs, w.trial, w.trial_residual);
-        const auto gained = accept_trial<Real>(view, w, active, norm);
+        const auto gained = accept_trial<Real>(view, w, point, active, norm);
         active = mask_and(gained, norm > stalled);
     }
     const Real poison = norm - norm;  // not zero where an input was not finite

@@ -66,6 +66,9 @@ struct EngineSettings {
     double newton_accuracy = 1e-10;  // of each step's linear system
     double newton_target = 1e-15;   // relative residual at which they stop
     double newton_accepted = 1e-10; // and up to which their point is taken as it is
+    double start_residual = 0.5;    // relative, up to which they are tried from a given point,
+    int start_steps = 8;            // so many,
+    double start_progress = 0.5;    // while every two leave at most this part of the residual
 };
 
 enum SolveStatus : int {

@@ -27,6 +27,15 @@ class NewtonFinish {
     // Where Newton steps are tried first.
     CL_HD double first_tolerance() const { return max(settings.tol_early, settings.tol); }
 
+    // Newton steps from a point near the solution, in the lanes of `which`: the programme as for `run`, the point in newton.x,
+    // newton.v (y) and newton.s. Returns the lanes that they solve; x, y, s and their residuals are the result.
+    CL_HD Mask<Real> run_from_point(const Mask<Real>& which) {
+        begin();
+        attempt(which, PolishRule{settings.start_steps, settings.newton_target, settings.newton_accuracy, 0,
+                                  settings.start_residual, settings.start_progress});
+        return accepted;
+    }
+
     // End what `ip` has brought to iterate(first_tolerance()). The programme, unscaled, is in work.p, work.a, newton.q and
     // newton.b. Afterwards x, y, s, their residuals, ip.status and ip.iteration are the result.
     CL_HD void run(InteriorPoint<Real>& ip) {
@@ -37,11 +46,10 @@ class NewtonFinish {
     template <class Load>
     CL_HD void run(InteriorPoint<Real>& ip, const Load& load) {
         load();
-        accepted = Real(0.0) > Real(1.0);
-        for (int k = 0; k < 3; ++k) residual[k] = Real(infinity());
+        begin();
         if (settings.tol_early > settings.tol) {
             const Mask<Real> rough = ip.status == Real(double(kSolved));
-            attempt(ip, rough, PolishRule{settings.early_steps, settings.newton_target, settings.newton_accuracy, 0});
+            attempt_from(ip, rough, PolishRule{settings.early_steps, settings.newton_target, settings.newton_accuracy, 0});
             ip.reopen(mask_and(rough, mask_not(accepted)));
             if (any_lane(ip.active)) ip.iterate(settings.tol), load();
         }
@@ -65,21 +73,30 @@ class NewtonFinish {
     Real residual[3];  // relative: primal, dual, gap
 
   private:
+    CL_HD void begin() {
+        accepted = Real(0.0) > Real(1.0);
+        for (int k = 0; k < 3; ++k) residual[k] = Real(infinity());
+    }
+
     CL_HD Real worst() const { return max(residual[0], max(residual[1], residual[2])); }
 
     // Newton steps in all lanes of `which` that have a solution, then the best point that there is.
     CL_HD void finish(const InteriorPoint<Real>& ip, const Mask<Real>& which) {
         const Mask<Real> ended = mask_or(ip.status == Real(double(kSolved)), ip.status == Real(double(kInaccurate)));
         const PolishRule rule{settings.newton_steps, settings.newton_target, settings.newton_accuracy, 3};
-        const Real newton_worst = attempt(ip, mask_and(which, ended), rule);
+        const Real newton_worst = attempt_from(ip, mask_and(which, ended), rule);
         choose(ip, mask_and(which, mask_not(accepted)), newton_worst);
     }
 
-    // Newton steps from the iterate in the lanes of `which`; takes the points that are as good as exact. Returns the largest
-    // residual of each lane's Newton point, which remains in newton.best_x, newton.best_y and newton.s.
-    CL_HD Real attempt(const InteriorPoint<Real>& ip, const Mask<Real>& which, const PolishRule& rule) {
+    CL_HD Real attempt_from(const InteriorPoint<Real>& ip, const Mask<Real>& which, const PolishRule& rule) {
         if (!any_lane(which)) return Real(infinity());
         ip.point(newton.x, newton.v, newton.s);
+        return attempt(which, rule);
+    }
+
+    // Newton steps from (newton.x, newton.v, newton.s) in the lanes of `which`; takes the points that are as good as exact.
+    // Returns the largest residual of each lane's Newton point, which remains in newton.best_x, newton.best_y and newton.s.
+    CL_HD Real attempt(const Mask<Real>& which, const PolishRule& rule) {
         for (int i : each(view.m)) newton.v[i] = newton.v[i] - newton.s[i];
         polish<Real>(view, work, newton, which, rule);
         for (int i : each(view.m)) newton.s[i] = newton.best_y[i] - newton.best_v[i];

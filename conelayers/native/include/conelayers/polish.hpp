@@ -135,6 +135,8 @@ struct PolishRule {
     double target;    // relative residual at which a lane stops
     double accuracy;  // of each step's linear system, relative: a step leaves about this part of the residual
     int cycles;       // rounds of the Krylov fallback in each step's system
+    double start = 1e300;     // no steps from a larger relative residual than this,
+    double progress = 1e300;  // nor after two that leave more than this part of it
 };
 
 // Improve (t.x, t.v) in the lanes of `which`, given w.p, w.a, t.q, t.b and t.s near y - v. The result is (t.best_x,
@@ -152,12 +154,14 @@ CL_HD inline Real polish(const DerivativeView& view, const DerivativeWork<Real>&
     }
     measure(view, w, t);
     Real norm = merit(view, t, t.f), best = norm, previous = Real(infinity());
-    if (rule.steps > 0) derivative_scale(view, w);
+    Real last = previous, before_last = previous;  // the best norms before the last step, and before the one before it
     for (int step = 0; step < rule.steps; ++step) {
         // A lane whose residual is small goes on only while steps still lower it.
         const auto falling = mask_or(norm > Real(kSmall), norm < Real(0.25) * previous);
-        const auto open = mask_and(which, mask_and(norm > Real(rule.target), falling));
+        const auto hopeful = mask_and(best <= Real(rule.start), best <= Real(rule.progress) * before_last);
+        const auto open = mask_and(mask_and(which, hopeful), mask_and(norm > Real(rule.target), falling));
         if (!any_lane(open)) break;
+        if (step == 0) derivative_scale(view, w);
         factor_where_new(view, w, t, open, step == 0);
         for (int k : each(n + m)) w.rhs[k] = -t.f[k];
         derivative_solve(view, w, rule.accuracy, rule.cycles);
@@ -171,6 +175,7 @@ CL_HD inline Real polish(const DerivativeView& view, const DerivativeWork<Real>&
         norm = merit(view, t, t.f);
         const auto better = mask_and(open, norm < best);  // closed lanes are as they were, whatever their company does
         keep_best(view, w, t, better);
+        before_last = last, last = best;
         best = select(better, norm, best);
     }
     return best;
