@@ -246,11 +246,12 @@ def engine_image(
     cone_kinds: NDArray[np.int64],
     cone_dims: NDArray[np.int64],
     cone_params: NDArray[np.float64],
-) -> tuple[bytes, bytes, list[tuple[int, int]], int]:
+) -> tuple[bytes, bytes, list[tuple[int, int]], tuple[int, int], tuple[int, float]]:
     """The analysis of `Engine` for another memory, and the numbers of work per problem.
 
     Returns:
-        The struct, its arrays, pairs (place of an address in the struct, place in the arrays it leads to), the work.
+        The struct, its arrays, pairs (place of an address in the struct, place in the arrays it leads to), the work
+        (what a problem keeps between iterations, and scratch), and a factorization's entries of L and operations.
     """
 
 def derivative_image(
@@ -263,5 +264,5 @@ def derivative_image(
     cone_kinds: NDArray[np.int64],
     cone_dims: NDArray[np.int64],
     cone_params: NDArray[np.float64],
-) -> tuple[bytes, bytes, list[tuple[int, int]], int]:
+) -> tuple[bytes, bytes, list[tuple[int, int]], int, tuple[int, float]]:
     """The same for `Differentiator`."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from conelayers.cones import PositiveSemidefinite
@@ -16,8 +17,9 @@ from conelayers.program.structure import ConeStructure
 
 if TYPE_CHECKING:
     from conelayers.native import Differentiator, Engine
+    from conelayers.native.cuda import DeviceDifferentiator
 
-__all__ = ["compiled_differentiator", "described", "engine", "rows", "suits_kernels"]
+__all__ = ["compiled_differentiator", "described", "device_differentiator", "engine", "rows", "suits_kernels"]
 
 # Semidefinite blocks are dense: beyond this many entries in all the factor is too large, and other methods take over.
 _LARGEST_BLOCKS = 2_000_000
@@ -26,6 +28,8 @@ _Made = TypeVar("_Made")
 _lock = threading.Lock()
 _engines: weakref.WeakKeyDictionary[ConeStructure, Engine] = weakref.WeakKeyDictionary()
 _differentiators: weakref.WeakKeyDictionary[ConeStructure, Differentiator | None] = weakref.WeakKeyDictionary()
+_on_devices: weakref.WeakKeyDictionary[ConeStructure, dict[torch.device, DeviceDifferentiator | None]]
+_on_devices = weakref.WeakKeyDictionary()
 
 
 def engine(structure: ConeStructure) -> Engine:
@@ -43,6 +47,22 @@ def engine(structure: ConeStructure) -> Engine:
 def compiled_differentiator(structure: ConeStructure) -> Differentiator | None:
     """The derivative kernels, or None where the engine is not compiled or does not suit the cones."""
     return _kept(_differentiators, structure, lambda: _make_differentiator(structure))
+
+
+def device_differentiator(structure: ConeStructure, device: torch.device) -> DeviceDifferentiator | None:
+    """The derivative kernels on a CUDA device, or None where they do not suit the cones.
+
+    Raises:
+        ImportError: If the engine is not compiled.
+    """
+    from conelayers.native.cuda import DeviceDifferentiator  # only here, as above
+
+    made = _kept(_on_devices, structure, dict)
+    with _lock:
+        if device not in made:
+            suits = suits_kernels(structure)
+            made[device] = DeviceDifferentiator(*described(structure), device=device) if suits else None
+        return made[device]
 
 
 def suits_kernels(structure: ConeStructure) -> bool:

@@ -10,9 +10,9 @@ inline namespace CONELAYERS_ARCH {
 template <class Real>
 CL_HD inline Real solution_norm(const DerivativeView& view, const DerivativeWork<Real>& w, Arr<Real> z) {
     Real norm = Real(0.0);
-    for (int j = 0; j < view.n; ++j) norm = max(norm, abs(z[j] / w.column[j]));
-    for (int i = 0; i < view.m; ++i) norm = max(norm, abs(w.row[i] * z[view.n + i]));
-    return norm;
+    for (int j : each(view.n)) norm = max(norm, abs(z[j] / w.column[j]));
+    for (int i : each(view.m)) norm = max(norm, abs(w.row[i] * z[view.n + i]));
+    return all_max(norm);
 }
 
 // A solution so far and its residual, and a trial of a better one.
@@ -28,7 +28,7 @@ CL_HD inline Mask<Real> accept_trial(const DerivativeView& view, const Derivativ
     const Real trial_norm = residual_norm(view, w, point.trial_residual);
     const auto better = mask_and(active, trial_norm < norm);
     const auto gained = mask_and(active, trial_norm < Real(0.5) * norm);
-    for (int k = 0; k < view.n + view.m; ++k) {
+    for (int k : each(view.n + view.m)) {
         point.solution[k] = select(better, point.trial[k], point.solution[k]);
         point.residual[k] = select(better, point.trial_residual[k], point.residual[k]);
     }
@@ -44,7 +44,7 @@ CL_HD inline Real derivative_solve(const DerivativeView& view, const DerivativeW
                                    int cycles = 3) {
     const int size = view.n + view.m;
     const RefinedPoint<Real> point{w.solution, w.residual, w.trial, w.trial_residual};
-    for (int k = 0; k < size; ++k) {
+    for (int k : each(size)) {
         w.solution[k] = Real(0.0);
         w.residual[k] = w.rhs[k];
     }
@@ -53,7 +53,7 @@ CL_HD inline Real derivative_solve(const DerivativeView& view, const DerivativeW
     auto active = start > Real(0.0);
     for (int iteration = 0; iteration < 8; ++iteration) {
         regularised_solve(view, w, w.residual, w.direct);
-        for (int k = 0; k < size; ++k) w.trial[k] = w.solution[k] + w.direct[k];
+        for (int k : each(size)) w.trial[k] = w.solution[k] + w.direct[k];
         jacobian_residual(view, w, w.rhs, w.trial, w.trial_residual);
         const auto gained = accept_trial<Real>(view, w, point, active, norm);
         floor = Real(5e-15) * (start + solution_norm(view, w, w.solution));
@@ -70,7 +70,7 @@ CL_HD inline Real derivative_solve(const DerivativeView& view, const DerivativeW
         active = mask_and(gained, norm > stalled);
     }
     const Real poison = norm - norm;  // not zero where an input was not finite
-    for (int k = 0; k < size; ++k) w.solution[k] = w.solution[k] + poison;
+    for (int k : each(size)) w.solution[k] = w.solution[k] + poison;
     return norm / select(start == Real(0.0), Real(1.0), start);
 }
 
@@ -79,14 +79,14 @@ CL_HD inline Real derivative_solve(const DerivativeView& view, const DerivativeW
 template <class Real>
 CL_HD inline Real derivative_pullback(const DerivativeView& view, const DerivativeWork<Real>& w, Arr<Real> s_cotangent,
                                       Arr<Real> nu) {
-    for (int j = 0; j < view.n; ++j) {
+    for (int j : each(view.n)) {
         Real sum = w.rhs[j];
         for (int k = view.a_start[j]; k < view.a_start[j + 1]; ++k) sum = sum - w.a[k] * s_cotangent[view.a_row[k]];
         w.rhs[j] = sum;
     }
     const Real residual = derivative_solve(view, w);
     projection::apply_derivative<Real>(view.cone, w.element, w.solution + view.n, nu, w.scratch);
-    for (int i = 0; i < view.m; ++i) nu[i] = nu[i] + s_cotangent[i];
+    for (int i : each(view.m)) nu[i] = nu[i] + s_cotangent[i];
     return residual;
 }
 
@@ -96,7 +96,7 @@ template <class Real>
 CL_HD inline void pattern_gradients(const DerivativeView& view, const DerivativeWork<Real>& w, Arr<Real> x, Arr<Real> y,
                                     Arr<Real> nu) {
     Arr<Real> lambda = w.solution;
-    for (int j = 0; j < view.n; ++j) {
+    for (int j : each(view.n)) {
         const Real xj = x[j], lambda_j = lambda[j];
         for (int k = view.a_start[j]; k < view.a_start[j + 1]; ++k) {
             const int i = view.a_row[k];

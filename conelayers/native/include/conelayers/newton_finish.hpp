@@ -39,19 +39,26 @@ class NewtonFinish {
     // End what `ip` has brought to iterate(first_tolerance()). The programme, unscaled, is in work.p, work.a, newton.q and
     // newton.b. Afterwards x, y, s, their residuals, ip.status and ip.iteration are the result.
     CL_HD void run(InteriorPoint<Real>& ip) {
+        run(ip, [] {});
+    }
+
+    // The same where `ip` has its scratch in the memory of `work` and `newton`: load() puts the programme back there.
+    template <class Load>
+    CL_HD void run(InteriorPoint<Real>& ip, const Load& load) {
+        load();
         begin();
         if (settings.tol_early > settings.tol) {
             const Mask<Real> rough = ip.status == Real(double(kSolved));
             attempt_from(ip, rough, PolishRule{settings.early_steps, settings.newton_target, settings.newton_accuracy, 0});
             ip.reopen(mask_and(rough, mask_not(accepted)));
-            if (any_lane(ip.active)) ip.iterate(settings.tol);
+            if (any_lane(ip.active)) ip.iterate(settings.tol), load();
         }
         Mask<Real> left = mask_not(accepted);
         if (!any_lane(left)) return;
         finish(ip, left);
         left = mask_and(mask_not(accepted), ip.status == Real(double(kSolved)));
         if (any_lane(left)) {
-            ip.refine(left, settings.tol_late, settings.late_rounds);
+            ip.refine(left, settings.tol_late, settings.late_rounds), load();
             finish(ip, left);
         }
         const Mask<Real> inaccurate = ip.status == Real(double(kInaccurate));
@@ -90,9 +97,9 @@ class NewtonFinish {
     // Newton steps from (newton.x, newton.v, newton.s) in the lanes of `which`; takes the points that are as good as exact.
     // Returns the largest residual of each lane's Newton point, which remains in newton.best_x, newton.best_y and newton.s.
     CL_HD Real attempt(const Mask<Real>& which, const PolishRule& rule) {
-        for (int i = 0; i < view.m; ++i) newton.v[i] = newton.v[i] - newton.s[i];
+        for (int i : each(view.m)) newton.v[i] = newton.v[i] - newton.s[i];
         polish<Real>(view, work, newton, which, rule);
-        for (int i = 0; i < view.m; ++i) newton.s[i] = newton.best_y[i] - newton.best_v[i];
+        for (int i : each(view.m)) newton.s[i] = newton.best_y[i] - newton.best_v[i];
         Real found[3];
         relative_residuals<Real>(view, work, newton, newton.best_x, newton.best_y, newton.s, found);
         const Real worst = select(which, max(found[0], max(found[1], found[2])), Real(infinity()));
@@ -119,8 +126,8 @@ class NewtonFinish {
     }
 
     CL_HD void take(const Mask<Real>& which, Arr<Real> from_x, Arr<Real> from_y, Arr<Real> from_s, const Real* found) {
-        for (int j = 0; j < view.n; ++j) x[j] = select(which, from_x[j], x[j]);
-        for (int i = 0; i < view.m; ++i) y[i] = select(which, from_y[i], y[i]), s[i] = select(which, from_s[i], s[i]);
+        for (int j : each(view.n)) x[j] = select(which, from_x[j], x[j]);
+        for (int i : each(view.m)) y[i] = select(which, from_y[i], y[i]), s[i] = select(which, from_s[i], s[i]);
         for (int k = 0; k < 3; ++k) residual[k] = select(which, found[k], residual[k]);
     }
 
