@@ -63,8 +63,8 @@ def _near_kinks(cone: ProductCone, y: Tensor, s: Tensor, v: Tensor, reach: Tenso
     if lines is not None:
         near = v[:, lines].abs().amin(-1) <= reach
     for block, rows, shape in curved:
-        parts = (value[:, rows].reshape(-1, *shape) for value in (y, s, v))
-        near = near | _block_near_kink(block, *parts, reach[:, None]).any(-1)
+        of_y, of_s, of_v = (value[:, rows].reshape(-1, *shape) for value in (y, s, v))
+        near = near | _block_near_kink(block, of_y, of_s, of_v, reach[:, None]).any(-1)
     return near
 
 
