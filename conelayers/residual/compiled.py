@@ -97,7 +97,8 @@ class _OnCpu:
         return {name: torch.from_numpy(value) for name, value in found.items()}
 
     def probe(self, P, A, y, s, rhs, accuracy):
-        found = self._kernels.probe(*map(rows, (P, A, y, s, rhs)), accuracy, threads=torch.get_num_threads())
+        data: Any = map(rows, (P, A, y, s, rhs))
+        found = self._kernels.probe(*data, accuracy=accuracy, threads=torch.get_num_threads())
         return tuple(map(torch.from_numpy, found))
 
     def polish(self, P, q, A, b, x, y, s, steps, target):
