@@ -46,12 +46,15 @@ from conelayers.layers import (
     solve_cone_program,
     state_driven_training,
 )
+from conelayers.linalg import GMRES, BiCGSTAB
 from conelayers.program import Status
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "GMRES",
     "Anderson",
+    "BiCGSTAB",
     "Broyden",
     "ConeLayer",
     "ConelayersError",

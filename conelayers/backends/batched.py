@@ -59,6 +59,8 @@ class Batched(Backend):
 
     def on(self, device: torch.device) -> Backend:
         """The same method on a GPU, where it can run there."""
+        if device.type == "cpu":
+            return self
         on_device = Cuda(self.tol, self.max_iter, self.verbose)
         return self if self.device == "cpu" or on_device.unavailable(device) is not None else on_device
 
@@ -101,4 +103,5 @@ class Batched(Backend):
 
 def _rows(values: Tensor) -> np.ndarray:
     """(rows, size) float64 on the CPU; no copy where the tensor is that already."""
-    return rows(values.to(device="cpu", dtype=torch.float64))
+    ready = values.is_cpu and values.dtype is torch.float64
+    return rows(values if ready else values.to(device="cpu", dtype=torch.float64))

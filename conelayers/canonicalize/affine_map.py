@@ -60,9 +60,13 @@ class AffineMap:
         """The values, without autograd; theta_b (*batch, sizes[b]), float64, broadcasting, to (*batch, size)."""
         return self._product(*thetas)
 
-    @cached_property
+    @property
     def parts(self) -> tuple[LinearPart, ...]:
         """The linear maps M_b, for derivatives."""
+        return self._parts
+
+    @cached_property
+    def _parts(self) -> tuple[LinearPart, ...]:
         ends = np.cumsum(self.sizes, dtype=np.int64)
         columns = sp.csc_array(self.matrix)
         return tuple(

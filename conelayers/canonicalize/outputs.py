@@ -50,7 +50,7 @@ class Output:
         if self.is_complex:
             real, imag = entries.chunk(2, dim=-1)
             entries = torch.complex(real, imag)
-        value = entries.reshape((*source.shape[:-1], *self.shape))
+        value = entries if len(self.shape) == 1 else entries.reshape((*source.shape[:-1], *self.shape))
         return value.exp() if self.exponentiate else value
 
     @property

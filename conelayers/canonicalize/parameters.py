@@ -61,8 +61,8 @@ class ParameterLayout:
             )
         for index, value in enumerate(values):
             self._check_type(index, value)
-        rank = max((value.dim() - len(shape) for value, shape in zip(values, self.shapes, strict=True)), default=0)
-        batches = [self._batch(index, value, max(rank, 0)) for index, value in enumerate(values)]
+        rank = max([0, *(value.dim() - len(shape) for value, shape in zip(values, self.shapes, strict=True))])
+        batches = [self._batch(index, value, rank) for index, value in enumerate(values)]
         try:
             return broadcast(*batches)
         except RuntimeError:
@@ -86,8 +86,8 @@ class ParameterLayout:
 
     def _read(self, value: Tensor, block: Block) -> Tensor:
         """One block as a float64 vector, shape (*batch, block.size)."""
-        batch = value.shape[: value.dim() - len(self.shapes[block.parameter])]
-        flat = value.reshape((*batch, block.size))
+        axes = len(self.shapes[block.parameter])
+        flat = value if axes == 1 else value.reshape((*value.shape[: value.dim() - axes], block.size))
         if block.part == "real":
             flat = flat.real if flat.is_complex() else flat
         elif block.part == "imag":
@@ -113,6 +113,8 @@ class ParameterLayout:
         """Batch axes of one parameter; `rank` is the number of batch axes of the most batched one."""
         shape = self.shapes[index]
         extra = value.dim() - len(shape)
+        if extra in (0, rank) and value.shape[extra:] == shape:
+            return value.shape[:extra]
         label = f"parameter {index} ({self.names[index]})"
         if extra not in (0, rank):
             expected = f"{len(shape)}" + (f" or {len(shape) + rank}" if rank else "")
@@ -120,7 +122,5 @@ class ParameterLayout:
                 f"Invalid parameter dimensionality for {label}. Expected {expected} dimensions (no batch axes, or as "
                 f"many as the other parameters), Got: {value.dim()} dimensions, shape {tuple(value.shape)}."
             )
-        if tuple(value.shape[extra:]) != shape:
-            expected = f"Expected: {shape}" if extra == 0 else f"Expected: (*batch, {', '.join(map(str, shape))})"
-            raise InvalidArgument(f"Invalid parameter shape for {label}. {expected}, Got: {tuple(value.shape)}.")
-        return value.shape[:extra]
+        expected = f"Expected: {shape}" if extra == 0 else f"Expected: (*batch, {', '.join(map(str, shape))})"
+        raise InvalidArgument(f"Invalid parameter shape for {label}. {expected}, Got: {tuple(value.shape)}.")

@@ -115,6 +115,11 @@ class ParametricProgram:
             form.provenance,
         )
 
+    @property
+    def parts(self) -> tuple[PartMap, PartMap, PartMap, PartMap]:
+        """The maps of P, q, A and b."""
+        return self.P, self.q, self.A, self.b
+
     @cached_property
     def owners(self) -> Owners:
         """Which of the user's constraints and variables each row and column comes from."""
@@ -156,7 +161,7 @@ class ParametricProgram:
             thetas = self.layout.read(params, part.blocks)
             return apply(part.map, *thetas) if thetas else part.map.constant(like)
 
-        return ConeProgram(self.structure, evaluate(self.P), evaluate(self.q), evaluate(self.A), evaluate(self.b))
+        return ConeProgram(self.structure, *map(evaluate, self.parts))
 
     def recover(self, x: Tensor, y: Tensor, s: Tensor | None = None) -> tuple[Tensor, ...]:
         """The requested variables, differentiable in x and y.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -37,23 +38,18 @@ class SparseProduct:
         """The product; x_b of shape (*batch, sizes[b]), float64, batch axes broadcasting; shape (*batch, size)."""
         batch = broadcast(*(x.shape[:-1] for x in xs))
         flat = [_flatten(x.detach(), batch) for x in xs]
-        product = self._on_cpu(flat, batch.numel()) if xs[0].device.type == "cpu" else self._elsewhere(flat, batch)
-        return product.reshape(*batch, self.size)
+        if not xs[0].is_cpu:
+            return self._elsewhere(flat, batch.numel()).reshape(*batch, self.size)
+        return torch.from_numpy(self._on_cpu(flat, batch.numel()).reshape(*batch, self.size))
 
-    def _on_cpu(self, flat: list[Tensor], items: int) -> Tensor:
-        try:
-            from conelayers.native import csr_product  # only here: the package imports without a compiled engine
-        except ImportError:
-            return torch.from_numpy((self.matrix @ _join(flat, items).numpy().T).T + self.offset)
-        product = torch.empty(items, self.size, dtype=torch.float64)
+    def _on_cpu(self, flat: list[Tensor], items: int) -> np.ndarray:
+        multiply = _compiled()
+        if multiply is None:
+            return (self.matrix @ _join(flat, items).numpy().T).T + self.offset
+        product = np.empty((items, self.size))
         vectors = [_join(flat, items)] if len(flat) > _MOST_BLOCKS else flat
-        csr_product(
-            *self._arrays,
-            self.offset,
-            [x.contiguous().numpy() for x in vectors],
-            product.numpy(),
-            threads=torch.get_num_threads(),
-        )
+        blocks = [x.contiguous().numpy() for x in vectors]
+        multiply(*self._arrays, self.offset, blocks, product, threads=torch.get_num_threads())
         return product
 
     @cached_property
@@ -70,9 +66,9 @@ class SparseProduct:
             self.matrix.data.astype(np.float64),
         )
 
-    def _elsewhere(self, flat: list[Tensor], batch: torch.Size) -> Tensor:
+    def _elsewhere(self, flat: list[Tensor], items: int) -> Tensor:
         matrix, offset = self._tensors(flat[0].device)
-        return torch.sparse.mm(matrix, _join(flat, batch.numel()).T.contiguous()).T + offset
+        return torch.sparse.mm(matrix, _join(flat, items).T.contiguous()).T + offset
 
     def _tensors(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """M as a torch CSR tensor and c, on `device`; made once per device."""
@@ -91,9 +87,21 @@ class SparseProduct:
 
 def _flatten(x: Tensor, batch: torch.Size) -> Tensor:
     """(*batch, columns) to (items, columns), or to (1, columns) where all items share x."""
+    if x.dim() == 2 and len(batch) == 1:
+        return x
     if x.shape[:-1].numel() == 1:
         return x.reshape(1, x.shape[-1])
     return x.expand(*batch, x.shape[-1]).reshape(batch.numel(), x.shape[-1])
+
+
+@functools.cache
+def _compiled() -> Callable[..., None] | None:
+    """The compiled product, or None where the engine is not compiled: the package imports without it."""
+    try:
+        from conelayers.native import csr_product
+    except ImportError:
+        return None
+    return csr_product
 
 
 def _join(flat: list[Tensor], items: int) -> Tensor:

@@ -10,7 +10,8 @@ from conelayers.implicit.bilevel import (
 )
 from conelayers.implicit.bilevel_iterative import adapt, inner_descent, iterative_hypergradient
 from conelayers.implicit.bilevel_stochastic import StochasticNeumann
-from conelayers.implicit.equation import Equation
+from conelayers.implicit.chain import Chain, Step
+from conelayers.implicit.equation import Equation, zeros_for_none
 from conelayers.implicit.exact import Exact
 from conelayers.implicit.fixed_point import FixedPointEquation
 from conelayers.implicit.function import implicit
@@ -32,6 +33,7 @@ __all__ = [
     "Affine",
     "AffineOperator",
     "BilevelProblem",
+    "Chain",
     "ConjugateGradient",
     "Derivative",
     "Equation",
@@ -53,6 +55,7 @@ __all__ = [
     "ResidualEquation",
     "ReverseMode",
     "Smoothed",
+    "Step",
     "StochasticNeumann",
     "Unrolled",
     "adapt",
@@ -60,4 +63,5 @@ __all__ = [
     "implicit_hypergradient",
     "inner_descent",
     "iterative_hypergradient",
+    "zeros_for_none",
 ]

@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from conelayers.implicit.equation import Equation
+from conelayers.implicit.equation import Equation, zeros_for_none
 from conelayers.implicit.function import implicit
 
 __all__ = ["Affine", "AffineOperator", "Linear", "LinearOperator"]
@@ -64,7 +64,7 @@ class Linear(Equation):
 
     def pullback(self, inputs, outputs, cotangents, needed) -> tuple[Tensor | None, ...]:
         """The transposed map applied to the cotangent."""
-        return implicit(Linear(self.operator, not self.transposed), *cotangents)
+        return implicit(Linear(self.operator, not self.transposed), *zeros_for_none(cotangents, outputs))
 
     def pushforward(self, inputs, outputs, tangents) -> tuple[Tensor | None, ...]:
         """The map applied to the tangent."""
@@ -92,7 +92,7 @@ class Affine(Equation):
 
     def pullback(self, inputs, outputs, cotangents, needed) -> tuple[Tensor | None, ...]:
         """M_b' times the cotangent, summed first over the batch axes that theta_b lacks."""
-        (g,) = cotangents
+        (g,) = zeros_for_none(cotangents, outputs)
         return tuple(
             implicit(Linear(part, transposed=True), g.sum_to_size(*theta.shape[:-1], g.shape[-1]))[0] if use else None
             for part, theta, use in zip(self.operator.parts, inputs, needed, strict=True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
-from typing import ClassVar
 
+import torch
 from torch import Tensor
 
-__all__ = ["Equation"]
+__all__ = ["Equation", "zeros_for_none"]
 
 
 class Equation(abc.ABC):
@@ -25,7 +25,7 @@ class Equation(abc.ABC):
     An instance must not keep state between calls.
     """
 
-    nondifferentiable: ClassVar[frozenset[int]] = frozenset()
+    nondifferentiable: frozenset[int] = frozenset()
     """Positions of outputs that have no derivative, such as statuses and iteration counts."""
 
     @property
@@ -42,7 +42,7 @@ class Equation(abc.ABC):
         self,
         inputs: tuple[Tensor, ...],
         outputs: tuple[Tensor, ...],
-        cotangents: tuple[Tensor, ...],
+        cotangents: tuple[Tensor | None, ...],
         needed: tuple[bool, ...],
     ) -> tuple[Tensor | None, ...]:
         """Reverse mode: cotangents of the inputs, None where `needed` is false.
@@ -50,7 +50,7 @@ class Equation(abc.ABC):
         Args:
             inputs: theta.
             outputs: z.
-            cotangents: One per output, zeros where the loss does not depend on it.
+            cotangents: One per output, None where the loss does not depend on it; not all are None.
             needed: Which inputs' cotangents will be used.
 
         Returns:
@@ -87,3 +87,8 @@ class Equation(abc.ABC):
                 x = x.reshape(x.shape[0], *(1,) * missing, *x.shape[1:])
             aligned.append(x)
         return self, tuple(aligned)
+
+
+def zeros_for_none(values: Sequence[Tensor | None], like: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The tangents or cotangents of `like`, with zeros for those that are missing."""
+    return tuple(torch.zeros_like(z) if v is None else v for v, z in zip(values, like, strict=True))

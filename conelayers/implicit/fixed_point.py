@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from conelayers.errors import InaccurateWarning, UnsupportedError
-from conelayers.implicit.equation import Equation
+from conelayers.implicit.equation import Equation, zeros_for_none
 from conelayers.implicit.function import implicit
 from conelayers.implicit.mapped import Mapped
 from conelayers.implicit.mode import Derivative
@@ -92,7 +92,7 @@ class FixedPointEquation(Equation):
     def pullback(self, inputs, outputs, cotangents, needed) -> tuple[Tensor | None, ...]:
         """(df/dtheta)' (I - J')^-1 g."""
         linearization = self._linearize(inputs, outputs, True, needed[1:])
-        u = self.derivative.solve(linearization, cotangents[0])
+        u = self.derivative.solve(linearization, zeros_for_none(cotangents, outputs)[0])
         return torch.zeros_like(inputs[0]) if needed[0] else None, *linearization.pullback_theta(u)
 
     def pushforward(self, inputs, outputs, tangents) -> tuple[Tensor | None, ...]:
@@ -199,7 +199,9 @@ class ResolventEquation(Equation):
     def pullback(self, inputs, outputs, cotangents, needed) -> tuple[Tensor | None, ...]:
         """The opposite solve, then the pullback of the product."""
         _, *point = inputs
-        (s,) = implicit(ResolventEquation(self.f, not self.transposed, self.solver), *cotangents, *point)
+        (s,) = implicit(
+            ResolventEquation(self.f, not self.transposed, self.solver), *zeros_for_none(cotangents, outputs), *point
+        )
         return s, *pullback(self._product_at(outputs[0]), point, s, needed[1:])
 
     def pushforward(self, inputs, outputs, tangents) -> tuple[Tensor | None, ...]:

@@ -67,10 +67,9 @@ class _ImplicitFunction(torch.autograd.Function):
         needed = ctx.needs_input_grad[1:]
         if not any(needed) or all(g is None for g in cotangents):
             return (None,) * (ctx.count + 1)
-        filled = tuple(torch.zeros_like(z) if g is None else g for g, z in zip(cotangents, outputs, strict=True))
-        gradients = ctx.equation.pullback(inputs, outputs, filled, needed)
+        gradients = ctx.equation.pullback(inputs, outputs, cotangents, needed)
         return None, *(
-            None if g is None or not use else g.sum_to_size(x.shape)
+            None if g is None or not use else g if g.shape == x.shape else g.sum_to_size(x.shape)
             for g, x, use in zip(gradients, inputs, needed, strict=True)
         )
 

@@ -3,7 +3,7 @@
 import dataclasses
 
 from conelayers.errors import InvalidArgument
-from conelayers.implicit.mode import Derivative, Linearization, Tangent
+from conelayers.implicit.mode import Derivative, Linearization, Tangent, TransposableLinearization
 
 __all__ = ["LeastSquares"]
 
@@ -26,6 +26,15 @@ class LeastSquares(Derivative):
         if not 0 <= self.rtol < 1:
             raise InvalidArgument(f"rtol must lie in [0, 1), got {self.rtol}.")
 
+    @property
+    def reduces_adjoint(self) -> bool:
+        """False: pinv(J)' is not had from systems with J where J is singular."""
+        return False
+
     def solve(self, linearization: Linearization[Tangent], rhs: Tangent) -> Tangent:
         """Solve in the least-squares sense."""
         return linearization.solve_least_squares(rhs, self.rtol)
+
+    def solve_transposed(self, linearization: TransposableLinearization[Tangent], rhs: Tangent) -> Tangent:
+        """Solve with J' in the least-squares sense."""
+        return linearization.solve_least_squares(rhs, self.rtol, transposed=True)

@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 
 from torch import Tensor
 
-__all__ = ["Derivative", "Linearization", "ReverseMode"]
+__all__ = ["Derivative", "Linearization", "ReverseMode", "TransposableLinearization"]
 
 Tangent = TypeVar("Tangent")
 
@@ -28,6 +28,14 @@ class Linearization(Protocol[Tangent]):
 
     def smooth(self, mu: float) -> Linearization[Tangent]:
         """The linearization of the residual smoothed with barrier parameter mu."""
+        ...
+
+
+class TransposableLinearization(Linearization[Tangent], Protocol[Tangent]):
+    """A linearization whose transposed systems can be solved, too."""
+
+    def solve_least_squares(self, rhs: Tangent, rtol: float, transposed: bool = False) -> Tangent:
+        """As `Linearization`; with `transposed` the solution of J' t = rhs."""
         ...
 
 
@@ -54,9 +62,18 @@ class Derivative(abc.ABC):
         """Barrier parameter of the smoothed residual whose derivative is taken; None for the residual itself."""
         return None
 
+    @property
+    def reduces_adjoint(self) -> bool:
+        """Whether systems with J' may be reduced to systems with J, as they can where J is invertible."""
+        return True
+
     @abc.abstractmethod
     def solve(self, linearization: Linearization[Tangent], rhs: Tangent) -> Tangent:
         """Solve the linearised equation for one right-hand side."""
+
+    def solve_transposed(self, linearization: TransposableLinearization[Tangent], rhs: Tangent) -> Tangent:
+        """Solve the transposed equation; asked for only where `reduces_adjoint` is false."""
+        raise NotImplementedError
 
     def pull(self, ways: ReverseMode) -> tuple[Tensor, ...]:
         """Cotangents of an optimization problem's data; by default those of the linearised conditions."""

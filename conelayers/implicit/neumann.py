@@ -99,11 +99,10 @@ class NeumannGMRES(LinearSolver[LinearOperator]):
         while True:
             length = torch.linalg.vector_norm(r, dim=-1)
             if step % every == 0:
-                fast = length <= self.shrinks ** (every if step else 1) * before
-                unfinished, slow = _look(length > target, ~fast)
-                if not unfinished:
+                growth = _growth(length, before, target)
+                if growth == 0:
                     break
-                if slow:
+                if not growth <= self.shrinks ** (every if step else 1):
                     return self._finish(state, rhs, x, step, size)
                 before = length
             x.add_(r)
@@ -124,7 +123,7 @@ def complement(operator: LinearOperator, v: Tensor) -> Tensor:
     return operator.complement(v) if isinstance(operator, IdentityMinus) else v - operator.matvec(v)
 
 
-def _look(unfinished: Tensor, slow: Tensor) -> tuple[bool, bool]:
-    """Whether any item is unfinished, and whether any unfinished one is slow; one question to the device."""
-    flags = torch.stack([unfinished.any(), (unfinished & slow).any()]).tolist()
-    return flags[0], flags[1]
+def _growth(length: Tensor, before: Tensor, target: Tensor) -> float:
+    """The largest length / before among unfinished items, 0 if there are none; one question to the device."""
+    growth = torch.where(length > target, length / before, 0.0)
+    return float(growth.max()) if growth.numel() else 0.0

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from conelayers.errors import UnsupportedError
-from conelayers.implicit.equation import Equation
+from conelayers.implicit.equation import Equation, zeros_for_none
 from conelayers.implicit.exact import Exact
 from conelayers.implicit.mode import Derivative
 from conelayers.linalg import DenseOperator, MinimumNorm
@@ -70,7 +70,7 @@ class ResidualEquation(Equation):
     def pullback(self, inputs, outputs, cotangents, needed) -> tuple[Tensor | None, ...]:
         """With (dF/dz)'u = g, the cotangents -(dF/dtheta)'u."""
         z, *theta = self._flat(outputs[0], *inputs)
-        (g,) = self._flat(cotangents[0], like=outputs[0])
+        (g,) = self._flat(*zeros_for_none(cotangents, outputs), like=outputs[0])
         jacobian = torch.func.vmap(torch.func.jacrev(self.residual))(z, *theta)
         u = self.mode.solve(DenseLinearization(jacobian.mT), g)
 

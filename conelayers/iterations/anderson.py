@@ -68,7 +68,7 @@ class _Memory:
     best: Tensor  # smallest residual norm so far, shape: (batch,)
     ridge: float
     rings: _Rings | None = None  # made when mixing begins
-    last: tuple[Tensor, Tensor, Tensor] | None = None  # g, z + mixing g and ||g|| of the step before
+    last: tuple[Tensor, Tensor] | None = None  # g and z + mixing g of the step before
 
 
 @dataclass(frozen=True)
@@ -121,22 +121,17 @@ class Anderson(FixedPointSolver):
     def propose(self, f: Map, memory: _Memory, point: Iterate, active: Tensor) -> tuple[Tensor, _Memory]:
         """Mix the history; the first step is a plain one."""
         mixed = point.fz if self.mixing == 1 else torch.lerp(point.z, point.fz, self.mixing)
-        last, memory.last = memory.last, (point.g, mixed, point.residual)
-        host = self.stride(point.z.device) == 1
-        if last is None or (memory.rings is None and host and self._contracts(point.residual, last[2], active)):
+        last, memory.last = memory.last, (point.g, mixed)
+        contracts = point.growth is not None and point.growth <= self.plain_below
+        if last is None or (memory.rings is None and contracts):
             return mixed, memory
         if memory.rings is None:
             memory.rings = _Rings(mixed, min(self.memory, max(mixed.shape[-1], 1)), memory.ridge)
         fresh = point.residual > self.restart * memory.best
         memory.best = torch.minimum(memory.best, point.residual)
-        if not host or bool(fresh.any()):
+        if point.growth is None or bool(fresh.any()):
             memory.rings.forget(fresh)
         memory.rings.append(point.g, last[0], mixed, last[1])
         gamma = memory.rings.combination()
         used = gamma.shape[-1]
         return torch.baddbmm(mixed[:, None], gamma, memory.rings.steps[:, :used], alpha=-1)[:, 0], memory
-
-    def _contracts(self, residual: Tensor, previous: Tensor, active: Tensor) -> bool:
-        if self.plain_below == 0:
-            return False
-        return bool(((residual <= self.plain_below * previous) | ~active).all())

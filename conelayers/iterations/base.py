@@ -66,6 +66,7 @@ class Iterate(NamedTuple):
     g: Tensor  # f(z) - z, shape: (batch, n)
     residual: Tensor  # ||g||, shape: (batch,)
     target: Tensor  # the residual at which the item is done, shape: (batch,)
+    growth: float | None = None  # the largest residual of an active item over that before; None where nobody looks
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,7 @@ class FixedPointSolver(abc.ABC):
         iterations = torch.zeros(batch, dtype=torch.int32, device=z0.device)
         history = [point.residual]
         memory = self.init(f, z0)
+        together = 0  # steps that every item took
         everyone = False  # the host knows that every item is active: the masks may be skipped
         for k in range(self.max_steps):
             if k % every == 0:
@@ -150,24 +152,34 @@ class FixedPointSolver(abc.ABC):
             proposal, memory = self.propose(f, memory, point, active)
             if not everyone:
                 proposal = torch.where(active[:, None], proposal, point.z)
-            new = self._measure(proposal, self.evaluate(f, memory, proposal), atol)
-            point = new if everyone else _kept(active, new, point)
-            iterations += 1 if everyone else active
-            best = _better(best, point, every == 1)
+            before, point = point, self._measure(proposal, self.evaluate(f, memory, proposal), atol)
+            if everyone:
+                together += 1
+            else:
+                point = _kept(active, point, before)
+                iterations += active
+            if every == 1:
+                point = point._replace(growth=_growth(point.residual, before.residual, None if everyone else active))
+            # Where no residual grows, no question is needed to know that the best iterate is the last.
+            monotone = best is before and point.growth is not None and point.growth <= 1
+            best = point if monotone else _better(best, point, every == 1)
             unfinished = point.residual > point.target
             active = unfinished if everyone else active & unfinished
             if trace:
                 history.append(point.residual)
-        return _result(best, iterations, torch.stack(history) if trace else None)
+        return _result(best, iterations + together, torch.stack(history) if trace else None)
 
     def _measure(self, z: Tensor, fz: Tensor, atol: Tensor) -> Iterate:
         g = fz - z
         size = torch.linalg.vector_norm(fz, dim=-1)
-        target = torch.add(atol, size, alpha=self.rtol)
         # Residuals below a few roundings of f(z) cannot be told from zero.
         roundings = 8 * torch.finfo(fz.dtype).eps
-        if self.rtol < roundings:
-            target = torch.maximum(target, size.mul_(roundings))
+        if self.rtol == 0:
+            target = torch.maximum(atol, size.mul_(roundings))
+        elif self.rtol < roundings:
+            target = torch.maximum(torch.add(atol, size, alpha=self.rtol), size * roundings)
+        else:
+            target = torch.add(atol, size, alpha=self.rtol)
         return Iterate(z, fz, g, torch.linalg.vector_norm(g, dim=-1), target)
 
 
@@ -177,6 +189,12 @@ def _result(best: Iterate, iterations: Tensor, trace: Tensor | None) -> FixedPoi
     last = best.residual if trace is None else trace[-1]
     status.masked_fill_(~(torch.isfinite(last) & torch.isfinite(best.residual)), int(FixedPointStatus.DIVERGED))
     return FixedPointResult(best.z, iterations, best.residual, status, trace)
+
+
+def _growth(residual: Tensor, before: Tensor, active: Tensor | None) -> float:
+    """The largest ratio of residuals among active items; NaN if one is."""
+    ratio = residual / before
+    return float((ratio if active is None else torch.where(active, ratio, 0.0)).max())
 
 
 def _kept(active: Tensor, new: Iterate, old: Iterate) -> Iterate:

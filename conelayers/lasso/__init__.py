@@ -3,12 +3,13 @@
     ProximalModel(datafit, penalty)(X, y, *hyperparameters) -> (coef, intercept)
 
 `datafits/` holds losses, `penalties/` families of regularisers indexed by hyperparameters, `terms/` their proximal
-operators and derivatives, `solvers/` the inner solvers; `equation.py` differentiates a solution on its support.
+operators and derivatives, `designs/` matrices, `solvers/` the inner solvers; `equation.py` differentiates a solution on
+its support.
 """
 
 from conelayers.lasso.certificate import SupportCertificate
 from conelayers.lasso.datafits import Huber, Logistic, Multinomial, MultitaskQuadratic, Quadratic, Quantile
-from conelayers.lasso.design import Design, as_design
+from conelayers.lasso.designs import Design, as_design
 from conelayers.lasso.model import ProximalModel
 from conelayers.lasso.penalties import (
     L1,

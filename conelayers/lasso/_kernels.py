@@ -30,8 +30,73 @@ def _update(w, slope, own, linear, l1, l2, lower, upper):
 
 
 @numba.njit(cache=True)
+def _newton_direction(M, b):
+    """Overwrite b by a solution of M x = b, the upper triangle of M by its factor; zero in entries that others span."""
+    s, kept = b.shape[0], np.ones(b.shape[0], dtype=np.bool_)
+    first = np.diag(M).copy()
+    for j in range(s):
+        if M[j, j] <= 1e-10 * first[j]:
+            kept[j] = False
+            continue
+        own = np.sqrt(M[j, j])
+        for a in range(j, s):
+            M[j, a] /= own
+        for i in range(j + 1, s):
+            share = M[j, i]
+            for a in range(i, s):
+                M[i, a] -= share * M[j, a]
+    for j in range(s):
+        b[j] = b[j] / M[j, j] if kept[j] else 0.0
+        if kept[j]:
+            for a in range(j + 1, s):
+                b[a] -= M[j, a] * b[j]
+    for j in range(s - 1, -1, -1):
+        if kept[j]:
+            for a in range(j + 1, s):
+                b[j] -= M[j, a] * b[a]
+            b[j] /= M[j, j]
+
+
+@numba.njit(cache=True)
+def _jump(Q, gradient, w, linear, l1, l2, lower, upper):
+    """Newton's step in the entries off their kinks and bounds, where those that would leave stop; never uphill."""
+    k, free = w.shape[0], np.flatnonzero(((w != 0.0) | (l1 == 0.0)) & (w > lower) & (w < upper))
+    s = free.shape[0]
+    M, slope, d = np.empty((s, s)), np.empty(s), np.empty(s)
+    for a in range(s):
+        i = free[a]
+        slope[a] = gradient[i] + linear[i] + l2[i] * w[i] + l1[i] * np.sign(w[i])
+        for b in range(a, s):
+            M[a, b] = Q[i, free[b]]
+        M[a, a] += l2[i]
+    d[:] = -slope
+    _newton_direction(M, d)
+    step, change, moved = 1.0, np.empty(s), np.empty(k)
+    for _ in range(2):
+        gain, first = 0.0, 1.0
+        moved[:] = 0.0
+        for a in range(s):
+            i = free[a]
+            low = 0.0 if l1[i] > 0.0 and w[i] > 0.0 else lower[i]
+            high = 0.0 if l1[i] > 0.0 and w[i] < 0.0 else upper[i]
+            change[a] = min(max(w[i] + step * d[a], low), high) - w[i]
+            if abs(change[a]) < abs(d[a]):
+                first = min(first, change[a] / d[a])
+            for j in range(k):
+                moved[j] += change[a] * Q[i, j]
+        for a in range(s):
+            gain += change[a] * (slope[a] + 0.5 * moved[free[a]] + 0.5 * l2[free[a]] * change[a])
+        if gain < 0.0:
+            gradient += moved
+            for a in range(s):
+                w[free[a]] += change[a]
+            return
+        step = first  # downhill as far as the first entry that leaves
+
+
+@numba.njit(cache=True)
 def descend_gram(Q, gradient, w, linear, l1, l2, lower, upper, epochs, target):
-    """Minimise with the Gram matrix in memory, in place.
+    """Minimise with the Gram matrix in memory, in place, by sweeps and an occasional Newton step.
 
     Args:
         Q: X'HX, shape (k, k), C-contiguous.
@@ -62,6 +127,10 @@ def descend_gram(Q, gradient, w, linear, l1, l2, lower, upper, epochs, target):
                 worst = max(worst, abs(step) * (Q[j, j] + l2[j]))
         if worst <= target:
             return epoch + 1
+        # a jump costs a factorization: after as many sweeps as cost the same, at least five
+        used = np.count_nonzero(w)
+        if epoch % (5 + used * used // (12 * k)) == 4:
+            _jump(Q, gradient, w, linear, l1, l2, lower, upper)
     return epochs
 
 

@@ -9,15 +9,16 @@ import torch
 from torch import Tensor
 
 from conelayers.errors import InvalidArgument
-from conelayers.implicit import Equation
+from conelayers.implicit import Equation, zeros_for_none
 from conelayers.lasso.datafits import Datafit
-from conelayers.lasso.design import DenseDesign, Design
+from conelayers.lasso.designs import DenseDesign, Design, plain_array
 from conelayers.lasso.penalties import Penalty
 from conelayers.lasso.problem import Problem
 from conelayers.lasso.solvers import Solver
 from conelayers.lasso.support import Support, SupportSystem
+from conelayers.lasso.terms import Term
 
-__all__ = ["SupportEquation", "along", "check_hyperparameters"]
+__all__ = ["SupportEquation", "against", "along", "check_hyperparameters", "filled"]
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,27 @@ def check_hyperparameters(penalty: Penalty, theta: Sequence[Tensor]) -> None:
     """Hyperparameters are numbers at or above zero.
 
     Raises:
-        InvalidArgument: One is negative or NaN; the message names it.
+        InvalidArgument: One is out of its range or NaN; the message names it.
     """
     for name, value in zip(penalty.names, theta, strict=True):
+        least = penalty.above.get(name)
+        if least is not None and not bool((value > least).all()):
+            raise InvalidArgument(f"{name} must be larger than {least:g} (and not NaN)")
         if not bool((value >= 0).all()):
             raise InvalidArgument(f"{name} must be nonnegative (and not NaN)")
+
+
+def filled(penalty: Penalty, shape: tuple[int, ...], theta: Sequence[Tensor]) -> Term:
+    """The penalty's term on coefficients of a shape.
+
+    Raises:
+        InvalidArgument: A hyperparameter has a shape that does not fit.
+    """
+    try:
+        return penalty.term(shape, *theta)
+    except RuntimeError as error:
+        shapes = ", ".join(f"{n} {tuple(t.shape)}" for n, t in zip(penalty.names, theta, strict=True))
+        raise InvalidArgument(f"hyperparameters do not fit coefficients of shape {shape}: {shapes}") from error
 
 
 def along(function, primals: tuple[Tensor, ...], tangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -52,6 +69,19 @@ def along(function, primals: tuple[Tensor, ...], tangents: tuple[Tensor, ...]) -
     outputs, pull = torch.func.vjp(function, *primals)[:2]
     push = torch.func.vjp(pull, tuple(torch.zeros_like(z) for z in outputs))[1]
     return push(tangents)[0]
+
+
+def against(function, primals: tuple[Tensor, ...], cotangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Vector-Jacobian product of a tuple-valued function; by plain autograd, the quicker, if nothing records it."""
+    if torch.is_grad_enabled() or any(plain_array(t) is None for t in (*primals, *cotangents)):
+        return torch.func.vjp(function, *primals)[1](cotangents)
+    with torch.enable_grad():
+        leaves = tuple(t.detach().requires_grad_() for t in primals)
+        pairs = [(z, g) for z, g in zip(function(*leaves), cotangents, strict=True) if z.requires_grad]
+        if not pairs:
+            return tuple(torch.zeros_like(t) for t in primals)
+        outputs, slopes = zip(*pairs, strict=True)
+        return torch.autograd.grad(outputs, leaves, slopes, allow_unused=True, materialize_grads=True)
 
 
 def _stack(items: Sequence[tuple[Tensor, ...]], batch: torch.Size) -> tuple[Tensor, ...]:
@@ -111,7 +141,7 @@ class SupportEquation(Equation):
     def problem(self, inputs: tuple[Tensor, ...]) -> Problem:
         """The problem of one item."""
         design, y, weights, theta = self._split(inputs)
-        term = self.penalty.term(self.datafit.coef_shape(design.shape[1], y), *theta)
+        term = filled(self.penalty, self.datafit.coef_shape(design.shape[1], y), theta)
         return Problem(design, y, weights, self.datafit, term, self.fit_intercept)
 
     def solve(self, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -178,14 +208,13 @@ class SupportEquation(Equation):
             used = used - curved.reshape(n, -1) @ point.coef.reshape(u.shape[0], -1).mT
             grads[0] = torch.zeros_like(inputs[0]).index_copy(1, point.features, used)
         if needed[offset] or needed[offset + 1]:
-            pull = torch.func.vjp(lambda t, w: self.datafit.gradient(point.eta, t, w), y, weights)[1]
-            grads[offset], grads[offset + 1] = pull(-q)
+            slopes = against(lambda t, w: (self.datafit.gradient(point.eta, t, w),), (y, weights), (-q,))
+            grads[offset], grads[offset + 1] = slopes
         if any(needed[offset + 2 :]):
             off = torch.ones_like(point.coef.detach()).flatten().index_fill(0, point.entries, 0.0)
             held = (g_local - point.design.rmatmul(curved)) * off.reshape(point.coef.shape)
             parts = self._parts(point.features, point.coef, tuple(coef.shape))
-            pull = torch.func.vjp(parts, *theta)[1]
-            grads[offset + 2 :] = pull((-u, held))
+            grads[offset + 2 :] = against(parts, theta, (-u, held))
         return grads
 
     def pullback(self, inputs, outputs, cotangents, needed) -> tuple[Tensor | None, ...]:
@@ -194,7 +223,7 @@ class SupportEquation(Equation):
         groups = zip(
             self._items(inputs, self.event_dims, batch),
             self._items(outputs, self.output_dims, batch),
-            self._items(cotangents, self.output_dims, batch),
+            self._items(zeros_for_none(cotangents, outputs), self.output_dims, batch),
             strict=True,
         )
         grads = [self._pull(*group, needed) for group in groups]

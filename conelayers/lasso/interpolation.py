@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from conelayers.lasso.datafits import Quantile
-from conelayers.lasso.design import Design
-from conelayers.lasso.equation import SupportEquation, along
+from conelayers.lasso.designs import Design
+from conelayers.lasso.equation import SupportEquation, against, along
 from conelayers.lasso.problem import FitResult, Problem
 from conelayers.lasso.solvers import Solver
 from conelayers.lasso.support import Support, solve_symmetric
@@ -170,7 +170,7 @@ class InterpolationEquation(SupportEquation):
             off = torch.ones_like(vertex.coef.detach()).index_fill(0, vertex.support.entries, 0.0)
             fixed = (g_local + vertex.design.rmatmul(v)) * off
             parts = self._parts(vertex.support.features, vertex.coef, tuple(coef.shape))
-            grads[offset + 2 :] = torch.func.vjp(parts, *theta)[1]((-p, fixed))
+            grads[offset + 2 :] = against(parts, theta, (-p, fixed))
         return grads
 
     def _push(self, inputs, outputs, tangents) -> tuple[Tensor, ...]:

@@ -12,8 +12,8 @@ from conelayers.errors import InvalidArgument, UnsupportedError
 from conelayers.implicit import implicit
 from conelayers.lasso.certificate import SupportCertificate, certify
 from conelayers.lasso.datafits import Datafit
-from conelayers.lasso.design import DenseDesign, as_design
-from conelayers.lasso.equation import SupportEquation, check_hyperparameters
+from conelayers.lasso.designs import DenseDesign, as_design, as_values, plain_array, require_finite
+from conelayers.lasso.equation import SupportEquation, check_hyperparameters, filled
 from conelayers.lasso.interpolation import InterpolationEquation, solve_exactly
 from conelayers.lasso.penalties import Penalty
 from conelayers.lasso.problem import FitResult, Problem
@@ -52,7 +52,7 @@ class ProximalModel:
             raise InvalidArgument(f"expected the hyperparameters {', '.join(names)}; got {len(values)} values")
         out = []
         for name, value, dims in zip(names, values, self.penalty.event_dims, strict=True):
-            tensor = torch.as_tensor(value, device=device)
+            tensor = as_values(value, device)
             tensor = tensor if tensor.is_floating_point() else tensor.to(torch.float64)
             if tensor.ndim < dims:
                 raise InvalidArgument(f"{name} must have at least {dims} axes; got shape {tuple(tensor.shape)}")
@@ -62,13 +62,18 @@ class ProximalModel:
     def _prepare(self, X: Any, y: Any, values: tuple[Any, ...], sample_weight: Any):
         design = as_design(X)
         theta = self._hyperparameters(values, design.device)
-        target = self.datafit.targets(torch.as_tensor(y, device=design.device))
+        target = self.datafit.targets(as_values(y, design.device))
+        require_finite("y", target)
         if target.shape[0] != design.shape[0]:
             raise InvalidArgument(f"y has {target.shape[0]} samples and X has {design.shape[0]}")
         ones = torch.ones(design.shape[0], dtype=torch.float64, device=design.device)
-        weights = ones if sample_weight is None else torch.as_tensor(sample_weight, device=design.device).to(ones)
+        weights = ones if sample_weight is None else as_values(sample_weight, design.device).to(ones)
         if weights.shape[-1:] != ones.shape:
             raise InvalidArgument(f"sample_weight must have {design.shape[0]} entries; got {tuple(weights.shape)}")
+        require_finite("sample_weight", weights)
+        known = plain_array(weights.detach())
+        if known is not None and not ((known >= 0).all() and (known.sum(-1) > 0).all()):
+            raise InvalidArgument("sample_weight must be nonnegative and not zero everywhere")
         if self.average:
             weights = weights / weights.sum(-1, keepdim=True)
         return design, target, weights, theta
@@ -79,7 +84,7 @@ class ProximalModel:
             design, target, weights, theta = self._prepare(X, y, hyperparameters, sample_weight)
             theta = tuple(t.detach().to(torch.float64) for t in theta)
             check_hyperparameters(self.penalty, theta)
-            term = self.penalty.term(self.datafit.coef_shape(design.shape[1], target), *theta)
+            term = filled(self.penalty, self.datafit.coef_shape(design.shape[1], target), theta)
             return Problem(design, target, weights, self.datafit, term, self.fit_intercept)
 
     def fit(

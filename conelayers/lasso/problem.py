@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from conelayers.lasso.datafits import Datafit
-from conelayers.lasso.design import Design
+from conelayers.lasso.designs import Design
 from conelayers.lasso.terms import Term
 
 __all__ = ["FitResult", "Problem"]

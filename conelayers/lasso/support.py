@@ -19,7 +19,7 @@ from torch import Tensor
 from conelayers.errors import RegularityWarning
 from conelayers.lasso._compiled import compiled
 from conelayers.lasso.datafits import Datafit, Multinomial
-from conelayers.lasso.design import Design, SparseDesign, plain_array
+from conelayers.lasso.designs import DenseDesign, Design, SparseDesign, plain_array
 from conelayers.lasso.terms import Term
 
 __all__ = ["Support", "SupportSystem", "data_blocks", "intercept_block", "solve_symmetric"]
@@ -64,13 +64,31 @@ def data_blocks(design: Design, hessian: Tensor, entries: Tensor, outputs: int |
         onto = torch.nn.functional.one_hot(output, outputs).to(hessian.dtype)
         block = design.gram(hessian)[feature][:, feature] * same
         return block, design.rmatmul(hessian)[feature][:, None] * onto
+    return _coupled_blocks(design, hessian, feature, output)
+
+
+def _coupled_blocks(design: Design, hessian: Tensor, feature: Tensor, output: Tensor) -> tuple[Tensor, Tensor]:
+    """`data_blocks` for entries (feature, output) and one K x K block of the Hessian per sample."""
+    outputs = range(hessian.shape[-1])
+    if isinstance(design, DenseDesign):
+        # by output: block row k against all later ones, samples along the rows of memory
+        order = torch.argsort(output, stable=True)
+        X, curvature = design.matrix.mT.index_select(0, feature[order]), hessian.permute(1, 2, 0).contiguous()
+        ends, upper, sums, low = torch.bincount(output, minlength=len(outputs)).cumsum(0).tolist(), [], [], 0
+        for k, high in enumerate(ends):
+            curved = X[low:] * curvature[k][output[order[low:]]]
+            upper.append(torch.nn.functional.pad(X[low:high] @ curved.mT, (low, 0)))
+            sums.append(X[low:high] @ curvature[k].mT)
+            low = high
+        block, back = torch.cat(upper), torch.argsort(order)
+        return (block.triu() + block.triu(1).mT)[back][:, back], torch.cat(sums)[back]
     pairs: dict[tuple[int, int], Tensor] = {}
-    for k in range(outputs):
+    for k in outputs:
         for j in range(k + 1):
             pairs[k, j] = pairs[j, k] = design.gram(hessian[:, k, j])
-    grams = torch.stack([torch.stack([pairs[k, j] for j in range(outputs)]) for k in range(outputs)])
+    grams = torch.stack([torch.stack([pairs[k, j] for j in outputs]) for k in outputs])
     block = grams[output[:, None], output[None, :], feature[:, None], feature[None, :]]
-    sums = torch.stack([design.rmatmul(hessian[:, :, k]) for k in range(outputs)], -1)
+    sums = torch.stack([design.rmatmul(hessian[:, :, k]) for k in outputs], -1)
     return block, sums[feature, output]
 
 

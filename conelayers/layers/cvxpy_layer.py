@@ -15,15 +15,16 @@ from torch.utils.hooks import RemovableHandle
 from conelayers.backends import Backend, default_backend
 from conelayers.canonicalize import ParametricProgram
 from conelayers.errors import InvalidArgument
-from conelayers.implicit import Affine, AffineOperator, Derivative, implicit
+from conelayers.implicit import Derivative
 from conelayers.layers._arguments import check_on_failure, derivative_mode, result_type
 from conelayers.layers._compile import outside_graphs
-from conelayers.layers.regularity import Labels, examine_problem
+from conelayers.layers.parametric import solve_parametric
+from conelayers.layers.regularity import Labels, RegularityReport, examine_problem
 from conelayers.layers.regularity_policy import RegularityPolicy, enforce
 from conelayers.layers.solution import LayerSolution
 from conelayers.layers.solver_args import configure, named_backend
 from conelayers.program import ConeProgram, ConeSolution
-from conelayers.residual import ConicConditions, OnFailure, differentiable_solve
+from conelayers.residual import ConicConditions, OnFailure
 
 __all__ = ["CvxpyLayer"]
 
@@ -142,16 +143,14 @@ class CvxpyLayer(nn.Module):
         backend = configure(self.backend, solver_args) if solver_args else self.backend
         batch_shape = self.program.validate_params(params)
         dtype = result_type(params)
-        cone_program = self.program.values(*params, apply=_affine)
-        conditions = self.conditions(backend, self._start(warm_start))
-        cone = differentiable_solve(conditions, cone_program)
+        data, cone = solve_parametric(self.program, self.conditions(backend, self._start(warm_start)), params)
         if warm_start is True:
             self._previous = cone.detach()
         variables = self.program.recover(cone.x, cone.y, cone.s)
         return LayerSolution(
             tuple(_finish(v, batch_shape, cone.gap.dim(), dtype) for v in variables),
             cone,
-            functools.partial(examine_problem, self.program, cone_program.detach(), cone, batch_shape),
+            functools.partial(_examine, self.program, data, cone, batch_shape),
         )
 
     def conditions(self, backend: Backend | None = None, warm_start: ConeSolution | None = None) -> ConicConditions:
@@ -195,9 +194,13 @@ class CvxpyLayer(nn.Module):
 
 def _finish(variable: Tensor, batch_shape: torch.Size, batch_dims: int, dtype: torch.dtype) -> Tensor:
     """A variable with all batch axes of the parameters, in the type of the results."""
-    variable = variable.expand((*batch_shape, *variable.shape[batch_dims:]))
+    if batch_dims != len(batch_shape) or variable.shape[:batch_dims] != batch_shape:
+        variable = variable.expand((*batch_shape, *variable.shape[batch_dims:]))
     return variable.to(dtype.to_complex() if variable.is_complex() else dtype)
 
 
-def _affine(operator: AffineOperator, *thetas: Tensor) -> Tensor:
-    return implicit(Affine(operator), *thetas)[0]
+def _examine(
+    parametric: ParametricProgram, data: tuple[Tensor, ...], cone: ConeSolution, batch: torch.Size, radius: float
+) -> RegularityReport:
+    """The report of `LayerSolution.regularity`."""
+    return examine_problem(parametric, ConeProgram(parametric.structure, *data).detach(), cone, batch, radius)

@@ -117,7 +117,12 @@ class ImplicitModel(nn.Module):
         wellposed: The set A is kept in by `project_` (call it after every optimizer step).
         solver: How to iterate.
         adjoint: How to differentiate.
+
+    Attributes:
+        constant: The last input is the constant 1 and may be left out, as after `from_feedforward`.
     """
+
+    constant = False
 
     def __init__(
         self,
@@ -153,8 +158,8 @@ class ImplicitModel(nn.Module):
     def from_feedforward(cls, network: nn.Sequential, **options) -> ImplicitModel:
         """The implicit form of Linear layers with ReLU between them.
 
-        The state stacks the hidden layers from the last to the first, which makes A strictly upper triangular; the
-        model is evaluated on `u` with a column of ones appended, for the biases.
+        The state stacks the hidden layers from the last to the first, which makes A strictly upper triangular. For the
+        biases the model has one more input, the constant 1, which is appended where it is left out.
 
         Raises:
             InvalidArgument: If the network is not Linear, ReLU, Linear, ..., Linear.
@@ -178,17 +183,20 @@ class ImplicitModel(nn.Module):
                 into[rows, offsets[i - 1] : offsets[i - 1] + hidden[i - 1]] = layer.weight.detach()
             if layer.bias is not None:
                 direct[rows, p] = layer.bias.detach()
-        return cls.from_matrices(A, B, C, D, **options)
+        model = cls.from_matrices(A, B, C, D, **options)
+        model.constant = True
+        return model
 
     def forward(self, u: Tensor, *, return_info: bool = False) -> Tensor | tuple[Tensor, object]:
         """Y for inputs of shape (batch, p); with `return_info` also the state's `FixedPointResult`."""
+        u = self._completed(u, 1.0)
         x, info = self.state(u, return_info=True)
         y = F.linear(x, self.C) + F.linear(u, self.D)
         return (y, info) if return_info else y
 
     def state(self, u: Tensor, *, return_info: bool = False):
         """X for inputs of shape (batch, p), shape (batch, n)."""
-        drive = F.linear(u, self.B)
+        drive = F.linear(self._completed(u, 1.0), self.B)
         return fixed_point(
             lambda x, b, A: self.activation(F.linear(x, A) + b),
             torch.zeros_like(drive),
@@ -217,14 +225,14 @@ class ImplicitModel(nn.Module):
         Raises:
             InvalidArgument: If the spectral radius of |A| is not below 1.
         """
-        return F.linear(sigma, self._magnitude_inverse() @ self.B.abs())
+        return F.linear(self._completed(sigma, 0.0), self._magnitude_inverse() @ self.B.abs())
 
     def output_bound(self, sigma: Tensor) -> Tensor:
         """A bound of |y - y0| entrywise for all |u - u0| <= sigma, shape (*batch, q).
 
         Differentiable in the model's matrices, for robust training.
         """
-        return F.linear(sigma, self.sensitivity())
+        return F.linear(self._completed(sigma, 0.0), self.sensitivity())
 
     def sensitivity(self) -> Tensor:
         """The sensitivity matrix |C| (I - |A|)^-1 |B| + |D|, shape (q, p): |y - y0| <= S |u - u0|."""
@@ -240,7 +248,7 @@ class ImplicitModel(nn.Module):
     def sparsified(self, threshold: float) -> ImplicitModel:
         """A copy whose entries of magnitude at most `threshold` are zero. It stays well-posed: |A| only shrinks."""
         kept = [torch.where(M.abs() > threshold, M, torch.zeros_like(M)) for M in (self.A, self.B, self.C, self.D)]
-        return self._like(*kept)
+        return self._like(*kept, constant=self.constant)
 
     def reduced(self) -> ImplicitModel:
         """The model without states that no output and no other state hears (zero columns of A and C)."""
@@ -250,14 +258,27 @@ class ImplicitModel(nn.Module):
             if bool((heard | ~keep).all()):
                 break
             keep = keep & heard
-        return self._like(self.A[keep][:, keep], self.B[keep], self.C[:, keep], self.D)
+        return self._like(self.A[keep][:, keep], self.B[keep], self.C[:, keep], self.D, constant=self.constant)
 
     def cascade(self, after: ImplicitModel) -> ImplicitModel:
-        """The model u -> after(self(u))."""
-        A = _blocks([[after.A, after.B @ self.C], [None, self.A]])
-        B = _blocks([[after.B @ self.D], [self.B]])
-        C = _blocks([[after.C, after.D @ self.C]])
-        return self._like(A, B, C, after.D @ self.D)
+        """The model u -> after(self(u)).
+
+        Raises:
+            InvalidArgument: If outputs and inputs do not fit, or only `after` has a constant input.
+        """
+        middle_C, middle_D = self.C, self.D
+        if after.constant:  # the constant goes through
+            last = self.D.new_zeros(1, self.D.shape[1])
+            last[0, -1:] = float(self.constant)
+            middle_C, middle_D = torch.cat([self.C, self.C.new_zeros(1, self.C.shape[1])]), torch.cat([self.D, last])
+        if after.B.shape[1] != middle_D.shape[0] or (after.constant and not self.constant):
+            raise InvalidArgument(
+                "cascade needs a second model whose inputs, the constant too, the first one supplies."
+            )
+        A = _blocks([[after.A, after.B @ middle_C], [None, self.A]])
+        B = _blocks([[after.B @ middle_D], [self.B]])
+        C = _blocks([[after.C, after.D @ middle_C]])
+        return self._like(A, B, C, after.D @ middle_D, constant=self.constant)
 
     def parallel(self, other: ImplicitModel) -> ImplicitModel:
         """The model (u1, u2) -> (self(u1), other(u2)), inputs and outputs concatenated."""
@@ -267,7 +288,8 @@ class ImplicitModel(nn.Module):
     def sum(self, other: ImplicitModel) -> ImplicitModel:
         """The model u -> self(u) + other(u)."""
         A = torch.block_diag(self.A, other.A)
-        return self._like(A, torch.cat([self.B, other.B]), torch.cat([self.C, other.C], 1), self.D + other.D)
+        B, C, constant = torch.cat([self.B, other.B]), torch.cat([self.C, other.C], 1), self.constant and other.constant
+        return self._like(A, B, C, self.D + other.D, constant=constant)
 
     def feedback(self, other: ImplicitModel) -> ImplicitModel:
         """The closed loop y = self(u + other(y)).
@@ -288,10 +310,17 @@ class ImplicitModel(nn.Module):
         A = _blocks([[self.A + self.B @ inner[0], self.B @ inner[1]], [other.B @ y[0], other.A + other.B @ y[1]]])
         return self._like(A, _blocks([[self.B @ direct], [other.B @ y[2]]]), _blocks([y[:2]]), y[2])
 
-    def _like(self, A: Tensor, B: Tensor, C: Tensor, D: Tensor) -> ImplicitModel:
-        return ImplicitModel.from_matrices(
+    def _completed(self, u: Tensor, last: float) -> Tensor:
+        """Inputs with the constant one, where it was left out."""
+        missing = self.constant and u.shape[-1] == self.B.shape[1] - 1
+        return torch.cat([u, u.new_full((*u.shape[:-1], 1), last)], -1) if missing else u
+
+    def _like(self, A: Tensor, B: Tensor, C: Tensor, D: Tensor, constant: bool = False) -> ImplicitModel:
+        model = ImplicitModel.from_matrices(
             A, B, C, D, activation=self.activation, wellposed=self.wellposed, solver=self.solver, adjoint=self.adjoint
         )
+        model.constant = constant
+        return model
 
 
 def _blocks(rows: list[list[Tensor | None]]) -> Tensor:

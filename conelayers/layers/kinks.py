@@ -8,11 +8,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from conelayers.errors import InvalidArgument
+from conelayers.backends import default_backend
+from conelayers.errors import InvalidArgument, SolveError, UnsupportedError
 from conelayers.implicit import Affine, AffineOperator, implicit
 from conelayers.layers.cvxpy_layer import CvxpyLayer
-from conelayers.program import ConeProgram, ConeSolution
-from conelayers.residual.elements import FixedElement, extreme_points, is_invertible, one_sided, weak_rows
+from conelayers.layers.regularity import examine_problem
+from conelayers.program import ConeProgram, ConeSolution, Status
+from conelayers.residual.directional import one_sided
+from conelayers.residual.elements import FixedElement, extreme_points, is_invertible, weak_rows
 from conelayers.residual.regularity import accuracy
 
 __all__ = ["ExtremeJacobians", "extreme_jacobians", "one_sided_derivative"]
@@ -28,8 +31,8 @@ class ExtremeJacobians:
             `Exact()` uses one of them, that of the side on which rounding leaves the solution.
         invertible: Whether J(D) is invertible, bool, (count,). All must be for the theorem to hold.
         active: Which of the weakly active rows each element treats as active, bool, (count, rows).
-        complete: Whether these are all extreme elements: false beyond the limit, or with a curved constraint on a kink,
-            for which the documented element is taken.
+        complete: Whether these are all extreme elements: false beyond the limit, or with a curved constraint on a kink.
+            Of its elements one is taken, that of the side on which rounding leaves the solution.
     """
 
     jacobians: tuple[tuple[Tensor, ...], ...]
@@ -82,22 +85,32 @@ def one_sided_derivative(
 ) -> tuple[Tensor, ...]:
     """Derivatives of the layer's outputs at t = 0+ along params + t directions.
 
+    At kinks of all cones: a cone programme over the critical cone is solved, see `conelayers.residual.directional`.
+
     Args:
         layer: The layer.
         params: Parameters without batch axes.
         directions: One tensor for each, of its shape.
-        radius: As in `extreme_jacobians`.
+        radius: Constraints within this distance of their kink count as weakly active; None for the accuracy of the
+            solution.
 
     Returns:
         One tensor per output, of its shape.
 
     Raises:
-        InvalidArgument: If parameters have batch axes.
-        UnsupportedError: If a curved constraint lies on a kink, or the problem is not regular.
+        InvalidArgument: If parameters have batch axes, or directions do not fit them.
+        SolveError: If the problem has no solution.
+        UnsupportedError: If the problem is certainly not regular; or where a flat face of an exponential cone, or a ray
+            of a power cone, touches its curved boundary.
     """
     values = tuple(p.detach().to(torch.float64) for p in params)
     tangents = tuple(d.detach().to(torch.float64) for d in directions)
+    if [t.shape for t in tangents] != [p.shape for p in values]:
+        raise InvalidArgument("directions must have the shapes of params, one for each.")
     program, solution = _solved(layer, values)
+    report = examine_problem(layer.program, program, solution, torch.Size([]))
+    if bool(report.decided) and not bool(report.regular):
+        raise UnsupportedError(f"There is no one-sided derivative to be trusted. {report.explain()}")
 
     def data(*values: Tensor) -> tuple[Tensor, ...]:
         found = layer.program.values(*values, apply=_affine)
@@ -106,16 +119,19 @@ def one_sided_derivative(
     moved = torch.func.jvp(data, values, tangents)[1]
     tangent = ConeProgram(program.structure, *moved)
     radius = _radius(solution, solution.y - solution.s, radius)
-    dx, dy, ds = one_sided(program, solution, tangent, radius)
+    moves = one_sided(program, solution, tangent, radius, default_backend(program.structure))
     at = (solution.x, solution.y, solution.s)
-    return torch.func.jvp(lambda x, y, s: layer.program.recover(x, y, s), at, (dx, dy, ds))[1]
+    return torch.func.jvp(lambda x, y, s: layer.program.recover(x, y, s), at, moves)[1]
 
 
 def _solved(layer: CvxpyLayer, params: Sequence[Tensor]) -> tuple[ConeProgram, ConeSolution]:
     if layer.program.validate_params(params):
         raise InvalidArgument("Parameters must have no batch axes here; call once per item.")
     with torch.no_grad():
-        return layer.program.values(*params), layer.solve(*params).cone.detach()
+        solution = layer.solve(*params).cone.detach()
+        if not bool(solution.has_solution):
+            raise SolveError(f"The problem has no solution here: {Status(int(solution.status_code)).name}.")
+        return layer.program.values(*params), solution
 
 
 def _radius(solution: ConeSolution, v: Tensor, radius: float | None) -> float:

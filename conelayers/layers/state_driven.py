@@ -25,8 +25,7 @@ def state_driven_training(
     """A sparse, well-posed implicit model that follows a trained model's states and outputs.
 
     Args:
-        teacher: A trained implicit model, or `nn.Linear` and `nn.ReLU` in turn: then the student, like
-            `ImplicitModel.from_feedforward`, takes inputs with a column of ones appended for the biases.
+        teacher: A trained implicit model, or `nn.Linear` and `nn.ReLU` in turn, see `ImplicitModel.from_feedforward`.
         u: Inputs of the teacher, shape (samples, p).
         sparsity: Weight of the l1 norm of all entries beside the mean squared errors; see `fit_states`.
         kappa: Bound on ||A||_inf, in (0, 1).
@@ -36,6 +35,7 @@ def state_driven_training(
     """
     if isinstance(teacher, nn.Sequential):
         teacher = ImplicitModel.from_feedforward(teacher)
+    if teacher.constant and u.shape[1] == teacher.B.shape[1] - 1:
         u = torch.cat([u, u.new_ones(len(u), 1)], dim=1)
     with torch.no_grad():
         x = teacher.state(u)
@@ -49,6 +49,7 @@ def state_driven_training(
         solver=teacher.solver,
         adjoint=teacher.adjoint,
     )
+    student.constant = teacher.constant
     return student.project_()  # the programme's bound holds to solver accuracy, now to the last digit
 
 

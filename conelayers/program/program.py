@@ -38,16 +38,11 @@ class ConeProgram:
     b: Tensor
 
     def __post_init__(self) -> None:
-        sizes = {
-            "P": self.structure.P_nnz,
-            "q": self.structure.n,
-            "A": self.structure.A_nnz,
-            "b": self.structure.m,
-        }
-        for name, size in sizes.items():
-            shape = getattr(self, name).shape
-            if len(shape) == 0 or shape[-1] != size:
-                raise InvalidArgument(f"{name} has shape {tuple(shape)}; its last axis must have size {size}.")
+        s = self.structure
+        sizes = (("P", self.P, s.P_nnz), ("q", self.q, s.n), ("A", self.A, s.A_nnz), ("b", self.b, s.m))
+        for name, values, size in sizes:
+            if values.dim() == 0 or values.shape[-1] != size:
+                raise InvalidArgument(f"{name} has shape {tuple(values.shape)}; its last axis must have size {size}.")
         try:
             self.batch_shape  # noqa: B018  (evaluated for its check)
         except RuntimeError as error:
@@ -62,7 +57,7 @@ class ConeProgram:
         """The same values, cut from the autograd graph."""
         if not any(values.requires_grad for values in (self.P, self.q, self.A, self.b)):
             return self
-        return ConeProgram(self.structure, self.P.detach(), self.q.detach(), self.A.detach(), self.b.detach())
+        return self._derived(self.P.detach(), self.q.detach(), self.A.detach(), self.b.detach())
 
     def flatten(self) -> ConeProgram:
         """One batch axis at most per tensor: shared tensors become (1, size), the others (B, size), B = batch items."""
@@ -71,11 +66,19 @@ class ConeProgram:
             return self
 
         def flat(values: Tensor) -> Tensor:
+            if values.dim() == 2 and len(batch_shape) == 1:
+                return values
             if values.shape[:-1].numel() == 1:
                 return values.reshape(1, values.shape[-1])
             return values.expand(*batch_shape, values.shape[-1]).reshape(batch_shape.numel(), values.shape[-1])
 
-        return ConeProgram(self.structure, flat(self.P), flat(self.q), flat(self.A), flat(self.b))
+        return self._derived(flat(self.P), flat(self.q), flat(self.A), flat(self.b))
+
+    def _derived(self, P: Tensor, q: Tensor, A: Tensor, b: Tensor) -> ConeProgram:
+        """Values of the same sizes, which need no second check."""
+        derived = object.__new__(ConeProgram)
+        derived.__dict__.update(structure=self.structure, P=P, q=q, A=A, b=b)
+        return derived
 
     def A_times(self, x: Tensor) -> Tensor:
         """A x for x of shape (*batch, n); shape (*batch, m)."""

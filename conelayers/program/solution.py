@@ -54,6 +54,19 @@ class ConeSolution:
         """Which items may be used and differentiated, bool, shape (*batch,)."""
         return self.status_code <= int(Status.INACCURATE)
 
+    @property
+    def all_solved(self) -> bool:
+        """Whether every item is solved to the backend's tolerance."""
+        return not bool(self.status_code.any())
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The attributes, in order."""
+        return (
+            *(self.x, self.y, self.s, self.status_code, self.iterations),
+            *(self.primal_residual, self.dual_residual, self.gap),
+        )
+
     def detach(self) -> ConeSolution:
         """The same values, cut from the autograd graph."""
         return self.map(lambda value: value.detach())
@@ -67,9 +80,8 @@ class ConeSolution:
 
     def to(self, device: torch.device) -> ConeSolution:
         """The same values on another device."""
-        return self.map(lambda value: value.to(device))
+        return self if self.x.device == device else self.map(lambda value: value.to(device))
 
     def map(self, function: Callable[[Tensor], Tensor]) -> ConeSolution:
         """The solution with a function applied to each of its tensors."""
-        fields = {field.name: function(getattr(self, field.name)) for field in dataclasses.fields(self)}
-        return ConeSolution(**fields)
+        return ConeSolution(*map(function, self.tensors))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from conelayers.errors import InaccurateWarning, SolveError
-from conelayers.implicit import Derivative, Equation, Exact, implicit
+from conelayers.implicit import Derivative, Equation, Exact, implicit, zeros_for_none
 from conelayers.program import ConeProgram, ConeSolution, ConeStructure, Status
 from conelayers.program.products import A_times, A_transpose_times, P_times, outer, symmetric_outer
 from conelayers.residual.compiled import compiled_kernels
@@ -21,9 +21,8 @@ from conelayers.residual.fused import FusedAdjoint
 from conelayers.residual.linearized import LinearizedConditions, solve_adjoint
 from conelayers.residual.proximal import perturbed_gradients
 from conelayers.residual.solve import Backend, solve_and_polish
-from conelayers.residual.units import Units
 
-__all__ = ["ConicConditions", "OnFailure", "differentiable_solve"]
+__all__ = ["ConicConditions", "OnFailure", "adjoint_gradients"]
 
 OnFailure = Literal["raise", "nan"]
 
@@ -66,18 +65,22 @@ class ConicConditions(Equation):
         """Solve by the backend, polish, and deal with items that have no solution."""
         program = ConeProgram(self.structure, *inputs)
         solution = solve_and_polish(program, self.backend, self.warm_start)
-        bad = ~solution.has_solution
-        _warn_if_inaccurate(solution)
-        if bad.any():
-            if self.on_failure == "raise":
-                raise SolveError(_failure_message(solution))
-            solution = dataclasses.replace(
-                solution,
-                **{name: torch.where(bad[..., None], torch.nan, getattr(solution, name)) for name in ("x", "y", "s")},
-            )
+        if not solution.all_solved:
+            solution = self._with_failures(solution)
         if self.inspect is not None:
             self.inspect(program, solution)
-        return tuple(getattr(solution, field.name) for field in dataclasses.fields(solution))
+        return solution.tensors
+
+    def _with_failures(self, solution: ConeSolution) -> ConeSolution:
+        """A warning for items of reduced accuracy; an error, or NaN, for those without a solution."""
+        _warn_if_inaccurate(solution)
+        bad = ~solution.has_solution
+        if not bad.any():
+            return solution
+        if self.on_failure == "raise":
+            raise SolveError(_failure_message(solution))
+        points = {name: torch.where(bad[..., None], torch.nan, getattr(solution, name)) for name in ("x", "y", "s")}
+        return dataclasses.replace(solution, **points)
 
     def pullback(self, inputs, outputs, cotangents, needed) -> tuple[Tensor | None, ...]:
         """The adjoint formula of the class docstring, or what the mode does instead."""
@@ -107,16 +110,14 @@ class _ReverseMode:
 
     def __init__(self, conditions: ConicConditions, inputs, outputs, cotangents, matrices: tuple[bool, bool]) -> None:
         self.conditions, self.inputs, self.matrices = conditions, inputs, matrices
-        self.x, self.y, self.s, self.active = _solved(outputs)
-        gx, gy, gs = (torch.where(self.active[..., None] > 0, g, 0.0) for g in cotangents[:3])
-        self.cotangents = gx, gy, gs
+        self.point, self.status_code = outputs[:3], outputs[3]
+        self.cotangents = zeros_for_none(cotangents[:3], self.point)
 
     def linearized(self) -> tuple[Tensor, ...]:
         """The adjoint formula of `ConicConditions`; in one compiled pass where there is one."""
         P, _, A, _ = self.inputs
         structure, mode = self.conditions.structure, self.conditions.mode
-        gx, gy, gs = self.cotangents
-        arguments = (P, A, self.x, self.y, self.s, gx, gy, gs, self.active)
+        arguments = (P, A, *self.point, *self.cotangents, self.status_code)
         stated = functools.partial(adjoint_gradients, structure, mode)
         if mode == Exact() and any(self.matrices) and compiled_kernels(structure, P.device) is not None:
             return implicit(FusedAdjoint(structure, stated), *arguments)
@@ -129,9 +130,10 @@ class _ReverseMode:
         def solve(structure: ConeStructure) -> Callable[..., tuple[Tensor, ...]]:
             return functools.partial(implicit, dataclasses.replace(alone, structure=structure))
 
-        point, cotangents = (self.x, self.y), self.cotangents
-        found = perturbed_gradients(alone.structure, solve, self.inputs, point, cotangents, tau, rho)
-        return tuple(torch.where(self.active[..., None] > 0, value, 0.0) for value in found)
+        has_solution = _has_solution(self.status_code)[..., None]
+        x, y, _, gx, gy, gs = (torch.where(has_solution, value, 0.0) for value in (*self.point, *self.cotangents))
+        found = perturbed_gradients(alone.structure, solve, self.inputs, (x, y), (gx, gy, gs), tau, rho)
+        return tuple(torch.where(has_solution, value, 0.0) for value in found)
 
 
 def adjoint_gradients(
@@ -145,7 +147,7 @@ def adjoint_gradients(
     gx: Tensor,
     gy: Tensor,
     gs: Tensor,
-    active: Tensor,
+    status_code: Tensor,
     matrices: tuple[bool, bool] = (True, True),
 ) -> tuple[Tensor, ...]:
     """The gradients of P, q, A and b by the formula of `ConicConditions`, in differentiable torch code.
@@ -161,9 +163,12 @@ def adjoint_gradients(
         gx: Cotangent of x.
         gy: Cotangent of y.
         gs: Cotangent of s.
-        active: 1 or 0 per item: whether it has a solution.
+        status_code: `Status` per item; nothing comes from those without a solution.
         matrices: Whether the gradients of P and of A are wanted; zeros of one entry stand for what is not.
     """
+    has_solution = _has_solution(status_code)
+    x, y, s, gx, gy, gs = (torch.where(has_solution[..., None], value, 0.0) for value in (x, y, s, gx, gy, gs))
+    active = has_solution.to(x.dtype)
     lam, nu, _ = solve_adjoint(structure, mode, P, A, y - s, gx, -gs, gy + gs, active)
     return (
         -symmetric_outer(structure, lam, x) if matrices[0] else lam.new_zeros(1),
@@ -173,26 +178,16 @@ def adjoint_gradients(
     )
 
 
-def differentiable_solve(conditions: ConicConditions, program: ConeProgram) -> ConeSolution:
-    """Solve a batch of programmes; x, y and s are connected to the programme's tensors for differentiation.
-
-    Raises:
-        SolveError: If `conditions.on_failure` is "raise" and an item has no solution.
-    """
-    units = Units.of(program)
-    if units is None:
-        return ConeSolution(*implicit(conditions, program.P, program.q, program.A, program.b))
-    scaled = units.scale(program)
-    alone = dataclasses.replace(conditions, warm_start=None)  # a starting point would be in other units
-    return units.restore(ConeSolution(*implicit(alone, scaled.P, scaled.q, scaled.A, scaled.b)))
-
-
 def _solved(outputs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """x, y, s with zeros in place of what has no solution, and 1 or 0 per item accordingly."""
     x, y, s, status_code = outputs[:4]
-    has_solution = status_code <= int(Status.INACCURATE)
+    has_solution = _has_solution(status_code)
     x, y, s = (torch.where(has_solution[..., None], value, 0.0) for value in (x, y, s))
     return x, y, s, has_solution.to(x.dtype)
+
+
+def _has_solution(status_code: Tensor) -> Tensor:
+    return status_code <= int(Status.INACCURATE)
 
 
 def _failure_message(solution: ConeSolution) -> str:

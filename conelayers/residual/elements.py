@@ -1,14 +1,9 @@
-"""All derivatives at a kink: the extreme elements of the conservative Jacobian, and one-sided derivatives.
+"""All derivatives at a kink: the extreme elements of the conservative Jacobian.
 
 At a weakly active row of a polyhedral cone the projection has two derivatives, 0 and 1. Each choice for all weakly
 active rows gives an extreme element D of the Clarke Jacobian, and -J(D)^-1 (dF/dtheta) is an extreme element of the
-conservative Jacobian of the solution. The one-sided derivative in a direction solves the piecewise linear equation
-
-    P dx + A'w = r1,   A dx + w - dv = r2,   w_i = max(dv_i, 0) on weakly active rows,  w = D dv elsewhere.
-
-Where every J(D) is invertible their determinants have one sign, the piecewise linear map is a homeomorphism, and
-Katzenelson's method (1965) follows its preimage of a segment through the pieces to the solution, in finitely many
-steps.
+conservative Jacobian of the solution. Blocks of curved cones may have infinitely many: of theirs the one is taken that
+the projection's derivative has at v as it was computed, the element of the side on which rounding leaves v.
 """
 
 from __future__ import annotations
@@ -22,17 +17,14 @@ from torch import Tensor
 
 from conelayers.cones import Free, ProductCone, Zero
 from conelayers.errors import UnsupportedError
-from conelayers.implicit import Equation, Exact, implicit
+from conelayers.implicit import Equation, Exact, zeros_for_none
 from conelayers.program import ConeProgram, ConeSolution
-from conelayers.program.products import A_times, A_transpose_times, P_times
 from conelayers.residual.conic import ConicConditions, adjoint_gradients
 from conelayers.residual.linearization import linearize
-from conelayers.residual.linearized import LinearizedConditions
 
-__all__ = ["FixedElement", "extreme_points", "is_invertible", "one_sided", "weak_rows"]
+__all__ = ["FixedElement", "extreme_points", "is_invertible", "weak_rows"]
 
 _INVERTIBLE = 1e-10
-_STEPS = 10_000
 
 
 class FixedElement(Equation):
@@ -62,13 +54,13 @@ class FixedElement(Equation):
         """The adjoint formula at the chosen element."""
         P, _, A, _ = inputs
         x, y = outputs[:2]
-        gx, gy, gs = cotangents[:3]
-        structure, s, one = self.conditions.structure, y - self.v, x.new_ones(())
-        gradients = adjoint_gradients(structure, Exact(), P, A, x, y, s, gx, gy, gs, one, (needed[0], needed[2]))
+        gx, gy, gs = zeros_for_none(cotangents[:3], outputs[:3])
+        structure, s, code = self.conditions.structure, y - self.v, outputs[3]
+        gradients = adjoint_gradients(structure, Exact(), P, A, x, y, s, gx, gy, gs, code, (needed[0], needed[2]))
         return tuple(g if use else None for g, use in zip(gradients, needed, strict=True))
 
     def pushforward(self, inputs, outputs, tangents) -> tuple[Tensor | None, ...]:
-        """Not provided: take `one_sided` for directions."""
+        """Not provided: take one-sided derivatives for directions."""
         raise UnsupportedError("Extreme elements are given in reverse mode; use jacrev.")
 
 
@@ -104,79 +96,3 @@ def is_invertible(program: ConeProgram, v: Tensor) -> bool:
     flat = program.detach().flatten()
     singular = torch.linalg.svdvals(linearize(program.structure, flat.P, flat.A, v[None]).matrix()[0])
     return len(singular) == 0 or bool(singular[-1] > _INVERTIBLE * singular[0])
-
-
-def one_sided(
-    program: ConeProgram, solution: ConeSolution, tangent: ConeProgram, radius: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Derivatives (dx, dy, ds) of the solution of a single programme for t -> 0+ along program + t tangent.
-
-    Raises:
-        UnsupportedError: If a curved block lies on a kink, or the problem is not regular.
-    """
-    structure, v = program.structure, solution.y - solution.s
-    rows, curved = weak_rows(structure.cone, v, radius)
-    if curved:
-        raise UnsupportedError("One-sided derivatives are provided where the weakly active constraints are linear.")
-    first = -P_times(structure, tangent.P, solution.x) - tangent.q
-    first = first - A_transpose_times(structure, tangent.A, solution.y)
-    target = torch.cat([first, tangent.b - A_times(structure, tangent.A, solution.x)])
-    system = _PiecewiseLinear(program, v, rows)
-    z, w = system.solve(target)
-    dv = z[structure.n :]
-    return z[: structure.n], w, w - dv
-
-
-class _PiecewiseLinear:
-    """The map z = (dx, dv) -> J(D(signs of dv on the weak rows)) z of one programme."""
-
-    def __init__(self, program: ConeProgram, v: Tensor, rows: Tensor) -> None:
-        self.program, self.v, self.rows = program, v, rows
-        self.equation = LinearizedConditions(program.structure, Exact())
-
-    def solve(self, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Katzenelson's path from a point inside the piece where all weak rows are inactive; returns z and w."""
-        n, count = self.program.structure.n, len(self.rows)
-        signs = -torch.ones(count, dtype=self.v.dtype)
-        z = torch.zeros_like(target)
-        # No two rows change sign at the same time from a start in general position.
-        z[n + self.rows] = -(1 + 0.618034 * torch.arange(count, dtype=z.dtype) % 1) * target.norm().clamp(min=1e-30)
-        image = self._apply(signs, z)
-        done = 0.0
-        for _ in range(_STEPS):
-            step, _ = self._invert(signs, target - image)
-            ahead, rate = z[n + self.rows], step[n + self.rows]
-            leaving = rate * signs < 0
-            times = torch.where(leaving, -ahead / torch.where(leaving, rate, 1), torch.inf).clamp(min=0)
-            left = 1.0 - done
-            if not count or float(times.min()) >= left:
-                z, signs_final = z + left * step, signs
-                return self._finish(z, signs_final, target)
-            which = int(times.argmin())
-            z, done = z + times[which] * step, done + float(times[which])
-            z[n + self.rows[which]] = 0.0
-            signs[which] = -signs[which]
-        raise UnsupportedError("The one-sided derivative was not found: the problem is not regular here.")
-
-    def _finish(self, z: Tensor, signs: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """One solve in the last piece, free of the errors of the path."""
-        z, w = self._invert(signs, target)
-        residual = (self._apply(signs, z) - target).norm()
-        if not residual <= 1e-6 * target.norm():
-            raise UnsupportedError("The one-sided derivative does not exist: the problem is not regular here.")
-        return z, w
-
-    def _at(self, signs: Tensor) -> Tensor:
-        return self.v.index_copy(0, self.rows, signs)
-
-    def _invert(self, signs: Tensor, rhs: Tensor) -> tuple[Tensor, Tensor]:
-        n, program = self.program.structure.n, self.program
-        dx, dv, w = implicit(self.equation, program.P, program.A, self._at(signs), rhs[:n], rhs[n:], rhs.new_ones(()))
-        return torch.cat([dx, dv]), w
-
-    def _apply(self, signs: Tensor, z: Tensor) -> Tensor:
-        program, s = self.program, self.program.structure
-        dx, dv = z[: s.n], z[s.n :]
-        w = s.cone.dual_derivative(self._at(signs)).apply(dv)
-        first = P_times(s, program.P, dx) + A_transpose_times(s, program.A, w)
-        return torch.cat([first, A_times(s, program.A, dx) + w - dv])

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from conelayers.implicit import Equation, Exact
-from conelayers.program import ConeStructure
+from conelayers.implicit import Equation, Exact, zeros_for_none
+from conelayers.program import ConeStructure, Status
 from conelayers.program.products import A_times, A_transpose_times, outer, symmetric_outer
 from conelayers.residual.compiled import ACCEPTED, compiled_kernels
 from conelayers.residual.folding import Folding
@@ -26,7 +26,7 @@ Gradients = Callable[..., tuple[Tensor, ...]]
 
 
 class FusedAdjoint(Equation):
-    """(P, A, x, y, s, gx, gy, gs, active) to (dP, dq, dA, db), exact mode only.
+    """(P, A, x, y, s, gx, gy, gs, status code) to (dP, dq, dA, db), exact mode only.
 
     Args:
         structure: Patterns and cone, for which a compiled kernel exists.
@@ -43,45 +43,53 @@ class FusedAdjoint(Equation):
 
     def solve(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """One kernel for the batch; several cotangents of one solution share a factorization in the stated form."""
-        *vectors, active = inputs
+        *vectors, code = inputs
+        if code.dim() == 1 and len(code) and all(value.dim() == 2 and len(value) == len(code) for value in vectors[2:]):
+            matrices = (value if value.dim() == 2 else value[None] for value in vectors[:2])
+            return tuple(self._solve_flat([*matrices, *vectors[2:]], code[:, None]))
         fixed, cotangents = vectors[:5], vectors[5:]
-        folding = Folding.of([*(value.shape[:-1] for value in fixed), active.shape], [g.shape[:-1] for g in cotangents])
-        if torch.Size(folding.full[i] for i in folding.shared).numel() != 1:  # several cotangents, or no items
+        folding = Folding.of([*(value.shape[:-1] for value in fixed), code.shape], [g.shape[:-1] for g in cotangents])
+        if folding.rhs_count != 1:  # several cotangents, or no items
             return self.stated(*inputs)
         flat = [folding.fold_fixed(value) for value in fixed[:2]]
         flat += [folding.fold_fixed(value, always_batched=True) for value in fixed[2:]]
         flat += [folding.fold_rhs(g)[:, 0] for g in cotangents]
-        keep = folding.fold_fixed(active[..., None], always_batched=True).bool()
-        return tuple(folding.unfold(out[:, None]) for out in self._solve_flat(flat, keep))
+        codes = folding.fold_fixed(code[..., None], always_batched=True)
+        return tuple(folding.unfold(out[:, None]) for out in self._solve_flat(flat, codes))
 
-    def _solve_flat(self, flat: list[Tensor], keep: Tensor) -> list[Tensor]:
+    def _solve_flat(self, flat: list[Tensor], codes: Tensor) -> list[Tensor]:
         """One batch axis B; items that the kernel's fixed number of refinements did not solve go by the stated form."""
         kernels = compiled_kernels(self.structure, flat[0].device)
         assert kernels is not None
-        P, A, x, y, s, gx, gy, gs = flat
-        found = kernels.pullback(P, A, x, y, s, gx, gy, gs)
+        failed = codes > int(Status.INACCURATE)
+        some_failed = bool(failed.any())
+        if some_failed:
+            flat = flat[:2] + [torch.where(failed, 0.0, value) for value in flat[2:]]
+        found = kernels.pullback(*flat)
         gradients = [found[name] for name in ("dP", "dq", "dA", "db")]
-        missed = torch.nonzero(~(found["residual"] <= ACCEPTED) & keep[:, 0])[:, 0]
-        if len(missed):
+        if not float(found["residual"].max()) <= ACCEPTED:
+            missed = torch.nonzero(~(found["residual"] <= ACCEPTED) & ~failed[:, 0])[:, 0]
             chosen = [value if value.shape[0] == 1 else value[missed] for value in flat]
-            for gradient, again in zip(gradients, self.stated(*chosen, keep[missed, 0].double()), strict=True):
+            for gradient, again in zip(gradients, self.stated(*chosen, codes[missed, 0]), strict=True):
                 gradient[missed] = again
-        if not bool(keep.all()):
-            gradients = [torch.where(keep, gradient, 0.0) for gradient in gradients]
-        return gradients
+        return [torch.where(failed, 0.0, gradient) for gradient in gradients] if some_failed else gradients
 
     def pullback(self, inputs, outputs, cotangents, needed) -> tuple[Tensor | None, ...]:
         """By the stated form."""
-        pull: Any = torch.func.vjp(self.stated, *inputs)[1]
-        return pull(cotangents)
+        *vectors, code = inputs
+        pull: Any = torch.func.vjp(lambda *values: self.stated(*values, code), *vectors)[1]
+        return *pull(zeros_for_none(cotangents, outputs)), None
 
     def pushforward(self, inputs, outputs, tangents) -> tuple[Tensor | None, ...]:
         """The adjoint system moved: the tangents of lam and nu, then the product rule in the outer products."""
-        P, A, x, y, s, gx, gy, gs, active = inputs
+        P, A, *items, code = inputs
+        dP, dA, *moving = zeros_for_none(tangents[:-1], inputs[:-1])
+        has_solution = code <= int(Status.INACCURATE)
+        active = has_solution.to(P.dtype)
+        x, y, s, gx, gy, gs = (torch.where(has_solution[..., None], value, 0.0) for value in items)
+        dx, dy, ds, dgx, dgy, dgs = (torch.where(has_solution[..., None], value, 0.0) for value in moving)
         lam, nu = -outputs[1], outputs[3]
         u = A_times(self.structure, A, lam) + (nu - gs) - gy
-        filled = (torch.zeros_like(i) if t is None else t for i, t in zip(inputs, tangents, strict=True))
-        dP, dA, dx, dy, ds, dgx, dgy, dgs, _ = filled
         first = gx - A_transpose_times(self.structure, A, gs)
         first_moved = dgx - A_transpose_times(self.structure, dA, gs) - A_transpose_times(self.structure, A, dgs)
         moved: Any = LinearizedConditions(self.structure, Exact()).pushforward(

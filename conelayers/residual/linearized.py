@@ -20,7 +20,7 @@ from torch import Tensor
 
 from conelayers.cones import ProductCone
 from conelayers.errors import UnsupportedError
-from conelayers.implicit import Derivative, Equation, LeastSquares, implicit
+from conelayers.implicit import Derivative, Equation, implicit, zeros_for_none
 from conelayers.program import ConeStructure
 from conelayers.program.products import A_times, A_transpose_times, P_times, outer, symmetric_outer
 from conelayers.residual.folding import Folding
@@ -71,7 +71,7 @@ class LinearizedConditions(Equation):
         """The adjoint system, and the derivative of the matrices."""
         P, A, v, r1, r2, active = inputs
         dx, dv, w = outputs
-        a, c, e = (torch.where(active[..., None] > 0, g, 0.0) for g in cotangents)
+        a, c, e = (torch.where(active[..., None] > 0, g, 0.0) for g in zeros_for_none(cotangents, outputs))
         alpha, beta, u = solve_adjoint(self.structure, self.mode, P, A, v, a, c, e, active)
         return (
             -symmetric_outer(self.structure, alpha, dx) if needed[0] else None,
@@ -108,11 +108,11 @@ def solve_adjoint(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The cotangents (alpha, beta) of the right-hand sides for cotangents (a, c, e) of (dx, dv, D dv).
 
-    J'[alpha; beta] = [a; c + D e], and u = A alpha + beta - e, by the reduction of the module's docstring. It does not
-    hold for least-squares solutions where J is singular; so that mode solves the transposed system itself.
+    J'[alpha; beta] = [a; c + D e], and u = A alpha + beta - e, by the reduction of the module's docstring; or by the
+    transposed system itself for a mode to which the reduction does not apply.
     """
-    if isinstance(mode, LeastSquares):
-        alpha, beta = implicit(LeastSquaresAdjoint(structure, mode), P, A, v, a, c, e, active)
+    if not mode.reduces_adjoint:
+        alpha, beta = implicit(TransposedConditions(structure, mode), P, A, v, a, c, e, active)
         return alpha, beta, A_times(structure, A, alpha) + beta - e
     alpha, u, Du = implicit(
         LinearizedConditions(structure, mode), P, A, v, a + A_transpose_times(structure, A, c), c + e, active
@@ -120,13 +120,13 @@ def solve_adjoint(
     return alpha, Du - c, u
 
 
-class LeastSquaresAdjoint(Equation):
-    """The adjoint of the minimum-norm least-squares solution of J [dx; dv] = [r1; r2]: pinv(J)' [a; c + D e].
+class TransposedConditions(Equation):
+    """J'[alpha; beta] = [a; c + D e], solved as the mode solves transposed systems.
 
     Inputs: P values, A values, v, a, c, e, and `active`; outputs alpha and beta.
     """
 
-    def __init__(self, structure: ConeStructure, mode: LeastSquares) -> None:
+    def __init__(self, structure: ConeStructure, mode: Derivative) -> None:
         self.structure, self.mode = structure, mode
 
     @property
@@ -135,7 +135,7 @@ class LeastSquaresAdjoint(Equation):
         return (1,) * 6 + (0,)
 
     def solve(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """One decomposition per item."""
+        """One decomposition per item, for all right-hand sides."""
         P, A, v, *cotangents, active = inputs
         folding = Folding.of(
             [P.shape[:-1], A.shape[:-1], v.shape[:-1], active.shape], [g.shape[:-1] for g in cotangents]
@@ -146,17 +146,17 @@ class LeastSquaresAdjoint(Equation):
             self.structure, folding.fold_fixed(P), folding.fold_fixed(A), folding.fold_fixed(v, always_batched=True)
         )
         a, c, e = (folding.fold_rhs(g) for g in cotangents)
-        found = linearization.solve_least_squares((a, c + linearization.project(e)), self.mode.rtol, transposed=True)
+        found = self.mode.solve_transposed(linearization, (a, c + linearization.project(e)))
         keep = folding.fold_fixed(active[..., None], always_batched=True).bool()[:, None]
         return tuple(folding.unfold(torch.where(keep, out, 0.0)) for out in found)
 
     def pullback(self, inputs, outputs, cotangents, needed) -> tuple[Tensor | None, ...]:
         """Not provided: where J is singular a pseudo-inverse is not differentiable in general."""
-        raise UnsupportedError("Second derivatives are not provided with LeastSquares(); use Exact() or Smoothed(mu).")
+        raise UnsupportedError(f"Second derivatives are not provided with {self.mode}; use Exact() or Smoothed(mu).")
 
     def pushforward(self, inputs, outputs, tangents) -> tuple[Tensor | None, ...]:
         """Not provided, as `pullback`."""
-        raise UnsupportedError("Second derivatives are not provided with LeastSquares(); use Exact() or Smoothed(mu).")
+        raise UnsupportedError(f"Second derivatives are not provided with {self.mode}; use Exact() or Smoothed(mu).")
 
 
 class _Curvature(Equation):
@@ -179,7 +179,7 @@ class _Curvature(Equation):
     def pullback(self, inputs, outputs, cotangents, needed) -> tuple[Tensor | None, ...]:
         """Linear in u and w; the derivative in v would be of third order."""
         v, u, w = inputs
-        (g,) = cotangents
+        (g,) = zeros_for_none(cotangents, outputs)
         if needed[0] and not _is_flat(self.cone, self.mu):
             raise UnsupportedError("Third derivatives through a curved cone are not provided; two orders are.")
         return (

@@ -74,13 +74,12 @@ def polish(program: ConeProgram, solution: ConeSolution, steps: int = 3) -> Cone
 
 
 def _newton_step(program: ConeProgram, x: Tensor, y: Tensor, s: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """Solve J(D) [dx; dv] = -[F1; F2] for one right-hand side per item; steps that are not finite become zero."""
+    """Solve J(D) [dx; dv] = -[F1; F2] for one right-hand side per item."""
     first = program.P_times(x) + program.q + program.A_transpose_times(y)
     second = program.A_times(x) + s - program.b
     linearization = linearize(program.structure, program.P, program.A, v)
     dx, dv = linearization.solve((-first[:, None], -second[:, None]))
-    finite = dx.isfinite().all(-1) & dv.isfinite().all(-1)
-    return torch.where(finite, dx[:, 0], 0.0), torch.where(finite, dv[:, 0], 0.0)
+    return dx[:, 0], dv[:, 0]
 
 
 def _choose(better: Tensor, new: Residuals, old: Residuals) -> Residuals:

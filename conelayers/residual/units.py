@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import weakref
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -21,8 +22,9 @@ from torch import Tensor
 
 from conelayers.cones import Nonnegative, Zero
 from conelayers.program import ConeProgram, ConeSolution, ConeStructure
+from conelayers.program.shapes import broadcast
 
-__all__ = ["Units"]
+__all__ = ["Units", "units_matter", "present"]
 
 # Largest entries between these bounds are left as they are.
 _SMALLEST, _LARGEST = 2.0**-6, 2.0**6
@@ -51,30 +53,54 @@ class Units:
             if curved.are_ordinary(program):
                 return None
         with torch.no_grad():
-            rows = _normalising(curved.largest(program.A.detach()))[..., curved.block_of_row]
+            rows = curved.of_rows(_normalising(curved.largest(program.A.detach())))
             size = torch.maximum(_largest(program.P), _largest(program.q))
             return cls(rows, _normalising(size)[..., None])
 
-    def scale(self, program: ConeProgram) -> ConeProgram:
-        """The programme in these units, connected to the given one for differentiation."""
-        structure = program.structure
-        entries = self.rows[..., torch.from_numpy(structure.A_indices).to(self.rows.device)]
-        return ConeProgram(
-            structure,
-            program.P * self.objective,
-            program.q * self.objective,
-            program.A * entries,
-            program.b * self.rows,
-        )
+    def of_entries(self, structure: ConeStructure) -> Tensor:
+        """The factor of each stored entry of A, shape (*batch, A_nnz)."""
+        return self.rows[..., torch.as_tensor(structure.A_indices, device=self.rows.device)]
 
-    def restore(self, solution: ConeSolution) -> ConeSolution:
-        """A solution in the units of the programme, connected to the given one; its residuals stay as measured."""
-        y, s = solution.y * (self.rows / self.objective), solution.s / self.rows
-        return dataclasses.replace(solution, y=y, s=s)
+    def data(self, structure: ConeStructure, *values: Tensor | None) -> tuple[Tensor | None, ...]:
+        """P, q, A and b in these units, or tangents of them; None stays None."""
+        factors = (self.objective, self.objective, self.of_entries(structure), self.rows)
+        return _multiplied(values, factors)
+
+    def points(self, *values: Tensor | None) -> tuple[Tensor | None, ...]:
+        """x, y and s in these units, or tangents of them; None stays None."""
+        return _multiplied(values, (None, self.objective / self.rows, self.rows))
+
+    def from_points(self, *values: Tensor | None) -> tuple[Tensor | None, ...]:
+        """x, y and s out of these units, or tangents of them, or their cotangents into them; None stays None."""
+        return _multiplied(values, (None, self.rows / self.objective, 1 / self.rows))
+
+    def start(self, solution: ConeSolution) -> ConeSolution | None:
+        """A starting point in these units; None if its batch axes are not the programmes'."""
+        if solution.status_code.shape != broadcast(self.rows.shape[:-1], self.objective.shape[:-1]):
+            return None
+        x, y, s = present(self.points(solution.x, solution.y, solution.s))
+        return dataclasses.replace(solution, x=x, y=y, s=s)
+
+
+def _multiplied(values: Sequence[Tensor | None], factors: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
+    return tuple(v if v is None or f is None else v * f for v, f in zip(values, factors, strict=True))
+
+
+def present(values: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
+    """Values none of which is None."""
+    return tuple(value for value in values if value is not None)
+
+
+def units_matter(structure: ConeStructure) -> bool:
+    """Whether units make a difference: polyhedral cones have no digits to lose."""
+    return _curved_entries(structure) is not None
 
 
 class _CurvedEntries:
-    """The entries of A in the rows of curved cones, block by block."""
+    """The entries of A in the rows of curved cones, block by block.
+
+    Indices are NumPy's: a tensor made inside a `torch.func` transform would belong to that transform.
+    """
 
     def __init__(self, structure: ConeStructure) -> None:
         blocks = structure.cone.cones
@@ -83,9 +109,9 @@ class _CurvedEntries:
         number[curved] = np.arange(len(curved))
         of_row = np.repeat(number, [cone.dim for cone in blocks])
         self.count = len(curved)
-        self.block_of_row = torch.from_numpy(of_row)
+        self._block_of_row = of_row
         of_entry = of_row[structure.A_indices]
-        self._block_of_entry = torch.from_numpy(of_entry)
+        self._block_of_entry = of_entry
         order = np.argsort(of_entry, kind="stable")
         self._entries = order[: np.searchsorted(of_entry[order], self.count)]  # those of curved blocks, block by block
         self._starts = np.flatnonzero(np.diff(of_entry[self._entries], prepend=-1))
@@ -106,9 +132,13 @@ class _CurvedEntries:
 
     def largest(self, A: Tensor) -> Tensor:
         """Largest entry of A in each curved block, and 1 for the other rows, shape (*batch, count + 1)."""
-        index = self._block_of_entry.to(A.device).expand(A.shape)
+        index = torch.as_tensor(self._block_of_entry, device=A.device).expand(A.shape)
         found = A.new_zeros((*A.shape[:-1], self.count + 1)).scatter_reduce(-1, index, A.abs(), "amax")
         return torch.cat([found[..., :-1], torch.ones_like(found[..., -1:])], dim=-1)
+
+    def of_rows(self, values: Tensor) -> Tensor:
+        """Values of the curved blocks and of the other rows, (*batch, count + 1), row by row, (*batch, m)."""
+        return values[..., torch.as_tensor(self._block_of_row, device=values.device)]
 
 
 _entries: weakref.WeakKeyDictionary[ConeStructure, _CurvedEntries | None] = weakref.WeakKeyDictionary()

@@ -119,7 +119,7 @@ def test_sparse_products_agree_on_every_path(batch, rows, sizes, density):
     joined = torch.cat([x.expand(batch, -1) for x in xs], dim=-1)
     expected = torch.from_numpy((matrix @ joined.numpy().T).T + product.offset)
     assert torch.allclose(product(*xs), expected, rtol=1e-12, atol=1e-12)
-    assert torch.allclose(product._elsewhere(xs, torch.Size([batch])), expected, rtol=1e-12, atol=1e-12)
+    assert torch.allclose(product._elsewhere(xs, batch), expected, rtol=1e-12, atol=1e-12)
 
 
 def test_gradients_through_values():

@@ -328,6 +328,18 @@ def test_feedforward_conversion():
     implicit = ImplicitModel.from_feedforward(net, solver=Picard())
     u = torch.randn(6, 3)
     assert (implicit(torch.cat([u, torch.ones(6, 1)], 1)) - net(u)).abs().max() < 1e-14
+    assert (implicit(u) - net(u)).abs().max() < 1e-14
+    assert torch.equal(implicit.sparsified(0.0).reduced()(u), implicit(u))
+    second = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 3))
+    chain = implicit.cascade(ImplicitModel.from_feedforward(second))
+    assert (chain(u) - second(net(u))).abs().max() < 1e-13
+    assert (chain.sum(ImplicitModel.from_feedforward(nn.Sequential(nn.Linear(3, 3))))(u).shape) == (6, 3)
+    with pytest.raises(InvalidArgument, match="constant"):
+        ImplicitModel(3, 4, 2).cascade(chain)
+    sigma = torch.full((u.shape[1],), 0.01)
+    ahead = net(u + sigma * (2 * torch.rand(u.shape) - 1))
+    assert ((ahead - net(u)).abs() <= implicit.output_bound(sigma) + 1e-12).all()
+    assert torch.equal(implicit.output_bound(sigma), implicit.output_bound(torch.cat([sigma, torch.zeros(1)])))
     assert torch.equal(implicit.A, implicit.A.triu(1))
     with pytest.raises(InvalidArgument):
         ImplicitModel.from_feedforward(nn.Sequential(nn.Linear(3, 3), nn.Tanh(), nn.Linear(3, 3)))

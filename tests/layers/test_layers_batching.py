@@ -183,8 +183,13 @@ def test_nan_data_fails_alone(layer):
     F[1, 0, 0] = torch.nan
     layer = copy.deepcopy(layer)
     layer.on_failure = "nan"
+    F.requires_grad_()
     solution = layer.solve(F, g, u)
     assert solution.status[1] == Status.FAILED and solution.status[0] == solution.status[2] == Status.SOLVED
+    (gradient,) = torch.autograd.grad(torch.nansum(solution.variables[0]), F)
+    assert (gradient[1] == 0).all() and torch.isfinite(gradient).all()
+    (alone,) = torch.autograd.grad(layer(F[::2], g[::2], u[::2])[0].sum(), F)
+    torch.testing.assert_close(gradient[::2], alone[::2], rtol=1e-10, atol=1e-12)
 
 
 def test_solution_carries_its_evidence(layer):

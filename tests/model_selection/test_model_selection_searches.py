@@ -115,6 +115,22 @@ def test_searches_reach_the_grid(search, name):
     assert found.history.best[-1] == found.value == found.history.values.min() or isinstance(search, Safeguarded)
 
 
+def test_a_penalty_per_feature_on_unseen_data():
+    # two thousand hyperparameters, chosen on one sample, judged on another
+    rng, p = np.random.default_rng(0), 2000
+    X = rng.standard_normal((2600, p))
+    y = X[:, :20] @ rng.choice([-0.5, 0.5], 20) + rng.standard_normal(2600)
+    space = LogSpace.between({"alpha": (np.full(p, 1e-3), np.full(p, 1.0))})
+    model = ProximalModel(Quadratic(), WeightedL1(), solver=WorkingSet(tol=1e-6))
+    held, unseen = (HeldOut(model, space, X[:300], y[:300], X[i:j], y[i:j]) for i, j in ((300, 600), (600, 2600)))
+    single = Safeguarded().run(Shared(held, np.zeros(p, dtype=int)))
+    center = np.full(p, single.point[0])
+    many = LBFGS(max_evaluations=12).run(Shrunk(held, center, 0.01 * single.value), center)
+    losses = [unseen.evaluate(point, gradient=False).value for point in (center, many.point)]
+    assert many.value < 0.75 * single.value  # on the sample that chose
+    assert losses[1] - 1 < 0.75 * (losses[0] - 1)  # beyond the variance of the noise, which is one
+
+
 def test_safeguard_survives_useless_gradients():
     space = LogSpace.between({"a": (1e-4, 1.0)})
 

@@ -7,12 +7,14 @@ import warnings
 import cvxpy as cp
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 
 from conelayers import ConeLayer, CvxpyLayer, solve_cone_program
 from conelayers.cones import Nonnegative, SecondOrder
 from conelayers.errors import InvalidArgument, RegularityError, RegularityWarning, UnsupportedError
 from conelayers.layers import LayerSolution, MarginHistory, regularity_policy
+from conelayers.residual.regularity.sparse import smallest_singular
 
 
 def T(*values):
@@ -268,6 +270,21 @@ def test_large_problems_by_sparse_factorization(monkeypatch):
             found = solution.regularity()
         assert bool(found.regular) == bool(dense.regular) and bool(found.decided) == bool(dense.decided)
         assert list(found.dependent) == list(dense.dependent)
+
+
+@pytest.mark.parametrize("shape", [(40_000, 12), (40_000, 3), (5, 9), (3, 2)])
+def test_smallest_singular_values_of_sparse_matrices(shape):
+    """Tall, wide and tiny ones, with a column that repeats another; nothing of the size of rows times rows is made."""
+    rng = np.random.default_rng(0)
+    X = sp.random_array(shape, density=0.5, rng=rng, format="csc") + sp.eye_array(*shape, format="csc")
+    X = sp.csc_array(sp.hstack([X @ sp.diags_array(0.5 ** np.arange(shape[1])), X[:, [0]]]))
+    sigma = np.linalg.svd(X.toarray(), compute_uv=False)
+    sigma = np.concatenate([sigma, np.zeros(X.shape[1] - len(sigma))])
+    found = smallest_singular(X)
+    zeros = int((sigma < 1e-9 * sigma[0]).sum())
+    assert zeros >= 1 and found.sigma < 1e-9 and found.null.shape == (X.shape[1], zeros)
+    assert np.abs(X @ found.null).max() < 1e-8
+    assert found.above == pytest.approx(sigma[-1 - zeros], rel=1e-4)
 
 
 def test_large_sparse_problem():

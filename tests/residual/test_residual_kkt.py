@@ -1,5 +1,7 @@
 """KKT systems: several right-hand sides, shared matrices, scales, singular and inconsistent systems, large ones."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -8,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from oracles import random_program, reference_solution
 
+import conelayers.residual.polish as polish_module
 from conelayers.backends import Clarabel
 from conelayers.cones import Nonnegative, PositiveSemidefinite, ProductCone, SecondOrder, Zero
 from conelayers.program import ConeProgram, ConeStructure, Status
 from conelayers.residual.kkt import KKTSystem
+from conelayers.residual.linearization import linearize
 from conelayers.residual.polish import polish
 
 each_method = pytest.mark.parametrize("method", ["dense", "sparse", "iterative"])
@@ -204,3 +208,27 @@ def test_polish_never_makes_a_solution_worse():
     before = torch.maximum(rough.primal_residual, torch.maximum(rough.dual_residual, rough.gap))
     after = torch.maximum(fine.primal_residual, torch.maximum(fine.dual_residual, fine.gap))
     assert (after <= before).all()
+
+
+def test_polish_touches_only_what_has_a_solution_and_says_what_it_reached():
+    """Rough points under every status: the same item without one, and one that may not take a step."""
+    program, _ = random_program(CONES, 16, (3,), seed=4)
+    rough = Clarabel(tol=1e-5).solve(program)
+    codes = torch.tensor([int(Status.INACCURATE), int(Status.PRIMAL_INFEASIBLE), int(Status.SOLVED)], dtype=torch.int8)
+    rough = dataclasses.replace(rough, status_code=codes)
+    assert rough.gap.min() > 1e-8
+    fine, idle = polish(program, rough), polish(program, rough, steps=0)
+    assert fine.status.tolist() == [Status.SOLVED, Status.PRIMAL_INFEASIBLE, Status.SOLVED]
+    assert idle.status[0] is Status.INACCURATE
+    assert (fine.x[1] == rough.x[1]).all() and (fine.y[1] == rough.y[1]).all() and (fine.s[1] == rough.s[1]).all()
+    assert (fine.x[0] != rough.x[0]).any()
+
+
+def test_polish_stops_where_nothing_is_to_be_gained(monkeypatch):
+    program, exact = random_program(CONES, 16, (3,), seed=4)
+    exact = polish(program, exact)
+    taken = []
+    monkeypatch.setattr(polish_module, "linearize", lambda *a: taken.append(a) or linearize(*a))
+    again = polish(program, exact, steps=8)
+    assert len(taken) <= 2
+    torch.testing.assert_close(again.x, exact.x, rtol=0, atol=1e-14)

@@ -27,11 +27,13 @@ def data():
 
 
 def gradients(cones, cost=1.0, rows=1.0):
-    """x, and the gradients of a loss in x with respect to the data, all in the first units."""
+    """The solution, and the gradients of a loss in x, y and s with respect to the data, all in the first units."""
     leaves = [value.requires_grad_() for value in data()]
     P, q, A, b = leaves
     solution = solve_cone_program(cost * P, cost * q, rows * A, rows * b, cones)
-    loss = (solution.x * torch.arange(1.0, N + 1, dtype=torch.float64)).sum()
+    weights = torch.arange(1.0, N + 1, dtype=torch.float64)
+    y, s = solution.y * rows / cost, solution.s / rows
+    loss = (solution.x * weights).sum() + (y * weights.flip(0)).sum() + (s * weights.roll(1)).sum()
     return solution, torch.autograd.grad(loss, leaves)
 
 

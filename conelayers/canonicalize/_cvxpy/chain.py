@@ -49,6 +49,9 @@ def canonical_form(
     try:
         with _without_values(problem):
             chain = resolve_and_build_chain(problem, solver=_Target(quadratic), **options)
+            # CVXPY canonicalizes the function inside `perspective` for the solver of this name: an installed one.
+            context: Any = chain.solver_context
+            context.solver_name = cp.CLARABEL
             stuffed, inverse_data = chain.apply(problem, verbose)
     except SolverError as error:
         raise UnsupportedError(f"CVXPY cannot reduce this problem to the cones of this package: {error}") from error

@@ -27,6 +27,10 @@ class Huber(_Regression):
 
     delta: float = 1.35
 
+    def __post_init__(self) -> None:
+        if not self.delta > 0:
+            raise InvalidArgument(f"delta must be positive; got {self.delta}")
+
     def loss(self, eta: Tensor, y: Tensor) -> Tensor:
         """See `Datafit.loss`."""
         r = eta - y

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Mapping
 from typing import ClassVar
 
 from torch import Tensor
@@ -20,6 +21,9 @@ class Penalty(abc.ABC):
 
     names: ClassVar[tuple[str, ...]]
     """Names of the hyperparameters, in the order in which models take them."""
+
+    above: ClassVar[Mapping[str, float]] = {}
+    """What hyperparameters must be larger than, where zero is not enough."""
 
     @property
     def event_dims(self) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,6 +19,7 @@ class MCP(Penalty):
     """The minimax concave penalty (Zhang 2010); solutions are stationary points."""
 
     names: ClassVar[tuple[str, ...]] = ("alpha", "gamma")
+    above: ClassVar[Mapping[str, float]] = {"gamma": 0.0}
 
     def term(self, shape: tuple[int, ...], *hyperparameters: Tensor) -> Term:
         """The same threshold and concavity everywhere."""
@@ -30,6 +32,7 @@ class SCAD(Penalty):
     """The smoothly clipped absolute deviation (Fan & Li 2001), gamma > 2; solutions are stationary points."""
 
     names: ClassVar[tuple[str, ...]] = ("alpha", "gamma")
+    above: ClassVar[Mapping[str, float]] = {"gamma": 2.0}
 
     def term(self, shape: tuple[int, ...], *hyperparameters: Tensor) -> Term:
         """The same threshold and concavity everywhere."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from conelayers.lasso._compiled import compiled
-from conelayers.lasso.design import SparseDesign
+from conelayers.lasso.designs import SparseDesign
 from conelayers.lasso.problem import Problem
 from conelayers.lasso.support import data_blocks, intercept_block
 from conelayers.lasso.terms import GroupTerm, SeparableTerm
@@ -53,6 +53,10 @@ def _times_identity(least: Tensor, like: Tensor) -> Tensor:
     return least[:, None, None] * torch.eye(like.shape[-1], dtype=like.dtype)
 
 
+def _reciprocal(corner: Tensor) -> Tensor:
+    return torch.where(corner > 0, 1 / corner, torch.zeros_like(corner))
+
+
 def _arrays(term: SeparableTerm, shape: tuple[int, ...]) -> list[np.ndarray]:
     parts = (term.linear, term.l1, term.l2, term.lower, term.upper)
     return [np.ascontiguousarray(part.reshape(shape).numpy()) for part in parts]
@@ -70,6 +74,13 @@ def _by_columns(
     return torch.from_numpy(w), intercept + move
 
 
+def _moving(term: Any, coef: Tensor, gradient: Tensor) -> Tensor:
+    """Entries that a model of coupled outputs is made of: those at rest would only swell it."""
+    if isinstance(term, GroupTerm):
+        return torch.arange(coef.numel())
+    return torch.nonzero(((coef != 0) | (term.violation(coef, gradient) > 0)).flatten()).flatten()
+
+
 def _by_gram(
     kernels: ModuleType, sub: Problem, coef: Tensor, intercept: Tensor, eta: Tensor, hessian: Tensor, target: float
 ) -> _Point:
@@ -77,25 +88,26 @@ def _by_gram(
     outputs = coef.shape[1] if coef.ndim == 2 else None
     coupled = hessian.ndim == 3
     gradient, slope = sub.gradients(eta)
-    entries = torch.arange(coef.numel() if coupled else coef.shape[0])
-    Q, border = data_blocks(sub.design, hessian, entries, outputs if coupled else None)
+    rows = _moving(sub.term, coef, gradient) if coupled else torch.arange(coef.shape[0])
+    Q, border = data_blocks(sub.design, hessian, rows, outputs if coupled else None)
     columns = 1 if coupled or outputs is None else outputs
-    g, s, start = gradient.reshape(-1, columns), slope.reshape(-1, columns), coef.reshape(-1, columns)
-    gain = None
+    whole, s = coef.reshape(-1, columns), slope.reshape(-1, columns)
+    g, start, gain = gradient.reshape(-1, columns)[rows], whole[rows], None
     if sub.fit_intercept:
         # minimise over the intercept first: the Schur complement centres the columns
         corner = intercept_block(hessian, outputs if coupled else None, sub.datafit)
-        gain = torch.linalg.pinv(corner, hermitian=True) @ torch.cat([border.mT, s], 1)
+        inverse = torch.linalg.pinv(corner, hermitian=True) if corner.numel() > 1 else _reciprocal(corner)
+        gain = inverse @ torch.cat([border.mT, s], 1)
         Q, g = Q - border @ gain[:, : Q.shape[0]], g - border @ gain[:, Q.shape[0] :]
-    w = _descend(kernels, sub.term, np.ascontiguousarray(Q.numpy()), g, start, coef, 0.3 * target)
+    w = _descend(kernels, sub.term, rows, np.ascontiguousarray(Q.numpy()), g, start, coef, 0.3 * target)
     if gain is not None:
         moved = gain[:, Q.shape[0] :] + gain[:, : Q.shape[0]] @ (w - start)
         intercept = intercept - moved.reshape(intercept.shape)
-    return w.reshape(coef.shape), intercept
+    return whole.index_copy(0, rows, w).reshape(coef.shape), intercept
 
 
 def _descend(
-    kernels: ModuleType, term: Any, Q: np.ndarray, g: Tensor, start: Tensor, coef: Tensor, target: float
+    kernels: ModuleType, term: Any, rows: Tensor, Q: np.ndarray, g: Tensor, start: Tensor, coef: Tensor, target: float
 ) -> Tensor:
     """Coordinate descent from `start`, shape (m, r), with slopes g; several columns of a separable term one by one."""
     if isinstance(term, GroupTerm):
@@ -108,7 +120,7 @@ def _descend(
         scale = np.ascontiguousarray(term.scale.numpy())
         kernels.descend_groups(Q, residual, w, scale, l1, members, offsets, 1000, target)
         return torch.from_numpy(w)
-    parts, out = _arrays(term, start.shape), []
+    parts, out = [part[rows.numpy()] for part in _arrays(term, (-1, start.shape[1]))], []
     for c in range(start.shape[1]):
         w, residual = start[:, c].clone().numpy(), g[:, c].clone().numpy()
         kernels.descend_gram(Q, residual, w, *(np.ascontiguousarray(part[:, c]) for part in parts), 1000, target)

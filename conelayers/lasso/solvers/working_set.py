@@ -49,11 +49,12 @@ class WorkingSet(Solver):
                 return FitResult(coef, intercept, worst / scale, iteration, problem)
             iteration += 1
             features = self._choose(problem, coef, entries)
-            sub = problem.restrict(features)
+            everything = features.numel() == coef.shape[0]
+            sub = problem if everything else problem.restrict(features)
             # looser than needed while new features keep coming in
-            within = max(0.5 * target, 0.01 * worst)
-            local, intercept = self._subproblem(sub, coef[features], intercept, within)
-            coef = torch.zeros_like(coef).index_copy(0, features, local)
+            within = 0.5 * target if everything else max(0.5 * target, 0.01 * worst)
+            local, intercept = self._subproblem(sub, coef[features], intercept, worst, within)
+            coef = local if everything else torch.zeros_like(coef).index_copy(0, features, local)
 
     def _choose(self, problem: Problem, coef: Tensor, entries: Tensor) -> Tensor:
         """Features in use, and as many again of the worst violators."""
@@ -68,13 +69,12 @@ class WorkingSet(Solver):
         mask[best[values > 0]] = True
         return torch.nonzero(problem.term.whole(mask)).flatten()
 
-    def _subproblem(self, sub: Problem, coef: Tensor, intercept: Tensor, target: float) -> _Point:
+    def _subproblem(self, sub: Problem, coef: Tensor, intercept: Tensor, worst: float, target: float) -> _Point:
         if not supported(sub):
             coef, intercept, _ = self.inner.descend(sub, coef, intercept, target)
             return coef, intercept
         floor = 1e-10
         for _ in range(50):
-            worst = sub.worst(coef, intercept)
             if worst <= target:
                 break
             eta = sub.predictions(coef, intercept)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from conelayers.lasso import ProximalModel, as_design
+from conelayers.lasso.designs import as_values
 from conelayers.model_selection.criteria.base import Criterion, Evaluation, evaluate_torch
 from conelayers.model_selection.space import LogSpace
 
@@ -29,7 +30,7 @@ class _RiskEstimate(Criterion):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "X", as_design(self.X))
-        y = torch.as_tensor(self.y, dtype=torch.float64, device=self.X.device)
+        y = as_values(self.y, self.X.device).to(torch.float64)
         object.__setattr__(self, "y", y)
 
     def _probe_step(self) -> float:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from conelayers.errors import InvalidArgument
 from conelayers.lasso import ProximalModel, as_design
-from conelayers.lasso.design import Design
+from conelayers.lasso.designs import Design, as_values
 from conelayers.model_selection.criteria.base import Criterion, Evaluation, evaluate_torch, squared_error
 from conelayers.model_selection.parallel import run_parallel
 from conelayers.model_selection.space import LogSpace
@@ -58,26 +58,26 @@ class HeldOut(Criterion):
         for name in ("X", "X_held"):
             object.__setattr__(self, name, as_design(getattr(self, name)))
         for name in ("y", "y_held"):
-            object.__setattr__(self, name, torch.as_tensor(getattr(self, name), device=self.X.device))
+            object.__setattr__(self, name, as_values(getattr(self, name), self.X.device))
 
     def evaluate(
         self, point: np.ndarray, *, tol: float | None = None, state: Any = None, gradient: bool = True
     ) -> Evaluation:
         """See `Criterion.evaluate`; the state is the last solution."""
+        return evaluate_torch(lambda x: self.value(x, tol, state), point, gradient)
+
+    def value(self, x: Tensor, tol: float | None = None, state: Any = None) -> tuple[Tensor, Any]:
+        """The loss as a differentiable function of the point x, shape (d,), and the solution as a state."""
         model = self.model if tol is None else self.model.with_tolerance(tol)
-
-        def function(x: Tensor) -> tuple[Tensor, Any]:
-            theta = [t.to(self.X.device) for t in self.space.unpack(x)]
-            coef, intercept = model(self.X, self.y, *theta, sample_weight=self.sample_weight, start=state)
-            losses = self._losses(coef, intercept)
-            if self.weight_held is None:
-                value = losses.mean()
-            else:
-                weight = torch.as_tensor(self.weight_held).to(losses)
-                value = (weight @ losses) / weight.sum().clamp_min(1e-300)
-            return value, (coef.detach(), intercept.detach())
-
-        return evaluate_torch(function, point, gradient)
+        theta = [t.to(self.X.device) for t in self.space.unpack(x)]
+        coef, intercept = model(self.X, self.y, *theta, sample_weight=self.sample_weight, start=state)
+        losses = self._losses(coef, intercept)
+        if self.weight_held is None:
+            value = losses.mean()
+        else:
+            weight = as_values(self.weight_held).to(losses)
+            value = (weight @ losses) / weight.sum().clamp_min(1e-300)
+        return value, (coef.detach(), intercept.detach())
 
     def _losses(self, coef: Tensor, intercept: Tensor) -> Tensor:
         # only the features in use are read, so a held-out set costs no more than the support
@@ -118,8 +118,8 @@ class CrossValidation(Criterion):
         n_jobs: int | None = None,
     ) -> None:
         self.space, self.n_jobs = space, n_jobs
-        design, targets = as_design(X), torch.as_tensor(y)
-        weights = None if sample_weight is None else torch.as_tensor(sample_weight, dtype=torch.float64)
+        design, targets = as_design(X), as_values(y)
+        weights = None if sample_weight is None else as_values(sample_weight).to(torch.float64)
         self.folds: list[HeldOut] = []
         self.splits: list[tuple[np.ndarray, np.ndarray]] = []
         sizes = []

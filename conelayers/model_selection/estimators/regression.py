@@ -90,7 +90,7 @@ class ElasticNetImplicitCV(LassoImplicitCV):
 
     def _default_search(self, largest: float) -> Search:
         alphas = np.log(largest) + np.linspace(0, np.log(self.eps), 7)[1:]
-        points = [[a, a + np.log(1 / r - 1)] for r in (0.99, 0.5) for a in alphas]
+        points = [[a, a + np.log(1 / r - 1)] for r in (0.999, 0.5) for a in alphas]
         return Safeguarded(points=np.array(points), verbose=self.verbose)
 
     def _store(self, values: Mapping[str, Any]) -> None:

@@ -99,6 +99,8 @@ class Safeguarded(Search):
             if abs(a[2]) * width <= self.rtol * abs(a[1]) or width <= self.xtol:
                 return "the bracket promises no more"
             x = _cubic(a, b)
+            if math.isfinite(b[1]) and abs(a[2] * (x - a[0])) <= self.rtol * abs(a[1]):
+                return "the interpolation promises no more"
             value, slope = objective(np.array([x]))
             c = (x, value, float(slope[0]))
             if c[1] < a[1]:

@@ -153,8 +153,9 @@ def smallest_singular(X: Any) -> SmallestSingular:
     for _ in range(_STEPS):
         solved = [factor.solve(np.concatenate([np.zeros(rows), -column]))[rows:] for column in basis.T]
         basis, _ = np.linalg.qr(np.stack(solved, axis=1))
-    _, sigma, right = np.linalg.svd(X @ basis, full_matrices=True)
-    sigma = np.concatenate([sigma, np.zeros(basis.shape[1] - len(sigma))])  # fewer rows than vectors
+    image = X @ basis
+    padding = np.zeros((max(0, basis.shape[1] - rows), basis.shape[1]))  # where there are fewer rows than vectors
+    _, sigma, right = np.linalg.svd(np.concatenate([image, padding]), full_matrices=False)
     null = sigma <= max(RANK_TOLERANCE, sigma[-1])
     above = float(sigma[~null].min()) if not null.all() else (float("inf") if len(sigma) == columns else 0.0)
     return SmallestSingular(float(sigma[-1]), basis @ right[null].T, above)

@@ -1,0 +1,81 @@
+"""The optimality conditions of cone programmes as an equation, in the units that suit each programme's data."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from conelayers.implicit import Equation, implicit
+from conelayers.program import ConeProgram, ConeSolution
+from conelayers.residual.conic import ConicConditions
+from conelayers.residual.units import Units, present, units_matter
+
+__all__ = ["InUnits", "differentiable_solve", "optimality"]
+
+
+class InUnits(Equation):
+    """A programme's optimality conditions, solved and differentiated in the units that suit its data.
+
+    The factors are powers of two and constant as far as derivatives go: what they do to the solution they undo.
+
+    Args:
+        conditions: The equation, whatever the units.
+    """
+
+    nondifferentiable = ConicConditions.nondifferentiable
+
+    def __init__(self, conditions: ConicConditions) -> None:
+        self.conditions, self.structure = conditions, conditions.structure
+
+    @property
+    def event_dims(self) -> Sequence[int]:
+        """Four vectors."""
+        return self.conditions.event_dims
+
+    def solve(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """In the units, and back."""
+        units = self._units(inputs)
+        if units is None:
+            return self.conditions.solve(*inputs)
+        start = self.conditions.warm_start
+        conditions = dataclasses.replace(self.conditions, warm_start=None if start is None else units.start(start))
+        outputs: Any = conditions.solve(*present(units.data(self.structure, *inputs)))
+        return *present(units.from_points(*outputs[:3])), *outputs[3:]
+
+    def pullback(self, inputs, outputs, cotangents, needed) -> tuple[Tensor | None, ...]:
+        """Cotangents scale as the values that they belong to do in the other direction."""
+        units = self._units(inputs)
+        if units is None:
+            return self.conditions.pullback(inputs, outputs, cotangents, needed)
+        scaled = present(units.data(self.structure, *inputs)), (*present(units.points(*outputs[:3])), *outputs[3:])
+        found = self.conditions.pullback(*scaled, (*units.from_points(*cotangents[:3]), *cotangents[3:]), needed)
+        return units.data(self.structure, *found)
+
+    def pushforward(self, inputs, outputs, tangents) -> tuple[Tensor | None, ...]:
+        """Tangents scale as their values do."""
+        units = self._units(inputs)
+        if units is None:
+            return self.conditions.pushforward(inputs, outputs, tangents)
+        scaled = present(units.data(self.structure, *inputs)), (*present(units.points(*outputs[:3])), *outputs[3:])
+        found = self.conditions.pushforward(*scaled, units.data(self.structure, *tangents))
+        return *units.from_points(*found[:3]), *found[3:]
+
+    def _units(self, inputs: tuple[Tensor, ...]) -> Units | None:
+        return Units.of(ConeProgram(self.structure, *inputs))
+
+
+def optimality(conditions: ConicConditions) -> Equation:
+    """The conditions in units that suit the data; polyhedral cones have no digits to lose and are left alone."""
+    return InUnits(conditions) if units_matter(conditions.structure) else conditions
+
+
+def differentiable_solve(conditions: ConicConditions, program: ConeProgram) -> ConeSolution:
+    """Solve a batch of programmes; x, y and s are connected to the programme's tensors for differentiation.
+
+    Raises:
+        SolveError: If `conditions.on_failure` is "raise" and an item has no solution.
+    """
+    return ConeSolution(*implicit(optimality(conditions), program.P, program.q, program.A, program.b))
