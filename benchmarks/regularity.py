@@ -14,7 +14,7 @@ import time
 import cvxpy as cp
 import numpy as np
 import torch
-from families import Family, dense_qp, second_order, semidefinite
+from families import Family, control, dense_qp, logistic, portfolio, second_order, semidefinite
 
 from conelayers import CvxpyLayer
 from conelayers.residual.regularity import suspicious
@@ -31,7 +31,8 @@ def exponential(n: int = 10) -> Family:
     return Family(f"entropy n={n}", problem, [c, G], [p], sample)
 
 
-FAMILIES = [lambda n=n: dense_qp(n) for n in (10, 50, 100)] + [second_order, semidefinite, exponential]
+FAMILIES = [lambda n=n: dense_qp(n) for n in (10, 50, 100)]
+FAMILIES += [second_order, semidefinite, exponential, logistic, control, portfolio]
 
 
 def measure(family: Family, batch: int, rounds: int) -> tuple[np.ndarray, np.ndarray, int]:
