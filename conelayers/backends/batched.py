@@ -27,8 +27,8 @@ class Batched(Backend):
 
     Items that share a structure are solved 8 at a time (AVX-512; 4 otherwise), the symbolic analysis is done once per
     structure, and packs of items run on several threads. From a rough interior point on, Newton steps on the optimality
-    conditions are tried first, so that solutions come polished. Warm starts are ignored: an interior-point method has
-    little use for them.
+    conditions are tried first, so that solutions come polished. From a warm start they are tried at once: an item that
+    they solve has no use for an interior point, and any other is solved as if there had been no start.
 
     Attributes:
         tol: Relative and absolute tolerance of residuals, gap and certificates.
@@ -75,11 +75,12 @@ class Batched(Backend):
         return compiled_differentiator(structure) is not None
 
     def solve(self, program: ConeProgram, warm_start: ConeSolution | None = None) -> ConeSolution:
-        """Solve every programme of a batch; see `Backend.solve`. `warm_start` is ignored."""
+        """Solve every programme of a batch; see `Backend.solve`."""
         structure = program.structure
         self.check(structure)
         batch_shape = program.batch_shape
         flat = program.flatten()
+        x, y, s = (None,) * 3 if warm_start is None else _point(warm_start, batch_shape)
         result = engine(structure).solve(
             _rows(flat.P),
             _rows(flat.q),
@@ -90,6 +91,9 @@ class Batched(Backend):
             threads=self.threads or torch.get_num_threads(),
             tol=self.tol,
             max_iter=self.max_iter,
+            x=x,
+            y=y,
+            s=s,
         )
         if self.verbose:
             report(self.name, result["status"], result["iterations"])
@@ -99,6 +103,13 @@ class Batched(Backend):
         if result["status"].max(initial=0) > Status.INACCURATE:
             solution = without_certificates(solution)
         return solution.reshape(batch_shape)
+
+
+def _point(solution: ConeSolution, batch_shape: torch.Size) -> list[np.ndarray]:
+    """x, y and s of each item, shape (items, size); not a number where there is no solution."""
+    there = solution.has_solution[..., None]
+    values = (torch.where(there, value, torch.nan) for value in (solution.x, solution.y, solution.s))
+    return [_rows(v.expand(*batch_shape, v.shape[-1]).reshape(batch_shape.numel(), v.shape[-1])) for v in values]
 
 
 def _rows(values: Tensor) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The compiled engine on a GPU as a backend: a whole batch at once, one programme per thread."""
+"""The compiled engine on a GPU as a backend: a whole batch at once, one programme per warp or per thread."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from conelayers.cones import Cone
 from conelayers.errors import UnsupportedError
 from conelayers.program import ConeProgram, ConeSolution, ConeStructure
 from conelayers.program.codes import CODES
-from conelayers.program.compiled import described
+from conelayers.program.compiled import described, device_differentiator, suits_kernels
 
 if TYPE_CHECKING:
     from conelayers.native.cuda import DeviceEngine
@@ -28,7 +28,7 @@ _lock = threading.Lock()
 
 @dataclasses.dataclass(frozen=True)
 class Cuda(Backend):
-    """The batched interior-point method of `Batched` on a CUDA device, in double precision.
+    """The batched interior-point method of `Batched` on a CUDA device, in double precision; solutions come polished.
 
     Programmes on a CUDA device are solved there, on torch's current stream, without a copy to the host and without
     waiting for the device; those on the CPU are copied to the current CUDA device and back. Kernels are compiled at
@@ -59,6 +59,10 @@ class Cuda(Backend):
             return str(error)
         return unavailable(device)
 
+    def polishes(self, structure: ConeStructure) -> bool:
+        """True where the derivative kernels, which make the Newton steps, suit the cones."""
+        return suits_kernels(structure)
+
     def solve(self, program: ConeProgram, warm_start: ConeSolution | None = None) -> ConeSolution:
         """Solve every programme of a batch; see `Backend.solve`. `warm_start` is ignored.
 
@@ -77,8 +81,10 @@ class Cuda(Backend):
         batch_shape = program.batch_shape
         flat = program.detach().flatten()
         P, q, A, b = (value.to(device, torch.float64) for value in (flat.P, flat.q, flat.A, flat.b))
+        settings = {"tol": self.tol, "max_iter": self.max_iter}
+        newton = device_differentiator(program.structure, device)
         engine = _engine(program.structure, device)
-        found = engine.solve(P, q, A, b, batch_shape.numel(), tol=self.tol, max_iter=self.max_iter)
+        found = engine.solve(P, q, A, b, batch_shape.numel(), differentiator=newton, **settings)
         if self.verbose:
             report(self.name, found["status"].cpu().numpy(), found["iterations"].cpu().numpy())
         solution = ConeSolution(

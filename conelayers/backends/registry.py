@@ -12,7 +12,7 @@ from conelayers.backends.cuda import Cuda
 from conelayers.backends.diffcp import Diffcp
 from conelayers.backends.rescued import Rescued
 from conelayers.backends.scs import SCS
-from conelayers.cones import Cone, PositiveSemidefinite, SecondOrder
+from conelayers.cones import Cone, PositiveSemidefinite
 from conelayers.errors import InvalidArgument
 from conelayers.program import ConeStructure
 from conelayers.program.compiled import engine
@@ -26,9 +26,9 @@ BACKENDS: dict[str, Callable[[], Backend]] = {
 }
 """What makes a backend with default settings, by its name in upper case. Add to it to give one's own a name."""
 
-# Where the compiled engine hands over to Clarabel. Its semidefinite and second-order blocks are dense; programmes of up
-# to so many unknowns and rows are always its own, larger ones while a factorization takes so many operations at most.
-_LARGEST_ORDER, _LARGEST_CONE, _SMALL, _MOST_OPERATIONS = 24, 200, 2_000, 2e9
+# Where the compiled engine hands over to Clarabel. Its semidefinite blocks are dense; programmes of up to so many
+# unknowns and rows are always its own, larger ones while a factorization takes so many operations at most.
+_LARGEST_ORDER, _SMALL, _MOST_OPERATIONS = 24, 2_000, 2e9
 
 
 def get_backend(solver: str | Backend) -> Backend:
@@ -62,6 +62,4 @@ def default_backend(structure: ConeStructure) -> Backend:
 
 
 def _suits_engine(cone: Cone) -> bool:
-    if isinstance(cone, PositiveSemidefinite):
-        return cone.order <= _LARGEST_ORDER
-    return not isinstance(cone, SecondOrder) or cone.dim <= _LARGEST_CONE
+    return not isinstance(cone, PositiveSemidefinite) or cone.order <= _LARGEST_ORDER

@@ -23,7 +23,7 @@ class Rescued(Batched):
     """
 
     def solve(self, program: ConeProgram, warm_start: ConeSolution | None = None) -> ConeSolution:
-        """Solve every programme of a batch; see `Backend.solve`. `warm_start` is ignored."""
+        """Solve every programme of a batch; see `Backend.solve`."""
         solution = super().solve(program, warm_start)
         if solution.status_code.numpy().max(initial=0) < _GIVEN_UP:
             return solution

@@ -81,7 +81,7 @@ class ConeLayer(nn.Module):
             q: Shape (*batch, n).
             A: Shape (*batch, m, n), read on the pattern.
             b: Shape (*batch, m).
-            warm_start: A previous solution to start from.
+            warm_start: A previous solution to start from, of as many items or of one.
 
         Returns:
             The solution; x, y and s are differentiable in P, q, A and b, and have the floating type of these tensors.
@@ -117,7 +117,7 @@ class ConeLayer(nn.Module):
             q: Shape (*batch, n).
             A: Values on `structure`'s CSC pattern of A, shape (*batch, structure.A_nnz).
             b: Shape (*batch, m).
-            warm_start: A previous solution to start from.
+            warm_start: A previous solution to start from, of as many items or of one.
         """
         dtype = result_type((P, q, A, b) if self.structure.P_nnz else (q, A, b))
         program = ConeProgram(self.structure, *(value.to(torch.float64) for value in (P, q, A, b)))
@@ -159,7 +159,7 @@ def solve_cone_program(
         derivative: `Exact()`, `Smoothed(mu)` or `LeastSquares()`.
         on_failure: "raise", or "nan" for items without a solution.
         solver_args: Options, as `CvxpyLayer.forward` takes them.
-        warm_start: A previous solution to start from.
+        warm_start: A previous solution to start from, of as many items or of one.
 
     Returns:
         x, y, s with batch axes, and status, iterations and residuals per item; `regularity()` tells whether its

@@ -120,15 +120,17 @@ class CvxpyLayer(nn.Module):
                 used as (X + X')/2.
             solver_args: Options for this call by the names of the backend, CVXPY, diffcp or Moreau: eps, tol,
                 max_iters, n_jobs_forward, solve_method, verbose. Others are ignored, with a warning.
-            warm_start: A previous solution to start from; True starts from this layer's own previous one, of which it
-                then keeps a detached copy.
+            warm_start: A previous solution of as many items (or of one, from which all start): one that `solve`
+                returned. True starts from this layer's own previous one, if that has as many items, and keeps a
+                detached copy for the next time; inside `torch.func` transforms nothing is kept.
 
         Returns:
             One tensor per entry of `variables`, shape (*batch, *shape), in the floating type of the parameters.
 
         Raises:
             SolveError: If an item has no solution and `on_failure` is "raise"; also a `diffcp.SolverError`.
-            ValueError: If a tensor is missing, of the wrong shape, or the batch axes do not fit.
+            ValueError: If a tensor is missing, of the wrong shape, or the batch axes do not fit; also if those of
+                `warm_start` do not.
         """
         return self.solve(*params, solver_args=solver_args, warm_start=warm_start).variables
 
@@ -143,8 +145,10 @@ class CvxpyLayer(nn.Module):
         backend = configure(self.backend, solver_args) if solver_args else self.backend
         batch_shape = self.program.validate_params(params)
         dtype = result_type(params)
-        data, cone = solve_parametric(self.program, self.conditions(backend, self._start(warm_start)), params)
-        if warm_start is True:
+        data, cone = solve_parametric(
+            self.program, self.conditions(backend, self._start(warm_start, batch_shape)), params
+        )
+        if warm_start is True and not torch._C._are_functorch_transforms_active():
             self._previous = cone.detach()
         variables = self.program.recover(cone.x, cone.y, cone.s)
         return LayerSolution(
@@ -177,14 +181,15 @@ class CvxpyLayer(nn.Module):
         for hook in list(self._hooks.values()):
             hook(program, solution)
 
-    def _start(self, warm_start: bool | ConeSolution | LayerSolution) -> ConeSolution | None:
+    def _start(self, warm_start: bool | ConeSolution | LayerSolution, batch: torch.Size) -> ConeSolution | None:
         if isinstance(warm_start, LayerSolution):
             return warm_start.cone
         if isinstance(warm_start, ConeSolution):
             return warm_start
         if not isinstance(warm_start, bool):
             raise InvalidArgument(f"warm_start must be a previous solution, True or False, got {warm_start!r}.")
-        return self._previous if warm_start else None
+        previous = self._previous if warm_start else None
+        return previous if previous is not None and previous.status_code.numel() in (1, batch.numel()) else None
 
     def extra_repr(self) -> str:
         """Size of the cone programme and settings, for `print(layer)`."""

@@ -124,12 +124,20 @@ class Engine:
         equilibrate: int = 8,
         regularisation: float = 1e-8,
         refinements: int = 3,
+        x: NDArray[np.float64] | None = None,
+        y: NDArray[np.float64] | None = None,
+        s: NDArray[np.float64] | None = None,
     ) -> EngineSolution:
         """Solve `batch` programmes; each of P, q, A, b has `batch` rows, or one that all share.
 
         With a differentiator of the same structure, Newton steps on the optimality conditions finish each solve; they
-        are tried first where the residuals fall below `tol_early`.
+        are tried first where the residuals fall below `tol_early`. With a point x, y, s besides (`batch` rows or one)
+        they are tried from there before anything else; items that they solve report no iterations.
         """
+
+    @property
+    def order(self) -> NDArray[np.int64]:
+        """Elimination order of the KKT matrix, of use to the `Differentiator` of the same structure."""
 
     @property
     def fill(self) -> int:
@@ -140,7 +148,10 @@ class Engine:
         """Multiplications and additions of one factorization of the KKT matrix."""
 
 class Differentiator:
-    """Derivative kernels of one structure: solves with J(D), the whole reverse mode, and the Newton polish."""
+    """Derivative kernels of one structure: solves with J(D), the whole reverse mode, and the Newton polish.
+
+    Args: as for `Engine`, and the elimination order, if it is known.
+    """
 
     def __init__(
         self,
@@ -153,6 +164,7 @@ class Differentiator:
         cone_kinds: NDArray[np.int64],
         cone_dims: NDArray[np.int64],
         cone_params: NDArray[np.float64],
+        order: NDArray[np.int64] | None = None,
     ) -> None: ...
     def derivative(
         self,
@@ -249,11 +261,12 @@ def engine_image(
     cone_kinds: NDArray[np.int64],
     cone_dims: NDArray[np.int64],
     cone_params: NDArray[np.float64],
-) -> tuple[bytes, bytes, list[tuple[int, int]], int]:
+) -> tuple[bytes, bytes, list[tuple[int, int]], tuple[int, int], tuple[int, float]]:
     """The analysis of `Engine` for another memory, and the numbers of work per problem.
 
     Returns:
-        The struct, its arrays, pairs (place of an address in the struct, place in the arrays it leads to), the work.
+        The struct, its arrays, pairs (place of an address in the struct, place in the arrays it leads to), the work
+        (what a problem keeps between iterations, and scratch), and a factorization's entries of L and operations.
     """
 
 def derivative_image(
@@ -266,5 +279,5 @@ def derivative_image(
     cone_kinds: NDArray[np.int64],
     cone_dims: NDArray[np.int64],
     cone_params: NDArray[np.float64],
-) -> tuple[bytes, bytes, list[tuple[int, int]], int]:
+) -> tuple[bytes, bytes, list[tuple[int, int]], int, tuple[int, float]]:
     """The same for `Differentiator`."""

@@ -8,23 +8,28 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from conelayers.cones import PositiveSemidefinite
 from conelayers.program.codes import CODES, cone_codes
 from conelayers.program.structure import ConeStructure
 
 if TYPE_CHECKING:
     from conelayers.native import Differentiator, Engine
+    from conelayers.native.cuda import DeviceDifferentiator
 
-__all__ = ["compiled_differentiator", "described", "engine", "rows", "suits_kernels"]
+__all__ = ["compiled_differentiator", "described", "device_differentiator", "engine", "rows", "suits_kernels"]
 
-# Dense blocks of curved cones beyond this many entries in all make the factor too large; other methods take over.
+# Semidefinite blocks are dense: beyond this many entries in all the factor is too large, and other methods take over.
 _LARGEST_BLOCKS = 2_000_000
 
 _Made = TypeVar("_Made")
 _lock = threading.Lock()
 _engines: weakref.WeakKeyDictionary[ConeStructure, Engine] = weakref.WeakKeyDictionary()
 _differentiators: weakref.WeakKeyDictionary[ConeStructure, Differentiator | None] = weakref.WeakKeyDictionary()
+_on_devices: weakref.WeakKeyDictionary[ConeStructure, dict[torch.device, DeviceDifferentiator | None]]
+_on_devices = weakref.WeakKeyDictionary()
 
 
 def engine(structure: ConeStructure) -> Engine:
@@ -44,11 +49,27 @@ def compiled_differentiator(structure: ConeStructure) -> Differentiator | None:
     return _kept(_differentiators, structure, lambda: _make_differentiator(structure))
 
 
+def device_differentiator(structure: ConeStructure, device: torch.device) -> DeviceDifferentiator | None:
+    """The derivative kernels on a CUDA device, or None where they do not suit the cones.
+
+    Raises:
+        ImportError: If the engine is not compiled.
+    """
+    from conelayers.native.cuda import DeviceDifferentiator  # only here, as above
+
+    made = _kept(_on_devices, structure, dict)
+    with _lock:
+        if device not in made:
+            suits = suits_kernels(structure)
+            made[device] = DeviceDifferentiator(*described(structure), device=device) if suits else None
+        return made[device]
+
+
 def suits_kernels(structure: ConeStructure) -> bool:
     """Whether the derivative kernels take these cones."""
     blocks = structure.cone.cones
-    curved = sum(block.dim**2 for block in blocks if block.dim > 1 and CODES.get(type(block), 0) > 1)
-    return curved <= _LARGEST_BLOCKS and all(type(block) in CODES for block in blocks)
+    dense = sum(block.dim**2 for block in blocks if isinstance(block, PositiveSemidefinite))
+    return dense <= _LARGEST_BLOCKS and all(type(block) in CODES for block in blocks)
 
 
 def described(structure: ConeStructure) -> tuple:
@@ -64,7 +85,8 @@ def _make_differentiator(structure: ConeStructure) -> Differentiator | None:
         from conelayers.native import Differentiator  # only here, as above
     except ImportError:
         return None
-    return Differentiator(*described(structure))
+    known = _engines.get(structure)  # its KKT matrix has the same pattern
+    return Differentiator(*described(structure), order=None if known is None else known.order)
 
 
 def _kept(

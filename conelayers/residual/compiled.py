@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from conelayers.program import ConeStructure
-from conelayers.program.compiled import compiled_differentiator, described, rows, suits_kernels
+from conelayers.program.compiled import compiled_differentiator, device_differentiator, rows
 
 if TYPE_CHECKING:
     from conelayers.native import Differentiator
@@ -69,13 +69,11 @@ def _make(structure: ConeStructure, device: torch.device) -> CompiledKernels | N
     if device.type == "cpu":
         kernels = compiled_differentiator(structure)
         return None if kernels is None else _OnCpu(kernels)
-    if not suits_kernels(structure):
-        return None
     try:  # only here: the package imports without a compiled engine
-        from conelayers.native.cuda import DeviceDifferentiator, unavailable
+        from conelayers.native.cuda import unavailable
     except ImportError:
         return None
-    return DeviceDifferentiator(*described(structure), device=device) if unavailable(device) is None else None
+    return device_differentiator(structure, device) if unavailable(device) is None else None
 
 
 class _OnCpu:

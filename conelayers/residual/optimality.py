@@ -11,6 +11,7 @@ from torch import Tensor
 from conelayers.implicit import Equation, implicit
 from conelayers.program import ConeProgram, ConeSolution
 from conelayers.residual.conic import ConicConditions
+from conelayers.residual.solve import fitted_start
 from conelayers.residual.units import Units, present, units_matter
 
 __all__ = ["InUnits", "differentiable_solve", "optimality"]
@@ -41,7 +42,9 @@ class InUnits(Equation):
         if units is None:
             return self.conditions.solve(*inputs)
         start = self.conditions.warm_start
-        conditions = dataclasses.replace(self.conditions, warm_start=None if start is None else units.start(start))
+        if start is not None:
+            start = units.start(fitted_start(start, ConeProgram(self.structure, *inputs)))
+        conditions = dataclasses.replace(self.conditions, warm_start=start)
         outputs: Any = conditions.solve(*present(units.data(self.structure, *inputs)))
         return *present(units.from_points(*outputs[:3])), *outputs[3:]
 

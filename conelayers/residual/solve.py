@@ -9,11 +9,12 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from conelayers.errors import InvalidArgument
 from conelayers.program import ConeProgram, ConeSolution, ConeStructure, Status, residuals
 from conelayers.residual.compiled import compiled_kernels
 from conelayers.residual.polish import polish
 
-__all__ = ["Backend", "solve_and_polish"]
+__all__ = ["Backend", "fitted_start", "solve_and_polish"]
 
 # Newton steps at most, the relative residual at which they stop, and the one from which on the result is doubted.
 _STEPS, _TARGET, _DOUBTFUL = 6, 1e-12, 1e-10
@@ -42,6 +43,9 @@ def solve_and_polish(program: ConeProgram, backend: Backend, warm_start: ConeSol
 
     Returns:
         A solution with the programme's batch axes, on its device.
+
+    Raises:
+        InvalidArgument: If the warm start is one of another problem or of another number of items.
     """
     batch_shape, device = program.batch_shape, program.q.device
     flat = program.detach().flatten()
@@ -51,7 +55,7 @@ def solve_and_polish(program: ConeProgram, backend: Backend, warm_start: ConeSol
     if device.type not in ("cpu", *getattr(backend, "devices", ())):
         _warn_about_device(device, backend)
         flat = ConeProgram(flat.structure, flat.P.cpu(), flat.q.cpu(), flat.A.cpu(), flat.b.cpu())
-    solution = backend.solve(flat, _flat_start(warm_start, batch_shape.numel(), flat.q.device))
+    solution = backend.solve(flat, None if warm_start is None else fitted_start(warm_start, flat))
     if not (_polishes(backend, flat.structure) and _is_exact(solution)):
         solution = _polished(flat, solution, getattr(backend, "tol", 1e-8))
     return solution.reshape(batch_shape).to(device)
@@ -103,15 +107,26 @@ def _choose(where: Tensor, first: ConeSolution, second: ConeSolution) -> ConeSol
     return ConeSolution(**fields)
 
 
-def _flat_start(warm_start: ConeSolution | None, items: int, device: torch.device) -> ConeSolution | None:
-    """The starting points with one batch axis, or None where they do not fit the batch."""
-    if warm_start is None:
-        return None
-    count = warm_start.status_code.numel()
-    if count not in (1, items):
-        return None
-    flat = warm_start.detach().reshape(torch.Size([count])).to(device)
-    return flat if count == items else flat.map(lambda value: value.expand(items, *value.shape[1:]))
+def fitted_start(start: ConeSolution, program: ConeProgram) -> ConeSolution:
+    """A starting point with the programmes' batch axes, on their device.
+
+    Raises:
+        InvalidArgument: If it is one of another problem, or neither of one item nor of as many as the programmes are.
+    """
+    structure, batch = program.structure, program.batch_shape
+    sizes, expected = tuple(v.shape[-1] for v in (start.x, start.y, start.s)), (structure.n, structure.m, structure.m)
+    if sizes != expected:
+        raise InvalidArgument(
+            f"warm_start has x, y and s of sizes {sizes}, this problem {expected}; pass a solution of the same problem."
+        )
+    count = start.status_code.numel()
+    if count not in (1, batch.numel()):
+        raise InvalidArgument(
+            f"warm_start is a solution of {count} items, the batch has {batch.numel()}; pass one of as many items, or "
+            "of a single item, from which all start."
+        )
+    flat = start.detach().reshape(torch.Size([count])).to(program.q.device)
+    return flat.map(lambda value: value.expand(batch.numel(), *value.shape[1:])).reshape(batch)
 
 
 def _empty(program: ConeProgram) -> ConeSolution:

@@ -22,7 +22,6 @@ from torch import Tensor
 
 from conelayers.cones import Nonnegative, Zero
 from conelayers.program import ConeProgram, ConeSolution, ConeStructure
-from conelayers.program.shapes import broadcast
 
 __all__ = ["Units", "units_matter", "present"]
 
@@ -74,10 +73,8 @@ class Units:
         """x, y and s out of these units, or tangents of them, or their cotangents into them; None stays None."""
         return _multiplied(values, (None, self.rows / self.objective, 1 / self.rows))
 
-    def start(self, solution: ConeSolution) -> ConeSolution | None:
-        """A starting point in these units; None if its batch axes are not the programmes'."""
-        if solution.status_code.shape != broadcast(self.rows.shape[:-1], self.objective.shape[:-1]):
-            return None
+    def start(self, solution: ConeSolution) -> ConeSolution:
+        """A starting point in these units."""
         x, y, s = present(self.points(solution.x, solution.y, solution.s))
         return dataclasses.replace(solution, x=x, y=y, s=s)
 

@@ -115,6 +115,16 @@ def test_solution_is_optimal(name, fit_intercept):
 
 
 @pytest.mark.parametrize("name", list(CASES))
+def test_wrong_zeros_are_violations(name):
+    model, target, theta = _model(name)
+    fit = model.fit(X, target, *theta)
+    for i in torch.nonzero(fit.coef.flatten()).flatten().tolist()[:8]:
+        coef = fit.coef.flatten().clone()
+        size, coef[i] = float(coef[i].abs()), 0.0
+        assert fit.problem.worst(coef.reshape(fit.coef.shape), fit.intercept) > 1e-2 * min(size, 1.0)
+
+
+@pytest.mark.parametrize("name", list(CASES))
 def test_hypergradient_central_differences(name):
     model, target, theta = _model(name)
     weight = torch.tensor(W)

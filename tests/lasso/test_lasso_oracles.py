@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -14,6 +15,8 @@ from sklearn.linear_model import Lasso, LogisticRegression, MultiTaskLasso
 from conelayers.errors import InvalidArgument, RegularityWarning
 from conelayers.lasso import (
     L1,
+    MCP,
+    SCAD,
     Box,
     ElasticNet,
     EpsilonBox,
@@ -28,6 +31,7 @@ from conelayers.lasso import (
     SparseGroupLasso,
     WeightedL1,
     WorkingSet,
+    as_design,
 )
 
 TIGHT = WorkingSet(tol=1e-14, max_iter=100)
@@ -255,6 +259,29 @@ def test_errors_name_the_argument():
         model(X, y[:-1], 0.1)
     with pytest.raises(InvalidArgument, match="groups"):
         ProximalModel(Quadratic(), GroupLasso((0, 2)))(X[:, :2], y, 0.1)
+    with pytest.raises(InvalidArgument, match=r"alpha \(3,\)"):
+        ProximalModel(Quadratic(), WeightedL1())(X, y, [0.1, 0.1, 0.1])
+    for penalty, gamma in ((SCAD(), 2.0), (MCP(), 0.0)):
+        with pytest.raises(InvalidArgument, match="gamma"):
+            ProximalModel(Quadratic(), penalty)(X, y, 0.1, gamma)
+    broken = np.where(X == X[0, 0], np.inf, X)
+    for wrong in (broken, sp.csc_array(broken), torch.tensor(broken), torch.tensor(broken).to_sparse()):
+        with pytest.raises(InvalidArgument, match="X must be finite"):
+            model(wrong, y, 0.1)
+    with pytest.raises(InvalidArgument, match="y must be finite"):
+        model(X, y * np.nan, 0.1)
+    for weights in (-np.ones(len(y)), np.zeros(len(y))):
+        with pytest.raises(InvalidArgument, match="sample_weight must be nonnegative"):
+            model(X, y, 0.1, sample_weight=weights)
+    with pytest.raises(InvalidArgument, match="delta"):
+        Huber(-1.0)
+    with pytest.raises(InvalidArgument, match="tol"):
+        WorkingSet(tol=-1.0)
+
+
+def test_memory_is_not_read_on_other_devices():
+    design = as_design(torch.empty(5, 3, dtype=torch.float64, device="meta"))
+    assert design.gram(torch.empty(5, dtype=torch.float64, device="meta")).shape == (3, 3)
 
 
 def test_unfinished_solutions_say_so():

@@ -96,6 +96,20 @@ def test_sure_is_unbiased_for_the_risk():
     assert abs(gap) < 4 * np.std(np.array(estimates) - risks) / math.sqrt(60)
 
 
+def test_risk_estimates_count_the_support():
+    # the degrees of freedom of the Lasso are its support (Zou, Hastie & Tibshirani 2007), and probes average
+    X, y = _data()
+    space, model = LogSpace.between({"alpha": (1e-3, 2.0)}), ProximalModel(Quadratic(), L1(), False, TIGHT)
+    fit = model.fit(X, y, 0.3)
+    residual, share = np.mean((y - X @ fit.coef.numpy()) ** 2), float((fit.coef != 0).sum()) / 60
+    noise = math.sqrt(2 * share / 60 / 80)  # standard deviation of an average of 80 quadratic forms
+    settings = {"sigma": 1.5, "probes": 80, "epsilon": 1e-6}
+    sure = SURE(model, space, X, y, **settings).evaluate(np.log([0.3]), gradient=False).value
+    assert abs(sure - (residual - 1.5**2 + 2 * 1.5**2 * share)) < 2 * 1.5**2 * 4 * noise
+    gcv = GCV(model, space, X, y, **settings).evaluate(np.log([0.3]), gradient=False).value
+    assert abs(math.sqrt(residual / gcv) - (1 - share)) < 4 * noise
+
+
 SEARCHES = [
     Safeguarded(rtol=1e-6),
     LBFGS(rtol=1e-9),
@@ -217,6 +231,16 @@ def test_shared_hyperparameters_check_their_index():
         Shared(many, np.zeros(3, dtype=int))
     with pytest.raises(InvalidArgument, match="without gaps"):
         Shared(many, np.full(40, 2))
+
+
+def test_pandas_objects():
+    pd = pytest.importorskip("pandas")
+    X, y = _data()
+    space = LogSpace.between({"alpha": (1e-3, 2.0)})
+    model, shuffled = ProximalModel(Quadratic(), L1(), True, TIGHT), np.arange(60)[::-1] + 7
+    frame, series = pd.DataFrame(X, index=shuffled), pd.Series(y, index=shuffled)
+    for kind in (lambda X, y: CrossValidation(model, space, X, y, cv=3), lambda X, y: SURE(model, space, X, y, 1.0)):
+        assert kind(frame, series).evaluate(np.zeros(1)).value == kind(X, y).evaluate(np.zeros(1)).value
 
 
 def test_tune_a_cvxpy_model():

@@ -10,12 +10,14 @@ import torch
 native = pytest.importorskip("conelayers.native")
 
 from native import native_programs as programs  # noqa: E402
+from native.native_programmes import as_int64, cone_arrays, random_batch  # noqa: E402
 from native.native_programs import EVERY_CONE, Family, random_family, rows_of, solved  # noqa: E402
 
 CONES = {
     "mixed": EVERY_CONE,
     "qp": ((programs.ZERO, 3, 0.0), (programs.NONNEGATIVE, 12, 0.0)),
     "soc": ((programs.SECOND_ORDER, 6, 0.0),) * 3,
+    "bordered": ((programs.SECOND_ORDER, 13, 0.0), (programs.SECOND_ORDER, 4, 0.0), (programs.SECOND_ORDER, 21, 0.0)),
     "psd": ((programs.SEMIDEFINITE, 4, 0.0), (programs.SEMIDEFINITE, 1, 0.0)),
     "exp": ((programs.EXPONENTIAL, 3, 0.0),) * 3 + ((programs.DUAL_EXPONENTIAL, 3, 0.0),) * 2,
     "pow": ((programs.POWER, 3, 0.5), (programs.POWER, 3, 0.2), (programs.DUAL_POWER, 3, 0.8)),
@@ -55,7 +57,8 @@ def test_element_is_the_jacobian_of_the_projection(family, mu):
 def test_solution_matches_dense_algebra(family, mu):
     rng = np.random.default_rng(1)
     v = rng.standard_normal((13, family.m))
-    r1, r2 = rng.standard_normal((13, 3, family.n)), rng.standard_normal((13, 3, family.m))
+    r1, r2 = rng.standard_normal((13, 6, family.n)), rng.standard_normal((13, 6, family.m))
+    r1[:, 1], r2[:, 1] = 0.0, 0.0
     dx, dv, residual = family.engine.derivative(family.P, family.A, v, r1, r2, mu, threads=2)
     D = family.dense_D(v, mu)
     for item in range(13):
@@ -142,7 +145,7 @@ def test_lanes_do_not_touch_each_other(family):
     """Each item alone, in packs, on threads, and beside an item of NaN: the same numbers."""
     rng = np.random.default_rng(5)
     v = rng.standard_normal((13, family.m))
-    r1, r2 = rng.standard_normal((13, 2, family.n)), rng.standard_normal((13, 2, family.m))
+    r1, r2 = rng.standard_normal((13, 5, family.n)), rng.standard_normal((13, 5, family.m))
     together = family.engine.derivative(family.P, family.A, v, r1, r2, threads=3)
     for item in (0, 7, 12):
         one = slice(item, item + 1)
@@ -212,6 +215,45 @@ def test_singular_consistent_system():
         family.P, np.array([[-0.4, 0.0]]), family.A, np.array([[0.0, 0.0, 5.0]]), x, y, s, steps=2
     )
     assert residual[0] < 1e-12 and abs(x2[0, 0] - 0.4) < 1e-9 and abs(x2[0, 1] - 1.0) < 1e-6
+
+
+# Where v lies, as t / |w|: inside K and -K, between, and a little off both boundaries.
+PLACES = [3.0, -3.0, 0.0, 0.99, -0.99, *(side * (1 + off) for side in (1, -1) for off in (-1e-6, 1e-6, -1e-10, 1e-10))]
+
+
+@pytest.mark.parametrize("scale", [1e-8, 1.0, 1e8])
+@pytest.mark.parametrize("rows", [60, 400])
+def test_large_cones_on_faces_and_beside_them(rows, scale):
+    """Systems of a large second-order cone and a small one, where v is near the large one's faces or its apex."""
+    rng = np.random.default_rng(4)
+    cones, n = ((programs.SECOND_ORDER, rows, 0.0), (programs.SECOND_ORDER, 3, 0.0)), 12
+    family = random_family(cones, n, len(PLACES) + 1, rng)
+    v = scale * rng.standard_normal((len(PLACES) + 1, family.m))
+    for i, place in enumerate(PLACES):
+        v[i, 0] = place * np.linalg.norm(v[i, 1:rows])
+    v[-1, :rows] = 0.0
+    z = rng.standard_normal((len(v), 5, n + family.m))
+    D = family.dense_D(v)
+    rhs = np.stack([z[i] @ family.jacobian(i, D[i]).T for i in range(len(v))])
+    dx, dv, residual = family.engine.derivative(
+        family.P, family.A, v, *(np.ascontiguousarray(part) for part in np.split(rhs, [n], axis=2))
+    )
+    assert residual.max() < 1e-9
+    regular = np.array([*(place < 0.995 for place in PLACES), True])  # inside K all rows of the cone would be equations
+    np.testing.assert_allclose(dx[regular], z[regular, :, :n], atol=1e-7)
+    np.testing.assert_allclose(dv[regular], z[regular, :, n:], atol=1e-6)
+
+
+def test_work_grows_with_the_rows_of_a_cone_and_not_with_their_square():
+    empty = sp.csc_matrix((300, 300))
+    fills = []
+    for copies in (1, 3):
+        rows, n = 100 * copies, 100 * copies
+        cones = ((programs.SECOND_ORDER, rows + 1, 0.0), (programs.NONNEGATIVE, n, 0.0))
+        A = sp.csc_matrix(sp.vstack([sp.csc_matrix((1, n)), sp.eye_array(n), sp.eye_array(n)]))
+        family = Family(n, cones, empty[:n, :n], A, np.zeros((1, 0)), A.data[None])
+        fills.append(family.engine.fill)
+    assert fills[0] < 10 * 100 and fills[1] < 3.1 * fills[0]
 
 
 @pytest.mark.parametrize("spread", [1e-4, 1e4])
@@ -340,3 +382,21 @@ def test_inputs_are_not_changed():
     family.engine.pullback(*arrays)
     family.engine.polish(family.P, point.q, family.A, point.b, point.x, point.y, point.s)
     assert all(np.array_equal(a, b) for a, b in zip(arrays, copies, strict=True))
+
+
+def test_an_order_that_the_engine_found_serves_the_derivative():
+    cones = [("z", 2), ("l", 4), ("q", 15), ("s", 3), ("e", 0)]
+    batch = random_batch(np.random.default_rng(0), 40, cones, 1).strengthened()
+    m, n = batch.A_pattern.shape
+    patterns = [as_int64(v) for M in (batch.P_pattern, batch.A_pattern) for v in (M.indptr, M.indices)]
+    structure = (n, m, *patterns, *cone_arrays(batch.cones))
+    order = batch.engine().order
+    own, shared = native.Differentiator(*structure), native.Differentiator(*structure, order=order)
+    assert sorted(order) == list(range(n + m + 2))  # two more rows border the large cone
+    assert (own.fill, own.flops) == (shared.fill, shared.flops)
+    v, r1, r2 = np.linspace(-1, 1, m)[None], np.ones((1, 1, n)), np.ones((1, 1, m))
+    for a, b in zip(own.derivative(batch.P, batch.A, v, r1, r2), shared.derivative(batch.P, batch.A, v, r1, r2)):
+        np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-10)
+    for wrong in (order[:-1], np.zeros_like(order), order + 1):
+        with pytest.raises(ValueError, match="order"):
+            native.Differentiator(*structure, order=wrong)

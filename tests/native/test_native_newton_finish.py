@@ -12,6 +12,7 @@ from conelayers.program import Status
 MIXES = {
     "qp": [("z", 3), ("l", 12)],
     "soc": [("q", 4), ("l", 3), ("q", 6)],
+    "bordered": [("q", 20), ("l", 3), ("q", 13)],
     "psd": [("s", 4), ("l", 2)],
     "exp": [("e", 0), ("de", 0), ("l", 4)],
     "power": [("p", 0.3), ("dp", 0.6), ("l", 3)],

@@ -60,7 +60,7 @@ class Design(abc.ABC):
 
 
 def plain_array(vector: Tensor) -> np.ndarray | None:
-    """The tensor's memory; None on other devices, and where a derivative is being recorded or a `torch.func` transform is at work."""
+    """The tensor's memory; None off the CPU, while a derivative is recorded, and inside `torch.func` transforms."""
     if vector.device.type != "cpu" or (torch.is_grad_enabled() and vector.requires_grad):
         return None
     try:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from conelayers.errors import InvalidArgument
 from conelayers.lasso.problem import FitResult, Problem
 from conelayers.lasso.support import Support, SupportSystem
 
@@ -25,6 +26,10 @@ class Solver(abc.ABC):
 
     tol: float = 1e-8
     max_iter: int = 200
+
+    def __post_init__(self) -> None:
+        if not (self.tol >= 0 and self.max_iter >= 0):
+            raise InvalidArgument(f"tol and max_iter must be nonnegative; got {self.tol} and {self.max_iter}")
 
     @abc.abstractmethod
     def solve(self, problem: Problem, start: tuple[Tensor, Tensor] | None = None) -> FitResult:

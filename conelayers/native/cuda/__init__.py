@@ -1,7 +1,8 @@
-"""The compiled engine on a GPU: its headers compiled at run time, one problem per thread, torch tensors in and out.
+"""The compiled engine on a GPU: its headers compiled at run time, torch tensors in and out.
 
 `toolkit` says whether that is possible here, `compilation` makes machine code of the kernels beside it (``*.cu``) and
-keeps it on disk, `launcher` runs it on torch's current stream, and `kernels` holds what callers use.
+keeps it on disk, `plan` lays a batch out, `launcher` runs code on torch's current stream, and `kernels` holds what
+callers use.
 """
 
 from conelayers.native.cuda.kernels import DeviceDifferentiator, DeviceEngine

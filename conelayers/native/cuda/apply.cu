@@ -1,10 +1,8 @@
-// The Clarke element of the projection on the dual cone times vectors, one problem per thread.
+// The Clarke element of the projection on the dual cone times vectors.
 #include "linearized.cuh"
 
 // in: v, u (`count` rows per item); out: D u. number: mu.
-extern "C" __global__ void CL_BOUNDS
-conelayers_apply(const __grid_constant__ conelayers::DerivativeView view,
-                 const __grid_constant__ conelayers::Task task) {
+CL_KERNEL(apply) {
     using namespace conelayers;
     for (Lane lane(task); lane.item < task.items; lane.next()) {
         const DerivativeWork<double> w(view, lane.work);

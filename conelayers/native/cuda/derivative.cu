@@ -1,10 +1,8 @@
-// Solves with the Jacobian of the optimality conditions, one problem per thread.
+// Solves with the Jacobian of the optimality conditions.
 #include "linearized.cuh"
 
 // in: P, A, v, r1, r2 (`count` rows per item); out: dx, dv, residual. number: mu.
-extern "C" __global__ void CL_BOUNDS
-conelayers_derivative(const __grid_constant__ conelayers::DerivativeView view,
-                      const __grid_constant__ conelayers::Task task) {
+CL_KERNEL(derivative) {
     using namespace conelayers;
     for (Lane lane(task); lane.item < task.items; lane.next()) {
         const DerivativeWork<double> w(view, lane.work);

@@ -1,14 +1,13 @@
 """The engine and the derivative kernels of one structure on one device; tensors in, tensors out.
 
-The methods are those of `conelayers.native.Engine` and `Differentiator`. One problem per thread, or one per warp where
-$CONELAYERS_CUDA_TEAM is 32. Nothing here waits for the device: a thread runs its problem to its own end, so that there
-is no convergence to ask for from the host.
+The methods are those of `conelayers.native.Engine` and `Differentiator`. Nothing here waits for the device: a problem
+runs to its own end, so that there is no convergence to ask for from the host.
 """
 
 from __future__ import annotations
 
 import ctypes
-import os
+import functools
 import struct
 from collections.abc import Callable, Sequence
 
@@ -17,7 +16,8 @@ import torch
 from torch import Tensor
 
 from conelayers.native import derivative_image, engine_image
-from conelayers.native.cuda.launcher import LANES, launcher
+from conelayers.native.cuda.launcher import Kernel, launcher
+from conelayers.native.cuda.plan import WARP, Problem, plan
 
 __all__ = ["DeviceDifferentiator", "DeviceEngine"]
 
@@ -40,51 +40,52 @@ class _Kernels:
         self.n, self.m = structure[:2]
         self.P_nnz, self.A_nnz = len(structure[3]), len(structure[5])
         self.device = device
-        self._team = team()
         self._cones = _ALWAYS | int(np.bitwise_or.reduce(1 << structure[6].astype(np.int64), initial=0))
-        view, arrays, pointers, self._entries = image(*structure)
+        view, arrays, pointers, self.entries, factor = image(*structure)
+        self._problem = Problem(self.n, self.m, self.A_nnz + 2 * self.P_nnz, *factor)
         self._arrays = torch.frombuffer(bytearray(arrays) or bytearray(1), dtype=torch.uint8).to(device)
         if device.type == "cuda":
             self._stream = torch.cuda.current_stream(device)
             self._stream.synchronize()  # other streams may read it from now on
-        self._view = _with_addresses(view, pointers, self._arrays.data_ptr())
+        self.view = _with_addresses(view, pointers, self._arrays.data_ptr())
 
     def _launch(
         self,
         name: str,
+        views: Sequence[bytes],
+        entries: int,
         inputs: Sequence[Tensor],
         outputs: Sequence[Tensor],
         items: int,
         *,
         count: int = 1,
         steps: int = 0,
+        places: tuple[int, int] = (0, 0),
         number: float = 0.0,
     ) -> None:
         """Run a kernel on `items` items; each input has one row, or one per item, of contiguous numbers."""
         if items == 0:
             return
-        run, lanes = launcher(self.device), LANES // self._team
-        warps = min(-(-items // lanes), run.resident(name, self._cones, self._team), self._most_warps(lanes))
-        work = torch.empty(warps * self._entries * lanes, dtype=torch.float64, device=self.device)
+        run = launcher(self.device)
+        team, shared = plan(items, entries, self._problem, run.device)
+        kernel, lanes = Kernel(name, self._cones, team), WARP // team
+        warps = min(-(-items // lanes), run.resident(kernel, shared))
+        if not shared:
+            warps = min(warps, max(1, run.device.memory // _LARGEST_SHARE // max(1, entries * lanes * 8)))
+        work = self._empty(0 if shared else warps * max(1, entries) * lanes)
         rows = [(i.data_ptr(), 0 if i.shape[0] == 1 else i[0].numel()) for i in inputs]
         rows += [(0, 0)] * (_INPUTS - len(rows))
-        places = [o.data_ptr() for o in outputs] + [0] * (_OUTPUTS - len(outputs))
-        words = [word for row in rows for word in row] + places
-        words += [work.data_ptr(), self._entries, items, count, steps]
+        addresses = [o.data_ptr() for o in outputs] + [0] * (_OUTPUTS - len(outputs))
+        words = [word for row in rows for word in row] + addresses
+        words += [0 if shared else work.data_ptr(), entries, items, count, steps, *places]
         task = struct.pack(f"{len(words)}qd", *words, number)
-        run.launch(name, self._cones, self._team, self._view, task, warps)
-        if self.device.type == "cuda":
-            self._keep_for_stream()
+        run.launch(kernel, [*views, task], warps, shared)
+        self.keep_for_stream()
 
-    def _most_warps(self, lanes: int) -> int:
-        """How many tables of work fit in the share of the device's memory that a call may take."""
-        if self.device.type != "cuda":
-            return 1 << 30
-        memory = torch.cuda.get_device_properties(self.device).total_memory // _LARGEST_SHARE
-        return max(1, memory // max(1, self._entries * lanes * 8))
-
-    def _keep_for_stream(self) -> None:
+    def keep_for_stream(self) -> None:
         """The analysis is not to be freed while another stream than the one it was made on uses it."""
+        if self.device.type != "cuda":
+            return
         stream = torch.cuda.current_stream(self.device)
         if stream != self._stream:
             self._arrays.record_stream(stream)
@@ -111,9 +112,29 @@ class DeviceEngine(_Kernels):
         super().__init__(engine_image, structure, device)
 
     def solve(
-        self, P: Tensor, q: Tensor, A: Tensor, b: Tensor, batch: int, *, tol: float = 1e-8, max_iter: int = 100
+        self,
+        P: Tensor,
+        q: Tensor,
+        A: Tensor,
+        b: Tensor,
+        batch: int,
+        *,
+        differentiator: DeviceDifferentiator | None = None,
+        tol: float = 1e-8,
+        max_iter: int = 100,
     ) -> dict[str, Tensor]:
         """Solve `batch` programmes; each of P, q, A, b has `batch` rows, or one that all share.
+
+        Args:
+            P: Values of the upper triangle, in the order of the pattern, (1 or batch, entries).
+            q: Linear terms, (1 or batch, n).
+            A: Values, (1 or batch, entries).
+            b: Right-hand sides, (1 or batch, m).
+            batch: How many.
+            differentiator: That of the same structure and device, with which the interior-point method ends in Newton
+                steps on the optimality conditions; None to go without.
+            tol: Of residuals, gap and certificates.
+            max_iter: Limit on interior-point iterations.
 
         Returns:
             x, y, s, status, iterations, primal_residual, dual_residual and gap; a normalised certificate in x, y, s
@@ -138,8 +159,29 @@ class DeviceEngine(_Kernels):
             "status": self._empty(batch, dtype=torch.int8),
             "iterations": self._empty(batch, dtype=torch.int64),
         }
-        self._launch("solve", inputs, list(found.values()), batch, steps=max_iter, number=tol)
+        views, entries, places = [self.view, _no_derivative()], sum(self.entries), (self.entries[0], 0)
+        if differentiator is not None:
+            views[1] = differentiator.view
+            entries, places = self._with_newton(differentiator)
+        outputs = list(found.values())
+        self._launch("solve", views, entries, inputs, outputs, batch, steps=max_iter, places=places, number=tol)
+        if differentiator is not None:
+            differentiator.keep_for_stream()
         return found
+
+    def _with_newton(self, differentiator: DeviceDifferentiator) -> tuple[int, tuple[int, int]]:
+        """Entries of a table, and where the scratch and the part of the Newton steps begin: see solve.cu."""
+        if (differentiator.n, differentiator.m, differentiator.P_nnz, differentiator.A_nnz, differentiator.device) != (
+            self.n,
+            self.m,
+            self.P_nnz,
+            self.A_nnz,
+            self.device,
+        ):
+            raise ValueError("differentiator must be that of the same patterns on the same device")
+        kept, scratch = self.entries
+        newton = kept + max(0, scratch - differentiator.entries)
+        return newton + differentiator.entries + self.n + 2 * self.m, (kept, newton)
 
 
 class DeviceDifferentiator(_Kernels):
@@ -147,6 +189,9 @@ class DeviceDifferentiator(_Kernels):
 
     def __init__(self, *structure, device: torch.device) -> None:
         super().__init__(derivative_image, structure, device)
+
+    def _run(self, name: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor], items: int, **options) -> None:
+        self._launch(name, [self.view], self.entries, inputs, outputs, items, **options)
 
     def derivative(
         self, P: Tensor, A: Tensor, v: Tensor, r1: Tensor, r2: Tensor, mu: float = 0.0
@@ -163,7 +208,7 @@ class DeviceDifferentiator(_Kernels):
         if r2.shape[1] != count:
             raise ValueError("r1 and r2 must have equal k")
         found = self._empty(batch, count, self.n), self._empty(batch, count, self.m), self._empty(batch, count)
-        self._launch("derivative", inputs, found, batch, count=count, number=_smoothing(mu))
+        self._run("derivative", inputs, found, batch, count=count, number=_smoothing(mu))
         return found
 
     def probe(self, P: Tensor, A: Tensor, y: Tensor, s: Tensor, rhs: Tensor, accuracy: float) -> tuple[Tensor, Tensor]:
@@ -177,14 +222,14 @@ class DeviceDifferentiator(_Kernels):
         batch, count = u.shape[:2]
         inputs = [self._rows("v", v, batch, self.m), self._cube("u", u, batch, self.m)]
         found = self._empty(batch, count, self.m)
-        self._launch("apply", inputs, [found], batch, count=count, number=_smoothing(mu))
+        self._run("apply", inputs, [found], batch, count=count, number=_smoothing(mu))
         return found
 
     def project_dual(self, v: Tensor, mu: float = 0.0) -> Tensor:
         """The projection of v onto the dual cone, smoothed for mu > 0."""
         batch = v.shape[0]
         found = self._empty(batch, self.m)
-        self._launch("project", [self._rows("v", v, batch, self.m)], [found], batch, number=_smoothing(mu))
+        self._run("project", [self._rows("v", v, batch, self.m)], [found], batch, number=_smoothing(mu))
         return found
 
     def pullback(
@@ -213,7 +258,7 @@ class DeviceDifferentiator(_Kernels):
             "u": self._empty(batch, m),
             "residual": self._empty(batch),
         }
-        self._launch("pullback", inputs, list(found.values()), batch, number=_smoothing(mu))
+        self._run("pullback", inputs, list(found.values()), batch, number=_smoothing(mu))
         return found
 
     def polish(
@@ -240,20 +285,15 @@ class DeviceDifferentiator(_Kernels):
             self._empty(batch),
             self._empty(batch, 3),
         )
-        self._launch("polish", inputs, found, batch, steps=steps, number=target)
+        self._run("polish", inputs, found, batch, steps=steps, number=target)
         return found
 
 
-def team() -> int:
-    """Threads per problem: 1, or 32 where the environment's CONELAYERS_CUDA_TEAM says so.
-
-    Raises:
-        ValueError: If it says anything else.
-    """
-    chosen = os.environ.get("CONELAYERS_CUDA_TEAM", "1")
-    if chosen not in ("1", "32"):
-        raise ValueError(f"CONELAYERS_CUDA_TEAM is {chosen!r}; it must be 1 or 32")
-    return int(chosen)
+@functools.cache
+def _no_derivative() -> bytes:
+    """The view of no conditions at all: what a kernel is given in place of one that it does not use."""
+    none, start = np.zeros(0, dtype=np.int64), np.zeros(1, dtype=np.int64)
+    return derivative_image(0, 0, start, none, start, none, none, none, np.zeros(0))[0]
 
 
 def _with_addresses(view: bytes, pointers: Sequence[tuple[int, int]], base: int) -> bytes:

@@ -5,28 +5,37 @@ from __future__ import annotations
 import ctypes
 import functools
 import threading
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
 from conelayers.native.cuda.compilation import compiled
+from conelayers.native.cuda.plan import WARP, Device
 from conelayers.native.cuda.toolkit import call, driver
 
-__all__ = ["LANES", "Launcher", "launcher"]
+__all__ = ["Kernel", "Launcher", "launcher"]
 
-LANES = 32
-"""Threads of a warp; a block is one warp."""
+
+class Kernel(NamedTuple):
+    """Which code: the name, the cones compiled in (a bit for each), threads per problem."""
+
+    name: str
+    cones: int
+    team: int
 
 
 class Launcher(Protocol):
-    """What runs kernels on the tensors of one device."""
+    """What runs kernels on the tensors of one device; a block is one warp."""
 
-    def resident(self, name: str, cones: int, team: int) -> int:
-        """How many warps of a kernel run at a time."""
+    device: Device
+
+    def resident(self, kernel: Kernel, shared: int) -> int:
+        """How many warps of a kernel run at a time, with so many bytes of shared memory for each."""
         ...
 
-    def launch(self, name: str, cones: int, team: int, view: bytes, task: bytes, warps: int) -> None:
-        """Start a kernel with `team` threads per problem; it runs after what the current stream holds."""
+    def launch(self, kernel: Kernel, arguments: Sequence[bytes], warps: int, shared: int) -> None:
+        """Start a kernel on its views and its task; it runs after what the current stream holds."""
         ...
 
 
@@ -41,32 +50,53 @@ class _Driver:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._functions: dict[tuple[str, int, int], Any] = {}
+        self._functions: dict[Kernel, Any] = {}
         self._lock = threading.Lock()
+        with torch.cuda.device(device):
+            torch.cuda.current_stream(device).synchronize()  # makes torch's context, if there is none yet
+            self.device = _facts(device)
 
-    def resident(self, name: str, cones: int, team: int) -> int:
+    def resident(self, kernel: Kernel, shared: int) -> int:
         with torch.cuda.device(self._device):
-            blocks = call(
-                driver().cuOccupancyMaxActiveBlocksPerMultiprocessor(self._function(name, cones, team), LANES, 0)
-            )
-        return blocks * torch.cuda.get_device_properties(self._device).multi_processor_count
+            function = self._function(kernel)
+            blocks = call(driver().cuOccupancyMaxActiveBlocksPerMultiprocessor(function, WARP, shared))
+        return max(1, blocks) * self.device.processors
 
-    def launch(self, name: str, cones: int, team: int, view: bytes, task: bytes, warps: int) -> None:
+    def launch(self, kernel: Kernel, arguments: Sequence[bytes], warps: int, shared: int) -> None:
         with torch.cuda.device(self._device):
-            function = self._function(name, cones, team)
-            values = [ctypes.create_string_buffer(value, len(value)) for value in (view, task)]
-            addresses = (ctypes.c_void_p * 2)(*(ctypes.addressof(value) for value in values))
+            function = self._function(kernel)
+            values = [ctypes.create_string_buffer(value, len(value)) for value in arguments]
+            addresses = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
             stream = torch.cuda.current_stream(self._device).cuda_stream
-            call(driver().cuLaunchKernel(function, warps, 1, 1, LANES, 1, 1, 0, stream, ctypes.addressof(addresses), 0))
+            where = ctypes.addressof(addresses)
+            call(driver().cuLaunchKernel(function, warps, 1, 1, WARP, 1, 1, shared, stream, where, 0))
 
-    def _function(self, name: str, cones: int, team: int) -> Any:
+    def _function(self, kernel: Kernel) -> Any:
         """The kernel in this device's context, which must be current; compiled and loaded once."""
         with self._lock:
-            found = self._functions.get((name, cones, team))
+            found = self._functions.get(kernel)
             if found is None:
-                torch.cuda.current_stream(self._device).synchronize()  # makes torch's context, if there is none yet
-                code = compiled(name, cones, torch.cuda.get_device_capability(self._device), team)
+                capability = torch.cuda.get_device_capability(self._device)
+                code = compiled(kernel.name, kernel.cones, capability, kernel.team)
                 module = call(driver().cuModuleLoadData(code))
-                found = call(driver().cuModuleGetFunction(module, f"conelayers_{name}".encode()))
-                self._functions[name, cones, team] = found
+                found = call(driver().cuModuleGetFunction(module, f"conelayers_{kernel.name}".encode()))
+                if kernel.team > 1:  # what a launch asks for may be more than the default
+                    limit = driver().CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+                    call(driver().cuFuncSetAttribute(found, limit, self.device.shared_per_block))
+                self._functions[kernel] = found
         return found
+
+
+def _facts(device: torch.device) -> Device:
+    """What plans depend on, of the device whose context is current."""
+    attributes = driver().CUdevice_attribute
+    handle = call(driver().cuCtxGetDevice())
+    shared, per_block = (
+        call(driver().cuDeviceGetAttribute(attribute, handle))
+        for attribute in (
+            attributes.CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_MULTIPROCESSOR,
+            attributes.CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
+        )
+    )
+    properties = torch.cuda.get_device_properties(device)
+    return Device(properties.multi_processor_count, properties.total_memory, shared, per_block)

@@ -4,6 +4,11 @@
 #include "conelayers/polish.hpp"
 #include "task.cuh"
 
+// Entry point of a kernel: view, task.
+#define CL_KERNEL(name)                                                                                            \
+    extern "C" __global__ void CL_BOUNDS conelayers_##name(const __grid_constant__ conelayers::DerivativeView view, \
+                                                           const __grid_constant__ conelayers::Task task)
+
 namespace conelayers {
 
 // Projection of w.v and its Clarke element.
@@ -15,7 +20,7 @@ CL_HD inline void project(const DerivativeView& view, const DerivativeWork<doubl
 CL_HD inline void prepare(const DerivativeView& view, const DerivativeWork<double>& w, const Rows& v, long long item,
                           double mu) {
     load(v, item, view.m, w.v);
-    for (int i = 0; i < view.m; ++i) w.image[i] = 0.0;
+    for (int i : each(view.m)) w.image[i] = 0.0;
     project(view, w, w.image, mu);
 }
 

@@ -1,10 +1,8 @@
-// Newton steps on the optimality conditions, one problem per thread.
+// Newton steps on the optimality conditions.
 #include "linearized.cuh"
 
 // in: P, q, A, b, x, y, s; out: x, y, s, residual, relative residuals (3 per item). steps: at most; number: target.
-extern "C" __global__ void CL_BOUNDS
-conelayers_polish(const __grid_constant__ conelayers::DerivativeView view,
-                  const __grid_constant__ conelayers::Task task) {
+CL_KERNEL(polish) {
     using namespace conelayers;
     const int n = view.n, m = view.m;
     for (Lane lane(task); lane.item < task.items; lane.next()) {
@@ -17,9 +15,9 @@ conelayers_polish(const __grid_constant__ conelayers::DerivativeView view,
         load(task.in[4], lane.item, n, extra.x);
         load(task.in[5], lane.item, m, extra.v);
         load(task.in[6], lane.item, m, extra.s);
-        for (int i = 0; i < m; ++i) extra.v[i] = extra.v[i] - extra.s[i];
+        for (int i : each(m)) extra.v[i] = extra.v[i] - extra.s[i];
         const double residual = polish<double>(view, w, extra, true, PolishRule{static_cast<int>(task.steps), task.number, 1e-8, 3});
-        for (int i = 0; i < m; ++i) extra.s[i] = extra.best_y[i] - extra.best_v[i];
+        for (int i : each(m)) extra.s[i] = extra.best_y[i] - extra.best_v[i];
         store(extra.best_x, n, task.out[0], lane.item);
         store(extra.best_y, m, task.out[1], lane.item);
         store(extra.s, m, task.out[2], lane.item);

@@ -1,10 +1,8 @@
-// The projection on the dual cone, one problem per thread.
+// The projection on the dual cone.
 #include "linearized.cuh"
 
 // in: v; out: Pi_{K*}(v). number: mu.
-extern "C" __global__ void CL_BOUNDS
-conelayers_project(const __grid_constant__ conelayers::DerivativeView view,
-                   const __grid_constant__ conelayers::Task task) {
+CL_KERNEL(project) {
     using namespace conelayers;
     for (Lane lane(task); lane.item < task.items; lane.next()) {
         const DerivativeWork<double> w(view, lane.work);

@@ -1,10 +1,8 @@
-// The whole reverse mode, one problem per thread.
+// The whole reverse mode.
 #include "linearized.cuh"
 
 // in: P, A, x, y, s, cotangents of x, y and s; out: dP, dq, dA, db, lambda, u, residual. number: mu.
-extern "C" __global__ void CL_BOUNDS
-conelayers_pullback(const __grid_constant__ conelayers::DerivativeView view,
-                    const __grid_constant__ conelayers::Task task) {
+CL_KERNEL(pullback) {
     using namespace conelayers;
     const int n = view.n, m = view.m;
     for (Lane lane(task); lane.item < task.items; lane.next()) {
@@ -13,7 +11,7 @@ conelayers_pullback(const __grid_constant__ conelayers::DerivativeView view,
         Arr<double> x = extra.x, y = extra.best_y, s_cotangent = extra.b, nu = extra.best_v;
         load(task.in[3], lane.item, m, y);
         load(task.in[4], lane.item, m, extra.s);
-        for (int i = 0; i < m; ++i) w.v[i] = y[i] - extra.s[i];
+        for (int i : each(m)) w.v[i] = y[i] - extra.s[i];
         project(view, w, extra.s, task.number);
         factor(view, w, task.in[0], task.in[1], lane.item);
         load(task.in[2], lane.item, n, x);
@@ -27,7 +25,7 @@ conelayers_pullback(const __grid_constant__ conelayers::DerivativeView view,
         store(nu, m, task.out[3], lane.item);
         store(w.solution, n, task.out[4], lane.item);
         store(w.solution + n, m, task.out[5], lane.item);
-        for (int j = 0; j < n; ++j) w.solution[j] = -w.solution[j];
+        for (int j : each(n)) w.solution[j] = -w.solution[j];
         store(w.solution, n, task.out[1], lane.item);
     }
 }

@@ -1,9 +1,11 @@
 // Python bindings of the derivative kernels.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 
 #include <algorithm>
 #include <memory>
+#include <optional>
 #include <stdexcept>
 #include <string>
 
@@ -17,7 +19,9 @@ namespace nb = nanobind;
 
 namespace conelayers {
 
-const DerivativeKernels& derivative_kernels(int arch, bool single) {
+const DerivativeKernels& derivative_kernels(long long items) {
+    const int arch = arch_for(items);
+    const bool single = items == 1;
 #if defined(CONELAYERS_X86)
     if (arch == kAvx512) return single ? kernels_avx512::derivative_single : kernels_avx512::derivative_pack;
     if (arch == kAvx2) return single ? kernels_avx2::derivative_single : kernels_avx2::derivative_pack;
@@ -56,7 +60,8 @@ std::size_t check(const Cube& cube, const char* name, std::size_t batch, int cou
 class Differentiator {
   public:
     Differentiator(int n, int m, const Ints& p_indptr, const Ints& p_indices, const Ints& a_indptr,
-                   const Ints& a_indices, const Ints& kinds, const Ints& dims, const Reals& parameters) {
+                   const Ints& a_indices, const Ints& kinds, const Ints& dims, const Reals& parameters,
+                   const std::optional<Ints>& order) {
         if (n < 0 || m < 0) throw std::invalid_argument("n and m must not be negative");
         check_pattern(p_indptr, p_indices, n, "P");
         check_pattern(a_indptr, a_indices, n, "A");
@@ -64,7 +69,9 @@ class Differentiator {
             throw std::invalid_argument("cone_kinds, cone_dims and cone_params must have equal lengths");
         ProjectionLayout cone(static_cast<int>(kinds.shape(0)), kinds.data(), dims.data(), parameters.data());
         layout_ = std::make_unique<DerivativeLayout>(n, m, p_indptr.data(), p_indices.data(), a_indptr.data(),
-                                                     a_indices.data(), std::move(cone));
+                                                     a_indices.data(), std::move(cone),
+                                                     order ? std::vector<int>(order->data(), order->data() + order->size())
+                                                           : std::vector<int>{});
         view_ = layout_->view();
     }
 
@@ -176,7 +183,7 @@ class Differentiator {
     template <class Task>
     void run(std::size_t batch, int threads, const Task& task) const {
         if (batch == 0) return;
-        const DerivativeKernels& kernels = derivative_kernels(best_arch(), batch == 1);
+        const DerivativeKernels& kernels = derivative_kernels(static_cast<long long>(batch));
         const int width = kernels.width, items = static_cast<int>(batch), packs = (items + width - 1) / width;
         const int workers = std::max(1, std::min(threads, packs));
         const std::size_t each = (static_cast<std::size_t>(kernels.work_size(view_)) + 15) / 8 * 8;
@@ -202,9 +209,9 @@ void bind_derivative(nb::module_& m) {
     using nb::arg;
     nb::class_<Differentiator>(m, "Differentiator")
         .def(nb::init<int, int, const Ints&, const Ints&, const Ints&, const Ints&, const Ints&, const Ints&,
-                      const Reals&>(),
+                      const Reals&, const std::optional<Ints>&>(),
              arg("n"), arg("m"), arg("P_indptr"), arg("P_indices"), arg("A_indptr"), arg("A_indices"),
-             arg("cone_kinds"), arg("cone_dims"), arg("cone_params"))
+             arg("cone_kinds"), arg("cone_dims"), arg("cone_params"), arg("order") = nb::none())
         .def("derivative", &Differentiator::derivative, arg("P"), arg("A"), arg("v"), arg("r1"), arg("r2"),
              arg("mu") = 0.0, arg("threads") = 1)
         .def("apply_D", &Differentiator::apply, arg("v"), arg("u"), arg("mu") = 0.0, arg("threads") = 1)

@@ -1,11 +1,13 @@
 // Python bindings of the batched interior-point method.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 
+#include <algorithm>
 #include <atomic>
-#include <cstring>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -22,7 +24,9 @@ namespace nb = nanobind;
 namespace conelayers {
 namespace {
 
-const EngineKernels& engine_kernels(int arch, bool single) {
+const EngineKernels& engine_kernels(int items) {
+    const int arch = arch_for(items);
+    const bool single = items == 1;
 #if defined(CONELAYERS_X86)
     if (arch == kAvx512) return single ? kernels_avx512::engine_single : kernels_avx512::engine_pack;
     if (arch == kAvx2) return single ? kernels_avx2::engine_single : kernels_avx2::engine_pack;
@@ -42,6 +46,8 @@ nb::object new_array(std::initializer_list<std::size_t> shape, T** data) {
     return nb::cast(nb::ndarray<nb::numpy, T>(memory, shape, owner));
 }
 
+using Start = std::optional<Matrix>;
+
 class Engine {
   public:
     Engine(int n, int m, const Ints& P_indptr, const Ints& P_indices, const Ints& A_indptr, const Ints& A_indices,
@@ -58,7 +64,7 @@ class Engine {
     }
 
     nb::dict solve(const Matrix& P, const Matrix& q, const Matrix& A, const Matrix& b, int batch, int threads,
-                   const EngineSettings& settings, nb::handle differentiator) const {
+                   const EngineSettings& settings, nb::handle differentiator, const Start (&start)[3]) const {
         if (batch < 0) throw std::invalid_argument("batch must not be negative");
         const std::size_t B = static_cast<std::size_t>(batch);
         const std::size_t n = view_.n, m = view_.m;
@@ -67,6 +73,12 @@ class Engine {
         problem.P = rows(P, "P", B, view_.P_nnz), problem.q = rows(q, "q", B, view_.n);
         problem.A = rows(A, "A", B, view_.A_nnz), problem.b = rows(b, "b", B, view_.m);
         if (!differentiator.is_none()) problem.derivative = &checked(derivative_view(differentiator));
+        if (start[0] || start[1] || start[2]) {
+            if (!start[0] || !start[1] || !start[2])
+                throw std::invalid_argument("x, y and s, the point to start from, must be given together");
+            problem.start_x = rows(*start[0], "x", B, view_.n), problem.start_y = rows(*start[1], "y", B, view_.m);
+            problem.start_s = rows(*start[2], "s", B, view_.m);
+        }
         EngineResult& out = problem.result;
         nb::dict result;
         result["x"] = new_array<double>({B, n}, &out.x);
@@ -83,6 +95,13 @@ class Engine {
 
     const LdltView& kkt() const { return view_.kkt; }
 
+    nb::object order() const {
+        std::int64_t* data = nullptr;
+        nb::object result = new_array<std::int64_t>({static_cast<std::size_t>(view_.kkt.n)}, &data);
+        std::copy(view_.kkt.permutation, view_.kkt.permutation + view_.kkt.n, data);
+        return result;
+    }
+
   private:
     const DerivativeView& checked(const DerivativeView& derivative) const {
         if (derivative.n != view_.n || derivative.m != view_.m || derivative.p_entries != view_.P_nnz ||
@@ -93,17 +112,35 @@ class Engine {
 
     void run(const EngineProblem& problem, int threads) const {
         if (problem.items == 0) return;
-        const EngineKernels& kernels = engine_kernels(best_arch(), problem.items == 1);
+        const EngineKernels& kernels = engine_kernels(problem.items);
         const int packs = (problem.items + kernels.width - 1) / kernels.width;
         const int workers = std::max(1, std::min(threads, packs));
         const long long each = (kernels.scratch(problem) + 15) / 8 * 8;
         nb::gil_scoped_release release;
         Scratch scratch = take(static_cast<std::size_t>(each) * workers);
-        std::atomic<int> next{0};
-        ThreadPool::run(workers, workers, [&](int worker, int) {
-            kernels.solve(problem, next, scratch.buffer.get() + each * worker);
-        });
+        const auto on_all = [&](const EngineProblem& part, auto kernel) {
+            std::atomic<int> next{0};
+            ThreadPool::run(workers, workers, [&](int worker, int) {
+                (engine_kernels(part.items).*kernel)(part, next, scratch.buffer.get() + each * worker);
+            });
+        };
+        if (problem.derivative != nullptr && problem.start_x.data != nullptr) {
+            on_all(problem, &EngineKernels::solve_from_start);
+            const std::vector<int> open = open_items(problem);
+            EngineProblem rest = problem;
+            rest.chosen = open.data(), rest.items = static_cast<int>(open.size());
+            on_all(rest, &EngineKernels::solve);
+        } else {
+            on_all(problem, &EngineKernels::solve);
+        }
         give_back(std::move(scratch));
+    }
+
+    static std::vector<int> open_items(const EngineProblem& problem) {
+        std::vector<int> open;
+        for (int item = 0; item < problem.items; ++item)
+            if (problem.result.status[item] == kRunning) open.push_back(item);
+        return open;
     }
 
     // Scratch memory is kept between calls (fresh pages cost as much as a small solve); simultaneous calls each
@@ -150,7 +187,7 @@ void bind_engine(nb::module_& m) {
             "solve",
             [](const Engine& engine, const Matrix& P, const Matrix& q, const Matrix& A, const Matrix& b, int batch,
                nb::handle differentiator, int threads, double tol, int max_iter, double tol_early, int equilibrate,
-               double regularisation, int refinements) {
+               double regularisation, int refinements, const Start& x, const Start& y, const Start& s) {
                 EngineSettings settings;
                 settings.tol = tol;
                 settings.max_iter = max_iter;
@@ -158,12 +195,14 @@ void bind_engine(nb::module_& m) {
                 settings.equilibrate = equilibrate;
                 settings.regularisation = regularisation;
                 settings.refinements = refinements;
-                return engine.solve(P, q, A, b, batch, threads, settings, differentiator);
+                return engine.solve(P, q, A, b, batch, threads, settings, differentiator, {x, y, s});
             },
             nb::arg("P"), nb::arg("q"), nb::arg("A"), nb::arg("b"), nb::arg("batch"), nb::kw_only(),
             nb::arg("differentiator").none() = nb::none(), nb::arg("threads") = 1, nb::arg("tol") = 1e-8,
             nb::arg("max_iter") = 100, nb::arg("tol_early") = 1e-4, nb::arg("equilibrate") = 8,
-            nb::arg("regularisation") = 1e-8, nb::arg("refinements") = 3)
+            nb::arg("regularisation") = 1e-8, nb::arg("refinements") = 3, nb::arg("x") = nb::none(),
+            nb::arg("y") = nb::none(), nb::arg("s") = nb::none())
+        .def_prop_ro("order", &Engine::order)
         .def_prop_ro("fill", [](const Engine& e) { return e.kkt().fill; })
         .def_prop_ro("flops", [](const Engine& e) { return e.kkt().flops; });
 }

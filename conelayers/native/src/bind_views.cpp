@@ -59,11 +59,12 @@ class Image {
         add(v.position, v.entries);
     }
 
-    // (struct, arrays, [(place in the struct, place in the arrays)], `work`).
-    nb::tuple result(long long work) const {
+    // (struct, arrays, [(place in the struct, place in the arrays)], `entries`, (entries of L, operations)).
+    nb::tuple result(nb::object entries, const LdltView& ldlt) const {
         nb::list pointers;
         for (const auto& [member, array] : pointers_) pointers.append(nb::make_tuple(member, array));
-        return nb::make_tuple(nb::bytes(base_, size_), nb::bytes(arrays_.data(), arrays_.size()), pointers, work);
+        return nb::make_tuple(nb::bytes(base_, size_), nb::bytes(arrays_.data(), arrays_.size()), pointers, entries,
+                              nb::make_tuple(ldlt.fill, ldlt.flops));
     }
 
   private:
@@ -85,13 +86,13 @@ nb::tuple engine_image(int n, int m, const Ints& P_indptr, const Ints& P_indices
     image.add(v.A_column, n + 1), image.add(v.A_row, v.A_nnz);
     image.add(v.cone, v.cones);
     image.add(v.kkt);
-    image.add(v.signs, n + m);
+    image.add(v.signs, v.kkt.n);
     image.add(v.P_position, v.P_nnz), image.add(v.A_position, v.A_nnz);
     image.add(v.diagonal_position, n + m), image.add(v.h_position, v.h_size);
     const EngineSettings settings;
-    Arena<double> arena{nullptr, true};
-    const InteriorPoint<double> count(v, settings, arena, arena);
-    return image.result(arena.used);
+    Arena<double> kept{nullptr, true}, scratch{nullptr, true};
+    const InteriorPoint<double> count(v, settings, kept, scratch);
+    return image.result(nb::make_tuple(kept.used, scratch.used), v.kkt);
 }
 
 nb::tuple derivative_image(int n, int m, const Ints& P_indptr, const Ints& P_indices, const Ints& A_indptr,
@@ -107,12 +108,12 @@ nb::tuple derivative_image(int n, int m, const Ints& P_indptr, const Ints& P_ind
     image.add(v.a_start, n + 1), image.add(v.a_row, v.a_entries);
     image.add(v.p_position, v.p_entries), image.add(v.a_position, v.a_entries);
     image.add(v.w_position, v.cone.weight_size), image.add(v.x_diagonal, n);
-    image.add(v.signs, n + m);
+    image.add(v.signs, v.ldlt.n);
     image.add(v.cone.block, v.cone.blocks);
     image.add(v.ldlt);
     const DerivativeWork<double> work(v, nullptr, true);
     const PolishWork<double> polish_work(v, nullptr, true);
-    return image.result(work.size + polish_work.size);
+    return image.result(nb::int_(work.size + polish_work.size), v.ldlt);
 }
 
 }  // namespace

@@ -1,8 +1,11 @@
 // Compiled once per instruction set (see CMakeLists.txt).
 #include "derivative_kernels.hpp"
 
+#include <algorithm>
+
 #include "conelayers/interleave.hpp"
 #include "conelayers/polish.hpp"
+#include "conelayers/several.hpp"
 
 namespace conelayers {
 namespace CONELAYERS_KERNELS {
@@ -18,11 +21,14 @@ void store(const Real* in, PackRange range, long long count, double* out) {
     deinterleave<Real>(in, count, PackItems<Real>(range.first, range.items), out, count);
 }
 
+constexpr int kTogether = 4;  // right-hand sides at a time
+
 template <class Real>
 long long work_size(const DerivativeView& view) {
     const DerivativeWork<Real> work(view, nullptr, true);
     const PolishWork<Real> polish_work(view, nullptr, true);
-    return (work.size + polish_work.size) * lanes<Real>;
+    const SeveralWork<Real, kTogether> several(view, nullptr, true);
+    return (work.size + std::max(polish_work.size, several.size)) * lanes<Real>;
 }
 
 template <class Real>
@@ -51,7 +57,22 @@ void solve(const DerivativeView& view, const DerivativeProblem& problem, PackRan
     factor(view, problem, range, work);
     const long long n = view.n, m = view.m;
     const PackItems<Real> items(range.first, range.items);
-    for (int q = 0; q < count; ++q) {
+    const SeveralWork<Real, kTogether> several(view, reinterpret_cast<Real*>(memory) + work.size);
+    int q = 0;
+    for (; q + kTogether <= count; q += kTogether) {
+        Real relative[kTogether];
+        for (int k = 0; k < kTogether; ++k) {
+            load(Rows{r1 + (q + k) * n, count * n}, range, n, several.rhs + k * (n + m));
+            load(Rows{r2 + (q + k) * m, count * m}, range, m, several.rhs + (k * (n + m) + n));
+        }
+        derivative_solve_several<Real, kTogether>(view, work, several, relative);
+        for (int k = 0; k < kTogether; ++k) {
+            deinterleave<Real>(several.solution + k * (n + m), n, items, dx + (q + k) * n, count * n);
+            deinterleave<Real>(several.solution + (k * (n + m) + n), m, items, dv + (q + k) * m, count * m);
+        }
+        deinterleave<Real>(relative, kTogether, items, residual + q, count);
+    }
+    for (; q < count; ++q) {
         load(Rows{r1 + q * n, count * n}, range, n, work.rhs);
         load(Rows{r2 + q * m, count * m}, range, m, work.rhs + n);
         const Real relative = derivative_solve(view, work);

@@ -54,8 +54,8 @@ struct DerivativeKernels {
     void (*polish)(const DerivativeView&, PackRange, const PolishData&, double* work);
 };
 
-// Kernels of arch (0 portable, 1 AVX2, 2 AVX-512); `single`: one problem at a time.
-const DerivativeKernels& derivative_kernels(int arch, bool single);
+// The kernels for a batch of so many items.
+const DerivativeKernels& derivative_kernels(long long items);
 
 namespace kernels_portable { extern const DerivativeKernels derivative_pack, derivative_single; }
 namespace kernels_avx2 { extern const DerivativeKernels derivative_pack, derivative_single; }

@@ -1,4 +1,5 @@
 // Compiled once per instruction set (see CMakeLists.txt).
+#include "from_start.hpp"
 #include "worker.hpp"
 
 namespace conelayers {
@@ -16,6 +17,11 @@ void solve(const EngineProblem& problem, std::atomic<int>& next, double* memory)
     Worker<Real>(problem, sizes, reinterpret_cast<Real*>(memory)).run(next);
 }
 
+template <class Real>
+void from_start(const EngineProblem& problem, std::atomic<int>& next, double* memory) {
+    solve_from_start<Real>(problem, next, reinterpret_cast<Real*>(memory));
+}
+
 #if defined(__AVX512F__)
 using Wide = pack<8>;
 #else
@@ -25,8 +31,8 @@ using Wide = pack<4>;
 }  // namespace
 
 extern const EngineKernels engine_pack, engine_single;
-const EngineKernels engine_pack = {lanes<Wide>, &scratch<Wide>, &solve<Wide>};
-const EngineKernels engine_single = {1, &scratch<double>, &solve<double>};
+const EngineKernels engine_pack = {lanes<Wide>, &scratch<Wide>, &solve<Wide>, &from_start<Wide>};
+const EngineKernels engine_single = {1, &scratch<double>, &solve<double>, &from_start<double>};
 
 }  // namespace CONELAYERS_KERNELS
 }  // namespace conelayers

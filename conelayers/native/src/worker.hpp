@@ -9,9 +9,8 @@
 #include <optional>
 #include <utility>
 
-#include "conelayers/interleave.hpp"
 #include "conelayers/newton_finish.hpp"
-#include "engine_kernels.hpp"
+#include "exchange.hpp"
 
 namespace conelayers {
 inline namespace CONELAYERS_ARCH {
@@ -88,31 +87,14 @@ class Worker {
     void iterate(Pack& pack, int few) { pack.ip.iterate(newton ? newton->first_tolerance() : problem.settings.tol, few); }
 
     void load(Pack& pack, int item) {
-        pack.items = PackItems<Real>(item, problem.items - item < W ? problem.items - item : W);
+        pack.items = items_from<Real>(problem, item);
         Programme<Real>& p = pack.ip.p;
-        Mask<Real> usable = Real(0.0) == Real(0.0);
-        for (int l = 0; l < W; ++l) set_mask(usable, l, pack.items.occupied[l]);
-        usable = mask_and(usable, finite(pack, problem.P, view.P_nnz, p.P));
-        usable = mask_and(usable, finite(pack, problem.q, view.n, p.q));
-        usable = mask_and(usable, finite(pack, problem.A, view.A_nnz, p.A));
-        usable = mask_and(usable, finite(pack, problem.b, view.m, p.b));
+        const Mask<Real> usable = read_programme<Real>(problem, pack.items, p.P, p.q, p.A, p.b);
         if (!all_lanes(usable)) {
             clear(p.P, view.P_nnz, usable), clear(p.q, view.n, usable);
             clear(p.A, view.A_nnz, usable), clear(p.b, view.m, usable);
         }
         pack.ip.begin(usable);
-    }
-
-    static void read(const Pack& pack, const Rows& rows, long long count, Real* to) {
-        interleave<Real>(rows.data, rows.stride, pack.items, count, to);
-    }
-
-    // Read rows; which lanes have finite values throughout.
-    static Mask<Real> finite(const Pack& pack, const Rows& rows, long long count, Real* to) {
-        read(pack, rows, count, to);
-        Real sum(0.0);
-        for (long long e = 0; e < count; ++e) sum += to[e] * Real(0.0);
-        return sum == Real(0.0);
     }
 
     static void clear(Real* values, long long count, const Mask<Real>& usable) {
@@ -144,33 +126,14 @@ class Worker {
     void finish(Pack& pack) {
         InteriorPoint<Real>& ip = pack.ip;
         if (newton) {
-            read(pack, problem.P, view.P_nnz, newton->work.p);
-            read(pack, problem.q, view.n, newton->newton.q);
-            read(pack, problem.A, view.A_nnz, newton->work.a);
-            read(pack, problem.b, view.m, newton->newton.b);
+            read_programme<Real>(problem, pack.items, newton->work.p, newton->newton.q, newton->work.a, newton->newton.b);
             newton->run(ip);
-            store(pack, newton->x, newton->y, newton->s, newton->residual);
+            store<Real>(problem, pack.items, {newton->x, newton->y, newton->s}, newton->residual, ip.status, ip.iteration);
         } else {
             ip.measure();
             const Real residual[3] = {ip.last.primal, ip.last.dual, ip.last.gap};
             ip.point(ip.x, ip.z, ip.s);
-            store(pack, ip.x, ip.z, ip.s, residual);
-        }
-    }
-
-    void store(const Pack& pack, const Real* x, const Real* y, const Real* s, const Real (&residual)[3]) {
-        const EngineResult& out = problem.result;
-        deinterleave<Real>(x, view.n, pack.items, out.x, view.n);
-        deinterleave<Real>(y, view.m, pack.items, out.y, view.m);
-        deinterleave<Real>(s, view.m, pack.items, out.s, view.m);
-        for (int l = 0; l < W; ++l) {
-            if (!pack.items.occupied[l]) continue;
-            const int item = pack.items.item[l];
-            out.status[item] = static_cast<signed char>(get_lane(pack.ip.status, l));
-            out.iterations[item] = static_cast<long long>(get_lane(pack.ip.iteration, l));
-            out.primal_residual[item] = get_lane(residual[0], l);
-            out.dual_residual[item] = get_lane(residual[1], l);
-            out.gap[item] = get_lane(residual[2], l);
+            store<Real>(problem, pack.items, {ip.x, ip.z, ip.s}, residual, ip.status, ip.iteration);
         }
     }
 

@@ -19,14 +19,32 @@ static std::vector<double> times(const std::vector<double>& packed, const std::v
     return out;
 }
 
+// The bordered block [diag, b, a; b', beta, 0; a', 0, alpha] without its border, times u.
+static std::vector<double> eliminate_border(const std::vector<double>& border, const std::vector<double>& u) {
+    const int d = static_cast<int>(u.size());
+    const double *b = border.data() + d, *a = b + d + 1, beta = b[d], alpha = a[d];
+    CHECK(beta < 0 && alpha > 0);
+    double along_a = 0, along_b = 0, margin = -beta;
+    std::vector<double> out(d);
+    for (int i = 0; i < d; ++i) along_a += a[i] * u[i], along_b += b[i] * u[i], margin += b[i] * b[i] / border[i];
+    CHECK(margin > 0);  // quasidefinite
+    for (int i = 0; i < d; ++i) out[i] = border[i] * u[i] - b[i] * along_b / beta - a[i] * along_a / alpha;
+    return out;
+}
+
 static void second_order_cone(Random& random) {
     const int d = 7;
     std::vector<double> s(d), z(d), du(d), data(2 * d + 1), h(d * (d + 1) / 2), a(d), b(d);
     for (int i = 0; i < d; ++i) s[i] = random(), z[i] = random(), du[i] = random();
     s[0] = 3, z[0] = 4;
-    second_order::update<double>(d, s.data(), z.data(), data.data(), h.data());
+    second_order::update<double>(d, false, s.data(), z.data(), data.data(), h.data());
     const std::vector<double> Hz = times(h, z);  // the scaling maps z to s
     for (int i = 0; i < d; ++i) CHECK_NEAR(Hz[i], s[i], 1e-13);
+    std::vector<double> border(border_size(d));
+    second_order::update<double>(d, true, s.data(), z.data(), data.data(), border.data());
+    for (double& entry : border) entry = -entry;  // as it is subtracted
+    const std::vector<double> minus_Hz = eliminate_border(border, z);
+    for (int i = 0; i < d; ++i) CHECK_NEAR(minus_Hz[i], -s[i], 1e-13);
     second_order::scale<double, false>(d, data.data(), data[2 * d], du.data(), a.data());
     second_order::scale<double, true>(d, data.data(), data[2 * d], a.data(), b.data());
     for (int i = 0; i < d; ++i) CHECK_NEAR(b[i], du[i], 1e-13);

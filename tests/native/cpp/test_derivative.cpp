@@ -12,11 +12,11 @@ using namespace conelayers;
 namespace {
 
 struct Programme {
-    int n = 20;
-    std::vector<std::int64_t> kinds{0, 1, 2, 3, 4, 5, 6, 7, 8}, sizes{2, 4, 4, 3, 3, 3, 3, 3, 1};
-    std::vector<double> exponents{0, 0, 0, 0, 0, 0, 0.3, 0.7, 0};
+    int n = 32;
+    std::vector<std::int64_t> kinds{0, 1, 2, 3, 4, 5, 6, 7, 8, 2}, sizes{2, 4, 4, 3, 3, 3, 3, 3, 1, 14};
+    std::vector<double> exponents{0, 0, 0, 0, 0, 0, 0.3, 0.7, 0, 0};
     std::vector<std::int64_t> p_indptr{0}, p_indices, a_indptr{0}, a_indices;
-    int m = 29;
+    int m = 43;
 
     Programme() {
         for (int j = 0; j < n; ++j) {

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "approximately.hpp"
+#include "conelayers/symbolic.hpp"
 
 using namespace conelayers;
 
@@ -13,8 +14,27 @@ static void is_permutation(const std::vector<int>& order, int n) {
     for (int count : seen) CHECK(count == 1);
 }
 
+// Rows that touch nearly everything are set aside: an order that looks for small degrees would search them at each step,
+// and would take them wherever they happen to tie with what is left.
+static void dense_rows_come_last(Random& random) {
+    const int sparse = 600, dense = 3;
+    std::vector<std::int64_t> indptr{0}, indices;
+    for (int j = 0; j < sparse + dense; ++j) {
+        for (int i = 0; i < j; ++i) {
+            const bool near = j < sparse && j - i <= 3 && random() < 0, far = j < sparse && random() < 2.0 / sparse - 1;
+            if (near || far || (j >= sparse && i < sparse && random() < 0.8)) indices.push_back(i);
+        }
+        indices.push_back(j);
+        indptr.push_back(static_cast<std::int64_t>(indices.size()));
+    }
+    const Symbolic symbolic(sparse + dense, indptr.data(), indices.data());
+    const LdltView view = symbolic.view();
+    for (int k = sparse; k < sparse + dense; ++k) CHECK(view.permutation[k] >= sparse);
+}
+
 int main() {
     Random random;
+    dense_rows_come_last(random);
     for (bool whole : {false, true}) {
         CHECK(MinimumDegree({}, whole).order().empty());
         const int n = 30;  // a star: the centre must not come before the last leaf but one

@@ -10,21 +10,27 @@ inline namespace CONELAYERS_ARCH {
 template <class Real>
 CL_HD inline Real solution_norm(const DerivativeView& view, const DerivativeWork<Real>& w, Arr<Real> z) {
     Real norm = Real(0.0);
-    for (int j = 0; j < view.n; ++j) norm = max(norm, abs(z[j] / w.column[j]));
-    for (int i = 0; i < view.m; ++i) norm = max(norm, abs(w.row[i] * z[view.n + i]));
-    return norm;
+    for (int j : each(view.n)) norm = max(norm, abs(z[j] / w.column[j]));
+    for (int i : each(view.m)) norm = max(norm, abs(w.row[i] * z[view.n + i]));
+    return all_max(norm);
 }
 
-// Take trial and its residual in the active lanes where they are better; returns those that gained at least a factor 2.
+// A solution so far and its residual, and a trial of a better one.
+template <class Real>
+struct RefinedPoint {
+    Arr<Real> solution, residual, trial, trial_residual;
+};
+
+// Take the trial and its residual in the active lanes where they are better; returns those that gained at least a factor 2.
 template <class Real>
 CL_HD inline Mask<Real> accept_trial(const DerivativeView& view, const DerivativeWork<Real>& w,
-                                     const Mask<Real>& active, Real& norm) {
-    const Real trial_norm = residual_norm(view, w, w.trial_residual);
+                                     const RefinedPoint<Real>& point, const Mask<Real>& active, Real& norm) {
+    const Real trial_norm = residual_norm(view, w, point.trial_residual);
     const auto better = mask_and(active, trial_norm < norm);
     const auto gained = mask_and(active, trial_norm < Real(0.5) * norm);
-    for (int k = 0; k < view.n + view.m; ++k) {
-        w.solution[k] = select(better, w.trial[k], w.solution[k]);
-        w.residual[k] = select(better, w.trial_residual[k], w.residual[k]);
+    for (int k : each(view.n + view.m)) {
+        point.solution[k] = select(better, point.trial[k], point.solution[k]);
+        point.residual[k] = select(better, point.trial_residual[k], point.residual[k]);
     }
     norm = select(better, trial_norm, norm);
     return gained;
@@ -37,7 +43,8 @@ template <class Real>
 CL_HD inline Real derivative_solve(const DerivativeView& view, const DerivativeWork<Real>& w, double accuracy = 0.0,
                                    int cycles = 3) {
     const int size = view.n + view.m;
-    for (int k = 0; k < size; ++k) {
+    const RefinedPoint<Real> point{w.solution, w.residual, w.trial, w.trial_residual};
+    for (int k : each(size)) {
         w.solution[k] = Real(0.0);
         w.residual[k] = w.rhs[k];
     }
@@ -46,9 +53,9 @@ CL_HD inline Real derivative_solve(const DerivativeView& view, const DerivativeW
     auto active = start > Real(0.0);
     for (int iteration = 0; iteration < 8; ++iteration) {
         regularised_solve(view, w, w.residual, w.direct);
-        for (int k = 0; k < size; ++k) w.trial[k] = w.solution[k] + w.direct[k];
+        for (int k : each(size)) w.trial[k] = w.solution[k] + w.direct[k];
         jacobian_residual(view, w, w.rhs, w.trial, w.trial_residual);
-        const auto gained = accept_trial<Real>(view, w, active, norm);
+        const auto gained = accept_trial<Real>(view, w, point, active, norm);
         floor = Real(5e-15) * (start + solution_norm(view, w, w.solution));
         active = mask_and(gained, norm > max(floor, Real(accuracy) * start));
         if (!any_lane(active)) break;
@@ -59,11 +66,11 @@ CL_HD inline Real derivative_solve(const DerivativeView& view, const DerivativeW
         if (!any_lane(active)) break;
         krylov_correction(view, w);
         jacobian_residual(view, w, w.rhs, w.trial, w.trial_residual);
-        const auto gained = accept_trial<Real>(view, w, active, norm);
+        const auto gained = accept_trial<Real>(view, w, point, active, norm);
         active = mask_and(gained, norm > stalled);
     }
     const Real poison = norm - norm;  // not zero where an input was not finite
-    for (int k = 0; k < size; ++k) w.solution[k] = w.solution[k] + poison;
+    for (int k : each(size)) w.solution[k] = w.solution[k] + poison;
     return norm / select(start == Real(0.0), Real(1.0), start);
 }
 
@@ -72,14 +79,14 @@ CL_HD inline Real derivative_solve(const DerivativeView& view, const DerivativeW
 template <class Real>
 CL_HD inline Real derivative_pullback(const DerivativeView& view, const DerivativeWork<Real>& w, Arr<Real> s_cotangent,
                                       Arr<Real> nu) {
-    for (int j = 0; j < view.n; ++j) {
+    for (int j : each(view.n)) {
         Real sum = w.rhs[j];
         for (int k = view.a_start[j]; k < view.a_start[j + 1]; ++k) sum = sum - w.a[k] * s_cotangent[view.a_row[k]];
         w.rhs[j] = sum;
     }
     const Real residual = derivative_solve(view, w);
     projection::apply_derivative<Real>(view.cone, w.element, w.solution + view.n, nu, w.scratch);
-    for (int i = 0; i < view.m; ++i) nu[i] = nu[i] + s_cotangent[i];
+    for (int i : each(view.m)) nu[i] = nu[i] + s_cotangent[i];
     return residual;
 }
 
@@ -89,7 +96,7 @@ template <class Real>
 CL_HD inline void pattern_gradients(const DerivativeView& view, const DerivativeWork<Real>& w, Arr<Real> x, Arr<Real> y,
                                     Arr<Real> nu) {
     Arr<Real> lambda = w.solution;
-    for (int j = 0; j < view.n; ++j) {
+    for (int j : each(view.n)) {
         const Real xj = x[j], lambda_j = lambda[j];
         for (int k = view.a_start[j]; k < view.a_start[j + 1]; ++k) {
             const int i = view.a_row[k];

@@ -1,4 +1,4 @@
-// The reduced KKT matrix [[P, A'], [A, -W]] of one pattern: where each entry of P, A and W goes in its factor. Host code,
+// The reduced KKT matrix [[P, A'], [A, -W]] of one pattern with its borders: where each entry of P, A and W goes in its factor. Host code,
 // run once per pattern; kernels see only the plain `DerivativeView`.
 #pragma once
 
@@ -35,8 +35,10 @@ struct DerivativeView {
 
 class DerivativeLayout {
   public:
+    // order: of elimination, if one is known for this pattern (empty: none).
     DerivativeLayout(int n, int m, const std::int64_t* p_indptr, const std::int64_t* p_indices,
-                     const std::int64_t* a_indptr, const std::int64_t* a_indices, ProjectionLayout cone)
+                     const std::int64_t* a_indptr, const std::int64_t* a_indices, ProjectionLayout cone,
+                     std::vector<int> order = {})
         : n_(n), m_(m), cone_(std::move(cone)) {
         if (cone_.view().rows != m) throw std::invalid_argument("the cones' rows must add up to m");
         copy(p_indptr, p_indices, n, p_start_, p_row_);
@@ -46,7 +48,7 @@ class DerivativeLayout {
                 if (p_row_[k] > j) throw std::invalid_argument("P must hold its upper triangle");
         signs_.assign(n + m, -1);
         std::fill(signs_.begin(), signs_.begin() + n, static_cast<signed char>(1));
-        assemble_pattern();
+        assemble_pattern(std::move(order));
     }
 
     DerivativeView view() const {
@@ -60,6 +62,7 @@ class DerivativeLayout {
         v.signs = signs_.data();
         v.cone = cone_.view();
         v.ldlt = symbolic_->view();
+        v.ldlt.given = n_ + m_;
         return v;
     }
 
@@ -77,7 +80,7 @@ class DerivativeLayout {
     }
 
     // Columns of the upper triangle: those of x hold P and the diagonal, those of the rows hold A' and W.
-    void assemble_pattern() {
+    void assemble_pattern(std::vector<int> order) {
         std::vector<std::int64_t> indptr{0}, indices;
         std::vector<int> p_entry(p_row_.size()), a_entry(a_row_.size()), w_entry, x_entry(n_);
         for (int j = 0; j < n_; ++j) {
@@ -99,13 +102,18 @@ class DerivativeLayout {
                     a_entry[entry] = static_cast<int>(indices.size());
                     indices.push_back(variable);
                 }
-                for (int r = is_polyhedral(block.kind) ? c : 0; r <= c; ++r) {
+                for (int r = is_polyhedral(block.kind) || block.sparse ? c : 0; r <= c; ++r) {
                     w_entry[block.weight + weight_index(block, r, c)] = static_cast<int>(indices.size());
                     indices.push_back(n_ + block.first + r);
                 }
                 indptr.push_back(static_cast<std::int64_t>(indices.size()));
             }
-        symbolic_ = std::make_unique<Symbolic>(n_ + m_, indptr.data(), indices.data());
+        for (const ProjectionBlock& block : cone_.blocks())
+            if (block.sparse)
+                append_border(n_ + block.first, block.dim, w_entry.data() + block.weight + block.dim, indptr, indices,
+                              signs_);
+        const int size = static_cast<int>(signs_.size());
+        symbolic_ = std::make_unique<Symbolic>(size, indptr.data(), indices.data(), std::move(order));
         const LdltView ldlt = symbolic_->view();
         const auto place = [&](const std::vector<int>& entries) {
             std::vector<long long> result;
@@ -117,7 +125,7 @@ class DerivativeLayout {
     }
 
     static int weight_index(const ProjectionBlock& block, int row, int column) {
-        if (is_polyhedral(block.kind)) return column;
+        if (is_polyhedral(block.kind) || block.sparse) return column;
         return row * block.dim - row * (row - 1) / 2 + (column - row);
     }
 

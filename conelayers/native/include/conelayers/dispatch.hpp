@@ -30,6 +30,12 @@ inline Arch best_arch() {
     return arch;
 }
 
+// That for so many items: half-empty packs of eight lanes take about twice the time of full ones of four.
+inline Arch arch_for(long long items) {
+    const Arch best = best_arch();
+    return best == kAvx512 && items <= 4 ? kAvx2 : best;
+}
+
 // Uninitialised doubles aligned for every pack.
 class AlignedBuffer {
   public:

@@ -22,7 +22,8 @@ struct ConeBlock {
     int dim;              // number of rows
     int order;            // matrix order of a semidefinite block
     double alpha;         // exponent of a power cone
-    long long h;          // offset of the block of H: its diagonal, or its upper triangle packed by columns
+    int sparse;           // 1: a second-order cone whose block of H is bordered, see bordering.hpp
+    long long h;          // offset of the block of H: its diagonal, its upper triangle packed by columns, or its border
     long long scaling;    // offset of the block's scaling data
 };
 
@@ -39,11 +40,11 @@ struct EngineView {
     int symmetric;        // no exponential or power cone
     int max_order;        // of the semidefinite blocks
     long long h_size, scaling_size;
-    LdltView kkt;         // [P, A'; A, -H], dimension n + m
+    LdltView kkt;         // [P, A'; A, -H], dimension n + m, then the rows of the borders
     const signed char* signs;
     const long long* P_position;  // places in the factor
     const long long* A_position;
-    const long long* diagonal_position;  // n + m
+    const long long* diagonal_position;  // of the first n + m rows
     const long long* h_position;
 };
 
@@ -65,6 +66,9 @@ struct EngineSettings {
     double newton_accuracy = 1e-10;  // of each step's linear system
     double newton_target = 1e-15;   // relative residual at which they stop
     double newton_accepted = 1e-10; // and up to which their point is taken as it is
+    double start_residual = 0.5;    // relative, up to which they are tried from a given point,
+    int start_steps = 8;            // so many,
+    double start_progress = 0.5;    // while every two leave at most this part of the residual
 };
 
 enum SolveStatus : int {

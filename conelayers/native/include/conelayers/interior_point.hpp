@@ -45,9 +45,9 @@ class InteriorPoint {
         rhs = work.take(2 * N), step = work.take(2 * N), ds = work.take(m), shift = work.take(m);
         cone_work = work.take(2 * m + 4 * (long long)view.max_order * view.max_order + N);
         kkt.h = h, kkt.scaling = scaling, kkt.cone_work = cone_work, kkt.identity = true;
-        kkt.factor = work.take(view.kkt.factor_size), kkt.base = work.take(view.kkt.factor_size), kkt.inverse = work.take(N);
+        kkt.factor = work.take(view.kkt.factor_size), kkt.base = work.take(view.kkt.factor_size), kkt.inverse = work.take(view.kkt.n);
         kkt.work = work.take(view.kkt.work);
-        kkt.residual = work.take(2 * N), kkt.correction = work.take(2 * N), kkt.scratch = work.take(2 * N);
+        kkt.residual = work.take(2 * N), kkt.correction = work.take(2 * N), kkt.scratch = work.take(2 * view.kkt.n);
     }
 
     // Take up the programme in p (unscaled P, q, A, b). usable: lanes with finite data; the others fail at once.
@@ -90,18 +90,19 @@ class InteriorPoint {
         const Real it = Real(1.0) / tau, ic = Real(1.0) / p.c, unit = p.r * it;
         Real rx(0.0), rz(0.0), nPx(0.0), nAtz(0.0), nAx(0.0), ns(0.0);
         Real ray_P(0.0), ray_A(0.0), ray_z(0.0);  // in scaled units
-        for (int i = 0; i < n; ++i) {
+        for (int i : each(n)) {
             const Real d = Real(1.0) / p.D[i];
             rx = max(rx, abs((Px[i] + Atz[i] + p.q[i] * tau) * d));
             nPx = max(nPx, abs(Px[i] * d)), nAtz = max(nAtz, abs(Atz[i] * d));
             ray_P = max(ray_P, abs(Px[i])), ray_z = max(ray_z, abs(Atz[i]));
         }
-        for (int i = 0; i < m; ++i) {
+        for (int i : each(m)) {
             const Real e = Real(1.0) / p.E[i];
             rz = max(rz, abs((s[i] + Ax[i] - p.b[i] * tau) * e));
             nAx = max(nAx, abs(Ax[i] * e)), ns = max(ns, abs(s[i] * e));
             ray_A = max(ray_A, abs(s[i] + Ax[i]));
         }
+        join_max(rx, rz, nPx, nAtz, nAx, ns, ray_P, ray_A, ray_z);
         last.primal = rz * unit / max(max(Real(1.0), norm_b), max(nAx, ns) * unit);
         last.dual = rx * unit * ic / max(max(Real(1.0), norm_q), max(nPx, nAtz) * unit * ic);
         const Real half = Real(0.5) * xPx * it, objective = unit * p.r * ic;
@@ -127,8 +128,8 @@ class InteriorPoint {
         const Real by = dot<Real>(view.m, p.b, z) * ray, qx_now = dot<Real>(view.n, p.q, x) * ray;
         const Real t = select(primal, -by, select(dual, -qx_now, tau));
         const Real it = p.r / t, ic = it / p.c;
-        for (int i = 0; i < view.n; ++i) to_x[i] = x[i] * p.D[i] * it;
-        for (int i = 0; i < view.m; ++i) to_z[i] = z[i] * p.E[i] * ic, to_s[i] = s[i] / p.E[i] * it;
+        for (int i : each(view.n)) to_x[i] = x[i] * p.D[i] * it;
+        for (int i : each(view.m)) to_z[i] = z[i] * p.E[i] * ic, to_s[i] = s[i] / p.E[i] * it;
     }
 
     // begin, iterate, point: the whole method, for a pack by itself.
@@ -185,24 +186,25 @@ class InteriorPoint {
     CL_HD void start() {
         const int n = view.n, m = view.m, N = n + m;
         tau = Real(1.0), kappa = Real(1.0);
-        for (int i = 0; i < n; ++i) x[i] = Real(0.0);
+        for (int i : each(n)) x[i] = Real(0.0);
         if (!view.symmetric) {
             cone_product::initialise<Real>(view, s, z);
             return;
         }
         cone_product::identity<Real>(view, h);
+        kkt.identity = true;
         kkt_factor<Real>(view, settings, kkt);
         if (view.P_nnz > 0) {
-            for (int i = 0; i < n; ++i) rhs[i] = -p.q[i];
-            for (int i = 0; i < m; ++i) rhs[n + i] = p.b[i];
+            for (int i : each(n)) rhs[i] = -p.q[i];
+            for (int i : each(m)) rhs[n + i] = p.b[i];
             kkt_solve<Real, 1>(view, settings, p, kkt, rhs, x, Real(0.0), active);
-            for (int i = 0; i < m; ++i) s[i] = -z[i];
+            for (int i : each(m)) s[i] = -z[i];
         } else {  // no quadratic term: the two halves of the same least-squares problem
-            for (int i = 0; i < N; ++i) rhs[i] = i < n ? Real(0.0) : p.b[i - n];
-            for (int i = 0; i < N; ++i) rhs[N + i] = i < n ? -p.q[i] : Real(0.0);
+            for (int i : each(N)) rhs[i] = i < n ? Real(0.0) : p.b[i - n];
+            for (int i : each(N)) rhs[N + i] = i < n ? -p.q[i] : Real(0.0);
             kkt_solve<Real, 2>(view, settings, p, kkt, rhs, step, Real(0.0), active);
-            for (int i = 0; i < n; ++i) x[i] = step[i];
-            for (int i = 0; i < m; ++i) s[i] = -step[n + i], z[i] = step[N + n + i];
+            for (int i : each(n)) x[i] = step[i];
+            for (int i : each(m)) s[i] = -step[n + i], z[i] = step[N + n + i];
         }
         cone_product::shift_inside<Real>(view, s, false, cone_work);
         cone_product::shift_inside<Real>(view, z, true, cone_work);
@@ -239,8 +241,8 @@ class InteriorPoint {
         best = select(better, last.worst, best);
         best_tau = select(better, tau, best_tau);
         const int N = view.n + view.m;
-        for (int i = 0; i < N; ++i) best_x[i] = select(better, x[i], best_x[i]);
-        for (int i = 0; i < view.m; ++i) best_s[i] = select(better, s[i], best_s[i]);
+        for (int i : each(N)) best_x[i] = select(better, x[i], best_x[i]);
+        for (int i : each(view.m)) best_s[i] = select(better, s[i], best_s[i]);
         const Mask<Real> stuck = mask_or(mask_not(finite), stalls > Real(2.5));
         if (any_lane(mask_and(active, stuck))) give_up(stuck, kFailed);
         const Mask<Real> late = mask_and(active, iteration >= Real(double(settings.max_iter)));
@@ -253,8 +255,8 @@ class InteriorPoint {
         const Real rough(1e-6);
         const Mask<Real> tending = mask_and(which, kappa > Real(1e3) * tau);
         const int N = view.n + view.m;
-        for (int i = 0; i < N; ++i) x[i] = select(back, best_x[i], x[i]);
-        for (int i = 0; i < view.m; ++i) s[i] = select(back, best_s[i], s[i]);
+        for (int i : each(N)) x[i] = select(back, best_x[i], x[i]);
+        for (int i : each(view.m)) s[i] = select(back, best_s[i], s[i]);
         tau = select(back, best_tau, tau);
         conclude(back, kInaccurate);
         conclude(mask_and(tending, last.infeasible_primal <= rough), kPrimalInfeasible);
@@ -269,9 +271,9 @@ class InteriorPoint {
         kkt.identity = false;
         cone_product::update<Real>(view, s, z, mu, dual_only, h, scaling, cone_work);
         kkt_factor<Real>(view, settings, kkt);
-        for (int i = 0; i < n; ++i) rhs[i] = -p.q[i], rhs[N + i] = residual_x(i);
-        for (int i = 0; i < m; ++i) rhs[n + i] = p.b[i], rhs[N + n + i] = s[i] - residual_z(i);
-        for (int i = 0; i < m; ++i) shift[i] = s[i];
+        for (int i : each(n)) rhs[i] = -p.q[i], rhs[N + i] = residual_x(i);
+        for (int i : each(m)) rhs[n + i] = p.b[i], rhs[N + n + i] = s[i] - residual_z(i);
+        for (int i : each(m)) shift[i] = s[i];
         // Residuals far below mu change nothing; those of curved cones go into s whole, see primal_step.
         const Real tolerance = mu * Real(settings.refine_below), fine = mu * Real(diagonal() ? settings.refine_below : 1e-5);
         kkt_solve<Real, 2>(view, settings, p, kkt, rhs, step, tolerance, active);
@@ -283,8 +285,8 @@ class InteriorPoint {
         const Real sigma = select(cautious, max(keep * keep * keep, 0.3), keep * keep * keep), f = Real(1.0) - sigma;
         forget_predictor(dtau);
         cone_product::correct<Real>(view, z, ds, step + (N + n), sigma * mu, scaling, shift, cone_work);
-        for (int i = 0; i < n; ++i) rhs[N + i] = f * residual_x(i);
-        for (int i = 0; i < m; ++i) rhs[N + n + i] = shift[i] - f * residual_z(i);
+        for (int i : each(n)) rhs[N + i] = f * residual_x(i);
+        for (int i : each(m)) rhs[N + n + i] = shift[i] - f * residual_z(i);
         kkt_solve<Real, 1>(view, settings, p, kkt, rhs + N, step + N, fine, active);
         complete(tau * kappa + dtau * dkappa - sigma * mu, f, dtau, dkappa, true);
         alpha = length(dtau, dkappa, Real(settings.step_fraction));
@@ -295,8 +297,8 @@ class InteriorPoint {
     CL_HD void forget_predictor(Real& dtau) {
         if (!any_lane(cautious)) return;
         const int N = view.n + view.m;
-        for (int i = N + view.n; i < 2 * N; ++i) step[i] = select(cautious, Real(0.0), step[i]);
-        for (int i = 0; i < view.m; ++i) ds[i] = select(cautious, Real(0.0), ds[i]);
+        for (int i : each(N + view.n, 2 * N)) step[i] = select(cautious, Real(0.0), step[i]);
+        for (int i : each(view.m)) ds[i] = select(cautious, Real(0.0), ds[i]);
         dtau = select(cautious, Real(0.0), dtau);
     }
 
@@ -322,9 +324,9 @@ class InteriorPoint {
         const Real along = Real(2.0) * it * dot<Real>(n, Px, u1) + dot<Real>(n, p.q, u1) + dot<Real>(m, p.b, u1 + n);
         dtau = (f * rt - dk * it + along) / denominator;
         dkappa = -(dk + kappa * dtau) * it;
-        for (int i = 0; i < N; ++i) u1[i] += dtau * step[i];
+        for (int i : each(N)) u1[i] += dtau * step[i];
         if (accurate) return primal_step(dtau, f);
-        for (int i = 0; i < m; ++i) ds[i] = -shift[i];
+        for (int i : each(m)) ds[i] = -shift[i];
         cone_product::multiply<Real>(view, h, scaling, false, Real(-1.0), u1 + n, ds, cone_work);
     }
 
@@ -334,13 +336,13 @@ class InteriorPoint {
     CL_HD void primal_step(const Real& dtau, const Real& f) {
         const int N = view.n + view.m;
         Arr<Real> dx = step + N, Adx = kkt.residual;
-        for (int i = 0; i < view.m; ++i) Adx[i] = Real(0.0);
+        for (int i : each(view.m)) Adx[i] = Real(0.0);
         for (int j = 0; j < view.n && !diagonal(); ++j)
-            for (int e = view.A_column[j]; e < view.A_column[j + 1]; ++e) Adx[view.A_row[e]] += p.A[e] * dx[j];
+            for (int e : each(view.A_column[j], view.A_column[j + 1])) Adx[view.A_row[e]] += p.A[e] * dx[j];
         for (int b = 0; b < view.cones; ++b) {
             const ConeBlock& c = view.cone[b];
             Arr<Real> hb = h + c.h, dzb = dx + (view.n + c.row);
-            for (int i = 0; i < c.dim; ++i) {
+            for (int i : each(c.dim)) {
                 const int row = c.row + i;
                 if (c.kind == kZero) ds[row] = Real(0.0);
                 else if (c.kind == kNonnegative) ds[row] = -shift[row] - hb[i] * dzb[i];
@@ -365,8 +367,8 @@ class InteriorPoint {
         stalls = select(short_step, stalls + Real(1.0), Real(0.0));
         if (!view.symmetric) dual_only = short_step;  // try the other scaling once
         Arr<Real> u1 = step + N;
-        for (int i = 0; i < N; ++i) x[i] = select(active, x[i] + alpha * u1[i], x[i]);
-        for (int i = 0; i < view.m; ++i) s[i] = select(active, s[i] + alpha * ds[i], s[i]);
+        for (int i : each(N)) x[i] = select(active, x[i] + alpha * u1[i], x[i]);
+        for (int i : each(view.m)) s[i] = select(active, s[i] + alpha * ds[i], s[i]);
         tau = select(active, tau + alpha * dtau, tau);
         kappa = select(active, kappa + alpha * dkappa, kappa);
     }

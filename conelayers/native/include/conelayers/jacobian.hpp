@@ -45,9 +45,9 @@ struct DerivativeWork {
         v = take(m), y = take(m), element = take(view.cone.element_size), scratch = take(view.cone.scratch);
         column = take(n), row = take(m), active = take(m);
         weight = take(view.cone.weight_size);
-        factor = take(view.ldlt.factor_size), inverse = take(z), ldlt = take(view.ldlt.work);
+        factor = take(view.ldlt.factor_size), inverse = take(view.ldlt.n), ldlt = take(view.ldlt.work);
         rhs = take(z), solution = take(z), residual = take(z), trial = take(z), trial_residual = take(z);
-        direct = take(z), image = take(m), permuted = take(z);
+        direct = take(z), image = take(m), permuted = take(view.ldlt.n);
         basis = take((kKrylov + 1) * z), directions = take(kKrylov * z);
     }
 };
@@ -64,35 +64,37 @@ CL_INLINE Real rescale(const Real& x, const Real& largest) {
 template <class Real>
 CL_HD inline void equilibrate(const DerivativeView& view, const DerivativeWork<Real>& w) {
     Arr<Real> column_max = w.rhs, row_max = w.rhs + view.n;
-    for (int j = 0; j < view.n; ++j) w.column[j] = Real(1.0);
-    for (int i = 0; i < view.m; ++i) w.row[i] = Real(1.0);
+    for (int j : each(view.n)) w.column[j] = Real(1.0);
+    for (int i : each(view.m)) w.row[i] = Real(1.0);
     for (int pass = 0; pass < 2; ++pass) {
-        for (int k = 0; k < view.n + view.m; ++k) column_max[k] = Real(0.0);
+        for (int k : each(view.n + view.m)) column_max[k] = Real(0.0);
         for (int j = 0; j < view.n; ++j) {
             Real largest = Real(0.0);
-            for (int k = view.p_start[j]; k < view.p_start[j + 1]; ++k) {
+            for (int k : each(view.p_start[j], view.p_start[j + 1])) {
                 const int i = view.p_row[k];
                 const Real size = abs(w.p[k]) * w.column[i];
                 largest = max(largest, size);
                 column_max[i] = max(column_max[i], size * w.column[j]);
             }
-            for (int k = view.a_start[j]; k < view.a_start[j + 1]; ++k) {
+            for (int k : each(view.a_start[j], view.a_start[j + 1])) {
                 const int i = view.a_row[k];
                 const Real size = abs(w.a[k]) * w.row[i];
                 largest = max(largest, size);
                 row_max[i] = max(row_max[i], size * w.column[j]);
             }
-            column_max[j] = max(column_max[j], largest * w.column[j]);
+            largest = all_max(largest);
+            alone([&] { column_max[j] = max(column_max[j], largest * w.column[j]); });
         }
         for (int b = 0; b < view.cone.blocks; ++b) {
             const ProjectionBlock& block = view.cone.block[b];
             if (is_polyhedral(block.kind)) continue;
             Real largest = Real(0.0);
-            for (int i = 0; i < block.dim; ++i) largest = max(largest, row_max[block.first + i]);
-            for (int i = 0; i < block.dim; ++i) row_max[block.first + i] = largest;
+            for (int i : each(block.dim)) largest = max(largest, row_max[block.first + i]);
+            largest = all_max(largest);
+            for (int i : each(block.dim)) row_max[block.first + i] = largest;
         }
-        for (int j = 0; j < view.n; ++j) w.column[j] = rescale(w.column[j], column_max[j]);
-        for (int i = 0; i < view.m; ++i) w.row[i] = rescale(w.row[i], row_max[i]);
+        for (int j : each(view.n)) w.column[j] = rescale(w.column[j], column_max[j]);
+        for (int i : each(view.m)) w.row[i] = rescale(w.row[i], row_max[i]);
     }
 }
 
@@ -106,7 +108,7 @@ CL_HD inline void assemble_weights(const DerivativeView& view, const DerivativeW
         Arr<Real> weight = w.weight + block.weight;
         if (is_polyhedral(block.kind)) {
             projection::block_weight<Real>(block, w.element, Real(1e30), weight, w.scratch);
-            for (int i = 0; i < block.dim; ++i) {
+            for (int i : each(block.dim)) {
                 const Real scale = w.row[block.first + i];
                 w.active[block.first + i] = projection::block_activity<Real>(block, w.element, i);
                 w.factor[position[i]] = -(min(weight[i] * scale * scale, ceiling) + shift);
@@ -114,10 +116,19 @@ CL_HD inline void assemble_weights(const DerivativeView& view, const DerivativeW
             continue;
         }
         const Real scale = w.row[block.first], square = scale * scale;
-        projection::block_weight<Real>(block, w.element, ceiling / square, weight, w.scratch);
         const Real active = projection::block_activity<Real>(block, w.element, 0);
-        int entry = 0;
-        for (int i = 0; i < block.dim; ++i) {
+        if (block.sparse) {
+            alone([&] {
+                projection::SecondOrder::border<Real>(block.dim, w.element + block.element, square, shift, ceiling,
+                                                      weight);
+            });
+            for (int i : each(block.dim)) w.active[block.first + i] = active;
+            for (int e : each(static_cast<int>(border_size(block.dim)))) w.factor[position[e]] = weight[e];
+            continue;
+        }
+        projection::block_weight<Real>(block, w.element, ceiling / square, weight, w.scratch);
+        for (int i : each(block.dim)) {
+            int entry = i * block.dim - i * (i - 1) / 2;
             w.active[block.first + i] = active;
             w.factor[position[entry]] = -(weight[entry] * square + shift);
             ++entry;
@@ -130,7 +141,7 @@ template <class Real>
 CL_HD inline void assemble(const DerivativeView& view, const DerivativeWork<Real>& w) {
     ldlt_clear<Real>(view.ldlt, w.factor);
     assemble_weights(view, w);
-    for (int j = 0; j < view.n; ++j) {
+    for (int j : each(view.n)) {
         const Real scale = w.column[j];
         w.factor[view.x_diagonal[j]] = Real(kColumnShift);
         for (int k = view.p_start[j]; k < view.p_start[j + 1]; ++k) {
@@ -208,15 +219,15 @@ CL_HD inline void regularised_solve(const DerivativeView& view, const Derivative
 template <class Real>
 CL_HD inline Real residual_norm(const DerivativeView& view, const DerivativeWork<Real>& w, Arr<Real> r) {
     Real norm = Real(0.0), poison = Real(0.0);
-    for (int j = 0; j < view.n; ++j) {
+    for (int j : each(view.n)) {
         norm = max(norm, abs(w.column[j] * r[j]));
         poison = poison + r[j] * Real(0.0);
     }
-    for (int i = 0; i < view.m; ++i) {
+    for (int i : each(view.m)) {
         norm = max(norm, abs(w.row[i] * r[view.n + i]));
         poison = poison + r[view.n + i] * Real(0.0);
     }
-    return norm + poison;
+    return all_max(norm) + all_sum(poison);
 }
 
 }  // namespace CONELAYERS_ARCH

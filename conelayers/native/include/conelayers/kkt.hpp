@@ -17,7 +17,8 @@ struct Kkt {
     Arr<Real> base;                          // of the factor, the part that H changes, before it does
     Arr<Real> h, scaling, cone_work;         // see cone_product.hpp
     bool identity;                           // H = I: no scaling data
-    Arr<Real> residual, correction, scratch; // 2 (n + m) packs each
+    Arr<Real> residual, correction;          // 2 (n + m) packs each
+    Arr<Real> scratch;                       // twice the order of the factor
 };
 
 CL_HD inline PivotRule kkt_pivots() { return {1e-13, 2e-7}; }
@@ -28,14 +29,14 @@ CL_HD inline void kkt_assemble(const EngineView& view, const EngineSettings& set
                                Kkt<Real>& kkt) {
     Arr<Real> f = kkt.factor;
     ldlt_clear<Real>(view.kkt, f);
-    for (int e = 0; e < view.P_nnz; ++e) f[view.P_position[e]] = p.P[e];
-    for (int e = 0; e < view.A_nnz; ++e) f[view.A_position[e]] = p.A[e];
+    for (int e : each(view.P_nnz)) f[view.P_position[e]] = p.P[e];
+    for (int e : each(view.A_nnz)) f[view.A_position[e]] = p.A[e];
     const Real eps(settings.regularisation);
-    for (int i = 0; i < view.n; ++i) f[view.diagonal_position[i]] += eps;
+    for (int i : each(view.n)) f[view.diagonal_position[i]] += eps;
     for (int b = 0; b < view.cones; ++b) {
         const ConeBlock& c = view.cone[b];
         if (c.kind > kNonnegative) continue;
-        for (int i = view.n + c.row; i < view.n + c.row + c.dim; ++i) f[view.diagonal_position[i]] -= eps;
+        for (int i : each(view.n + c.row, view.n + c.row + c.dim)) f[view.diagonal_position[i]] -= eps;
     }
     ldlt_factor<Real>(view.kkt, f, kkt.inverse, kkt.work, view.signs, kkt_pivots(), Part::fixed);
     ldlt_copy_varying<Real>(view.kkt, f, kkt.base);
@@ -46,13 +47,13 @@ template <class Real>
 CL_HD inline void kkt_factor(const EngineView& view, const EngineSettings& settings, Kkt<Real>& kkt) {
     Arr<Real> f = kkt.factor;
     ldlt_copy_varying<Real>(view.kkt, kkt.base, f);
-    for (long long e = 0; e < view.h_size; ++e) f[view.h_position[e]] -= kkt.h[e];  // nothing in rows of zero cones
+    for (long long e : each(view.h_size)) f[view.h_position[e]] -= kkt.h[e];  // nothing in rows of zero cones
     const Real eps(settings.regularisation);
     const Real relative(settings.relative_regularisation);  // rounding in dense blocks of H may swamp eps
     for (int b = 0; b < view.cones; ++b) {
         const ConeBlock& c = view.cone[b];
         if (c.kind <= kNonnegative) continue;
-        for (int i = view.n + c.row; i < view.n + c.row + c.dim; ++i) {
+        for (int i : each(view.n + c.row, view.n + c.row + c.dim)) {
             const Real d = f[view.diagonal_position[i]];
             f[view.diagonal_position[i]] = d * (Real(1.0) + relative) - eps;
         }
@@ -70,8 +71,8 @@ CL_HD inline void kkt_residual(const EngineView& view, const Programme<Real>& p,
         Arr<Real> r = residual + k * size, b = rhs + k * size;
         cone_product::multiply<Real>(view, kkt.h, kkt.scaling, kkt.identity, Real(-1.0), solution + (k * size + n), r + n,
                                      kkt.cone_work);
-        for (int i = 0; i < n; ++i) r[i] = b[i] - r[i] - Px[k * size + i];
-        for (int i = n; i < size; ++i) r[i] = b[i] - r[i];
+        for (int i : each(n)) r[i] = b[i] - r[i] - Px[k * size + i];
+        for (int i : each(n, size)) r[i] = b[i] - r[i];
         norm[k] = norm_inf<Real>(r, size);
     }
 }
@@ -93,12 +94,12 @@ CL_HD inline void kkt_solve(const EngineView& view, const EngineSettings& settin
         going = mask_and(going, above);
         if (!any_lane(going)) return;
         ldlt_solve<Real, N>(view.kkt, kkt.factor, kkt.inverse, kkt.residual, kkt.correction, kkt.scratch);
-        for (int i = 0; i < N * size; ++i) kkt.correction[i] += solution[i];
+        for (int i : each(N * size)) kkt.correction[i] += solution[i];
         kkt_residual<Real, N>(view, p, kkt, rhs, kkt.correction, kkt.residual, kkt.scratch, after);
         Mask<Real> halved = Real(0.0) > Real(1.0);
         for (int k = 0; k < N; ++k) {
             const Mask<Real> better = mask_and(going, after[k] < Real(it == 0 ? 1e4 : 1.0) * norm[k]);
-            for (int i = k * size; i < (k + 1) * size; ++i)
+            for (int i : each(k * size, (k + 1) * size))
                 solution[i] = select(better, kkt.correction[i], solution[i]);
             halved = mask_or(halved, mask_and(norm[k] > target[k], after[k] < Real(0.5) * norm[k]));
             norm[k] = select(better, after[k], Real(0.0));  // a lane that went back is done

@@ -20,8 +20,8 @@ CL_INLINE Real safe_inverse(const Real& a) {
 // Multiply by the row and column scales, in which residuals are measured; Inverse divides.
 template <class Real, bool Inverse>
 CL_HD inline void scale(const DerivativeView& view, const DerivativeWork<Real>& w, Arr<Real> from, Arr<Real> to) {
-    for (int j = 0; j < view.n; ++j) to[j] = Inverse ? from[j] / w.column[j] : from[j] * w.column[j];
-    for (int i = 0; i < view.m; ++i)
+    for (int j : each(view.n)) to[j] = Inverse ? from[j] / w.column[j] : from[j] * w.column[j];
+    for (int i : each(view.m))
         to[view.n + i] = Inverse ? from[view.n + i] / w.row[i] : from[view.n + i] * w.row[i];
 }
 
@@ -67,7 +67,7 @@ CL_HD inline void krylov_correction(const DerivativeView& view, const Derivative
     Hessenberg<Real> small;
     scale<Real, false>(view, w, w.residual, w.basis);
     const Real norm = sqrt(dot<Real>(size, w.basis, w.basis)), inverse_norm = safe_inverse(norm);
-    for (int k = 0; k < size; ++k) w.basis[k] = w.basis[k] * inverse_norm;
+    for (int k : each(size)) w.basis[k] = w.basis[k] * inverse_norm;
     small.g[0] = norm;
     for (int column = 0; column < kKrylov; ++column) {
         Arr<Real> direction = w.directions + (long long)column * size;
@@ -75,9 +75,9 @@ CL_HD inline void krylov_correction(const DerivativeView& view, const Derivative
         Real h[kKrylov + 1];
         scale<Real, true>(view, w, w.basis + (long long)column * size, w.direct);
         regularised_solve(view, w, w.direct, direction);
-        for (int k = 0; k < size; ++k) w.direct[k] = Real(0.0);
+        for (int k : each(size)) w.direct[k] = Real(0.0);
         jacobian_residual(view, w, w.direct, direction, next);  // - J direction
-        for (int k = 0; k < size; ++k) next[k] = -next[k];
+        for (int k : each(size)) next[k] = -next[k];
         scale<Real, false>(view, w, next, next);
         for (int i = 0; i <= column; ++i) h[i] = Real(0.0);
         for (int pass = 0; pass < 2; ++pass)  // orthogonalise twice
@@ -85,16 +85,16 @@ CL_HD inline void krylov_correction(const DerivativeView& view, const Derivative
                 Arr<Real> earlier = w.basis + (long long)i * size;
                 const Real overlap = dot<Real>(size, next, earlier);
                 h[i] = h[i] + overlap;
-                for (int k = 0; k < size; ++k) next[k] = next[k] - overlap * earlier[k];
+                for (int k : each(size)) next[k] = next[k] - overlap * earlier[k];
             }
         const Real length = sqrt(dot<Real>(size, next, next)), inverse = safe_inverse(length);
         h[column + 1] = length;
-        for (int k = 0; k < size; ++k) next[k] = next[k] * inverse;
+        for (int k : each(size)) next[k] = next[k] * inverse;
         small.rotate(column, h);
     }
     Real coefficients[kKrylov];
     small.solve(coefficients);
-    for (int k = 0; k < size; ++k) {
+    for (int k : each(size)) {
         Real sum = w.solution[k];
         for (int column = 0; column < kKrylov; ++column)
             sum = sum + coefficients[column] * w.directions[(long long)column * size + k];

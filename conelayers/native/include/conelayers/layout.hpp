@@ -29,6 +29,7 @@ struct Update {
 
 struct LdltView {
     int n;
+    int given;                // unknowns with right-hand sides of their own; those of the others, behind them, are zero
     int supernodes;
     int work;                 // entries of scratch that `ldlt_factor` needs
     int entries;              // entries of the input pattern
@@ -51,5 +52,8 @@ struct PivotRule {
     double threshold;    // a pivot with sign * d < threshold is replaced ...
     double replacement;  // ... by sign * replacement
 };
+
+// Second-order cones of more rows are bordered in KKT matrices, see bordering.hpp: from there on it is measured to pay.
+constexpr int kLargestDenseCone = 12;
 
 }  // namespace conelayers

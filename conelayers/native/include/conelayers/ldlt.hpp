@@ -15,7 +15,7 @@ inline namespace CONELAYERS_ARCH {
 
 template <class Real>
 CL_HD inline void ldlt_clear(const LdltView& view, Arr<Real> factor) {
-    for (long long i = 0; i < view.factor_size; ++i) factor[i] = Real(0.0);
+    for (long long i : each(view.factor_size)) factor[i] = Real(0.0);
 }
 
 // factor := the matrix with entries `values`, in the order of the input pattern. values: Arr<Real> or any
@@ -195,7 +195,7 @@ CL_HD inline void factor_dense(const LdltView& view, const Supernode& s, Arr<Rea
 template <class Real>
 CL_HD inline void factor_group(const LdltView& view, const Supernode& s, Arr<Real> factor, Arr<Real> inverse,
                                const signed char* signs, const PivotRule& rule) {
-    for (int k = 0; k < s.width; ++k) {
+    for (int k : each(s.width)) {
         const int pivot = s.first + k;
         const Real d = safe_pivot(factor[view.panel_size + pivot], double(signs[view.permutation[pivot]]), rule);
         const Real dinv = Real(1.0) / d;
@@ -218,8 +218,9 @@ CL_HD inline void ldlt_copy_varying(const LdltView& view, Arr<Real> from, Arr<Re
         const Supernode& s = view.nodes[j];
         if (!s.varying) continue;
         const long long end = s.panel + (long long)s.ld * s.width;
-        for (long long i = s.panel; i < end; ++i) to[i] = from[i];
-        for (long long i = view.panel_size + s.first; i < view.panel_size + s.first + s.width; ++i) to[i] = from[i];
+        const long long diagonal = view.panel_size + s.first;
+        for (long long i : each(s.panel, end)) to[i] = from[i];
+        for (long long i : each(diagonal, diagonal + s.width)) to[i] = from[i];
     }
 }
 
@@ -348,11 +349,11 @@ CL_HD inline void apply_block(const LdltView& view, const Supernode& s, int firs
     const int next = first + columns;  // rows of the same supernode, then the rows below
     Arr<Real> inside = column + next;
     Arr<Real> below = column + s.width;
-    if (Forward) triangle_forward<Real, N>(column + first, s.ld, columns, pivot, x, n);
+    if (Forward) alone([&] { triangle_forward<Real, N>(column + first, s.ld, columns, pivot, x, n); });
     const int* within = view.identity + (s.first + next);
     apply_columns<Real, N, Forward>(inside, s.ld, columns, s.width - next, within, pivot, x, n);
     apply_columns<Real, N, Forward>(below, s.ld, columns, s.below, view.rows + s.rows, pivot, x, n);
-    if (!Forward) triangle_backward<Real, N>(column + first, s.ld, columns, pivot, x, n);
+    if (!Forward) alone([&] { triangle_backward<Real, N>(column + first, s.ld, columns, pivot, x, n); });
 }
 
 }  // namespace ldlt_detail
@@ -365,21 +366,29 @@ CL_HD inline void ldlt_solve_permuted(const LdltView& view, Arr<Real> factor, Ar
         for (int first = 0; first < view.nodes[j].width; first += 4)
             apply_block<Real, N, true>(view, view.nodes[j], first, factor, x);
     for (int q = 0; q < N; ++q)
-        for (int i = 0; i < view.n; ++i) x[q * view.n + i] *= inverse[i];
+        for (int i : each(view.n)) x[q * view.n + i] *= inverse[i];
     for (int j = view.supernodes - 1; j >= 0; --j)
         for (int first = (view.nodes[j].width - 1) / 4 * 4; first >= 0; first -= 4)
             apply_block<Real, N, false>(view, view.nodes[j], first, factor, x);
 }
 
-// Solve for N right-hand sides in original order; solution may be the same array as rhs. work: N * view.n packs.
+// Solve for N right-hand sides in original order, view.given packs each; solution may be the same array as rhs. work:
+// N * view.n packs.
 template <class Real, int N>
 CL_HD inline void ldlt_solve(const LdltView& view, Arr<Real> factor, Arr<Real> inverse, Arr<Real> rhs,
                              Arr<Real> solution, Arr<Real> work) {
+    const int n = view.n, given = view.given;
     for (int q = 0; q < N; ++q)
-        for (int i = 0; i < view.n; ++i) work[q * view.n + i] = rhs[q * view.n + view.permutation[i]];
+        for (int i : each(n)) {
+            const int k = view.permutation[i];
+            work[q * n + i] = k < given ? rhs[q * given + k] : Real(0.0);
+        }
     ldlt_solve_permuted<Real, N>(view, factor, inverse, work);
     for (int q = 0; q < N; ++q)
-        for (int i = 0; i < view.n; ++i) solution[q * view.n + view.permutation[i]] = work[q * view.n + i];
+        for (int i : each(n)) {
+            const int k = view.permutation[i];
+            if (k < given) solution[q * given + k] = work[q * n + i];
+        }
 }
 
 }  // namespace CONELAYERS_ARCH

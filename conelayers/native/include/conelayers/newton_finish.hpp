@@ -27,23 +27,38 @@ class NewtonFinish {
     // Where Newton steps are tried first.
     CL_HD double first_tolerance() const { return max(settings.tol_early, settings.tol); }
 
+    // Newton steps from a point near the solution, in the lanes of `which`: the programme as for `run`, the point in newton.x,
+    // newton.v (y) and newton.s. Returns the lanes that they solve; x, y, s and their residuals are the result.
+    CL_HD Mask<Real> run_from_point(const Mask<Real>& which) {
+        begin();
+        attempt(which, PolishRule{settings.start_steps, settings.newton_target, settings.newton_accuracy, 0,
+                                  settings.start_residual, settings.start_progress});
+        return accepted;
+    }
+
     // End what `ip` has brought to iterate(first_tolerance()). The programme, unscaled, is in work.p, work.a, newton.q and
     // newton.b. Afterwards x, y, s, their residuals, ip.status and ip.iteration are the result.
     CL_HD void run(InteriorPoint<Real>& ip) {
-        accepted = Real(0.0) > Real(1.0);
-        for (int k = 0; k < 3; ++k) residual[k] = Real(infinity());
+        run(ip, [] {});
+    }
+
+    // The same where `ip` has its scratch in the memory of `work` and `newton`: load() puts the programme back there.
+    template <class Load>
+    CL_HD void run(InteriorPoint<Real>& ip, const Load& load) {
+        load();
+        begin();
         if (settings.tol_early > settings.tol) {
             const Mask<Real> rough = ip.status == Real(double(kSolved));
-            attempt(ip, rough, PolishRule{settings.early_steps, settings.newton_target, settings.newton_accuracy, 0});
+            attempt_from(ip, rough, PolishRule{settings.early_steps, settings.newton_target, settings.newton_accuracy, 0});
             ip.reopen(mask_and(rough, mask_not(accepted)));
-            if (any_lane(ip.active)) ip.iterate(settings.tol);
+            if (any_lane(ip.active)) ip.iterate(settings.tol), load();
         }
         Mask<Real> left = mask_not(accepted);
         if (!any_lane(left)) return;
         finish(ip, left);
         left = mask_and(mask_not(accepted), ip.status == Real(double(kSolved)));
         if (any_lane(left)) {
-            ip.refine(left, settings.tol_late, settings.late_rounds);
+            ip.refine(left, settings.tol_late, settings.late_rounds), load();
             finish(ip, left);
         }
         const Mask<Real> inaccurate = ip.status == Real(double(kInaccurate));
@@ -58,24 +73,33 @@ class NewtonFinish {
     Real residual[3];  // relative: primal, dual, gap
 
   private:
+    CL_HD void begin() {
+        accepted = Real(0.0) > Real(1.0);
+        for (int k = 0; k < 3; ++k) residual[k] = Real(infinity());
+    }
+
     CL_HD Real worst() const { return max(residual[0], max(residual[1], residual[2])); }
 
     // Newton steps in all lanes of `which` that have a solution, then the best point that there is.
     CL_HD void finish(const InteriorPoint<Real>& ip, const Mask<Real>& which) {
         const Mask<Real> ended = mask_or(ip.status == Real(double(kSolved)), ip.status == Real(double(kInaccurate)));
         const PolishRule rule{settings.newton_steps, settings.newton_target, settings.newton_accuracy, 3};
-        const Real newton_worst = attempt(ip, mask_and(which, ended), rule);
+        const Real newton_worst = attempt_from(ip, mask_and(which, ended), rule);
         choose(ip, mask_and(which, mask_not(accepted)), newton_worst);
     }
 
-    // Newton steps from the iterate in the lanes of `which`; takes the points that are as good as exact. Returns the largest
-    // residual of each lane's Newton point, which remains in newton.best_x, newton.best_y and newton.s.
-    CL_HD Real attempt(const InteriorPoint<Real>& ip, const Mask<Real>& which, const PolishRule& rule) {
+    CL_HD Real attempt_from(const InteriorPoint<Real>& ip, const Mask<Real>& which, const PolishRule& rule) {
         if (!any_lane(which)) return Real(infinity());
         ip.point(newton.x, newton.v, newton.s);
-        for (int i = 0; i < view.m; ++i) newton.v[i] = newton.v[i] - newton.s[i];
+        return attempt(which, rule);
+    }
+
+    // Newton steps from (newton.x, newton.v, newton.s) in the lanes of `which`; takes the points that are as good as exact.
+    // Returns the largest residual of each lane's Newton point, which remains in newton.best_x, newton.best_y and newton.s.
+    CL_HD Real attempt(const Mask<Real>& which, const PolishRule& rule) {
+        for (int i : each(view.m)) newton.v[i] = newton.v[i] - newton.s[i];
         polish<Real>(view, work, newton, which, rule);
-        for (int i = 0; i < view.m; ++i) newton.s[i] = newton.best_y[i] - newton.best_v[i];
+        for (int i : each(view.m)) newton.s[i] = newton.best_y[i] - newton.best_v[i];
         Real found[3];
         relative_residuals<Real>(view, work, newton, newton.best_x, newton.best_y, newton.s, found);
         const Real worst = select(which, max(found[0], max(found[1], found[2])), Real(infinity()));
@@ -102,8 +126,8 @@ class NewtonFinish {
     }
 
     CL_HD void take(const Mask<Real>& which, Arr<Real> from_x, Arr<Real> from_y, Arr<Real> from_s, const Real* found) {
-        for (int j = 0; j < view.n; ++j) x[j] = select(which, from_x[j], x[j]);
-        for (int i = 0; i < view.m; ++i) y[i] = select(which, from_y[i], y[i]), s[i] = select(which, from_s[i], s[i]);
+        for (int j : each(view.n)) x[j] = select(which, from_x[j], x[j]);
+        for (int i : each(view.m)) y[i] = select(which, from_y[i], y[i]), s[i] = select(which, from_s[i], s[i]);
         for (int k = 0; k < 3; ++k) residual[k] = select(which, found[k], residual[k]);
     }
 

@@ -282,3 +282,5 @@ CL_INLINE Real square(const Real& a) { return a * a; }
 
 }  // namespace CONELAYERS_ARCH
 }  // namespace conelayers
+
+#include "team.hpp"

@@ -67,36 +67,37 @@ CL_HD inline void conditions(const DerivativeView& view, const DerivativeWork<Re
     Arr<Real> v = t.v, y = w.y, f = t.f;
     projection::project_dual<Real>(view.cone, v, t.s, 0.0, y, w.element, w.scratch);
     products(view, w, t.x, y, t.image, f);
-    for (int j = 0; j < n; ++j) f[j] = (t.q[j] + f[j]) + t.image[j];
-    for (int i = 0; i < m; ++i) f[n + i] = (t.image[n + i] - t.b[i]) + (y[i] - v[i]);
+    for (int j : each(n)) f[j] = (t.q[j] + f[j]) + t.image[j];
+    for (int i : each(m)) f[n + i] = (t.image[n + i] - t.b[i]) + (y[i] - v[i]);
 }
 
 template <class Real>
 CL_HD inline Real merit(const DerivativeView& view, const PolishWork<Real>& t, Arr<Real> f) {
     Real dual = Real(0.0), primal = Real(0.0), poison = Real(0.0);
-    for (int j = 0; j < view.n; ++j) {
+    for (int j : each(view.n)) {
         dual = max(dual, abs(f[j]));
         poison = poison + f[j] * Real(0.0);
     }
-    for (int i = 0; i < view.m; ++i) {
+    for (int i : each(view.m)) {
         primal = max(primal, abs(f[view.n + i]));
         poison = poison + f[view.n + i] * Real(0.0);
     }
-    return max(dual / t.dual_size, primal / t.primal_size) + poison;
+    return max(all_max(dual) / t.dual_size, all_max(primal) / t.primal_size) + all_sum(poison);
 }
 
 // Sizes of the terms of F1 and F2 at the start, so that the residual is relative.
 template <class Real>
 CL_HD inline void measure(const DerivativeView& view, const DerivativeWork<Real>& w, PolishWork<Real>& t) {
     Real dual = Real(0.0), primal = Real(0.0);
-    for (int j = 0; j < view.n; ++j) {
+    for (int j : each(view.n)) {
         const Real rest = t.f[j] - t.image[j] - t.q[j];  // A' y
         dual = max(dual, max(abs(rest), max(abs(t.q[j]), abs(t.image[j]))));
     }
-    for (int i = 0; i < view.m; ++i) {
+    for (int i : each(view.m)) {
         const Real s = w.y[i] - t.v[i];
         primal = max(primal, max(abs(s), max(abs(t.b[i]), abs(t.image[view.n + i]))));
     }
+    join_max(dual, primal);
     t.dual_size = select(dual > Real(0.0), dual, Real(1.0));
     t.primal_size = select(primal > Real(0.0), primal, Real(1.0));
 }
@@ -105,8 +106,8 @@ CL_HD inline void measure(const DerivativeView& view, const DerivativeWork<Real>
 template <class Real>
 CL_HD inline void keep_best(const DerivativeView& view, const DerivativeWork<Real>& w, const PolishWork<Real>& t,
                             const Mask<Real>& better) {
-    for (int j = 0; j < view.n; ++j) t.best_x[j] = select(better, t.x[j], t.best_x[j]);
-    for (int i = 0; i < view.m; ++i) {
+    for (int j : each(view.n)) t.best_x[j] = select(better, t.x[j], t.best_x[j]);
+    for (int i : each(view.m)) {
         t.best_v[i] = select(better, t.v[i], t.best_v[i]);
         t.best_y[i] = select(better, w.y[i], t.best_y[i]);
     }
@@ -118,11 +119,11 @@ template <class Real>
 CL_HD inline void factor_where_new(const DerivativeView& view, const DerivativeWork<Real>& w, const PolishWork<Real>& t,
                                    const Mask<Real>& open, bool first) {
     Mask<Real> changed = first ? open : Real(0.0) > Real(1.0);
-    for (int k = 0; k < view.cone.element_size; ++k) {
+    for (int k : each(view.cone.element_size)) {
         changed = mask_or(changed, mask_and(open, mask_not(w.element[k] == t.factored[k])));
         t.factored[k] = w.element[k];
     }
-    if (any_lane(changed)) derivative_factor(view, w);
+    if (any_lane(all_any(changed))) derivative_factor(view, w);
 }
 
 }  // namespace polish_detail
@@ -134,6 +135,8 @@ struct PolishRule {
     double target;    // relative residual at which a lane stops
     double accuracy;  // of each step's linear system, relative: a step leaves about this part of the residual
     int cycles;       // rounds of the Krylov fallback in each step's system
+    double start = 1e300;     // no steps from a larger relative residual than this,
+    double progress = 1e300;  // nor after two that leave more than this part of it
 };
 
 // Improve (t.x, t.v) in the lanes of `which`, given w.p, w.a, t.q, t.b and t.s near y - v. The result is (t.best_x,
@@ -143,33 +146,36 @@ CL_HD inline Real polish(const DerivativeView& view, const DerivativeWork<Real>&
                          const Mask<Real>& which, const PolishRule& rule) {
     using namespace polish_detail;
     const int n = view.n, m = view.m;
-    for (int j = 0; j < n; ++j) t.best_x[j] = t.x[j];
+    for (int j : each(n)) t.best_x[j] = t.x[j];
     conditions(view, w, t);
-    for (int i = 0; i < m; ++i) {
+    for (int i : each(m)) {
         t.best_v[i] = t.v[i];
         t.best_y[i] = w.y[i];
     }
     measure(view, w, t);
     Real norm = merit(view, t, t.f), best = norm, previous = Real(infinity());
-    if (rule.steps > 0) derivative_scale(view, w);
+    Real last = previous, before_last = previous;  // the best norms before the last step, and before the one before it
     for (int step = 0; step < rule.steps; ++step) {
         // A lane whose residual is small goes on only while steps still lower it.
         const auto falling = mask_or(norm > Real(kSmall), norm < Real(0.25) * previous);
-        const auto open = mask_and(which, mask_and(norm > Real(rule.target), falling));
+        const auto hopeful = mask_and(best <= Real(rule.start), best <= Real(rule.progress) * before_last);
+        const auto open = mask_and(mask_and(which, hopeful), mask_and(norm > Real(rule.target), falling));
         if (!any_lane(open)) break;
+        if (step == 0) derivative_scale(view, w);
         factor_where_new(view, w, t, open, step == 0);
-        for (int k = 0; k < n + m; ++k) w.rhs[k] = -t.f[k];
+        for (int k : each(n + m)) w.rhs[k] = -t.f[k];
         derivative_solve(view, w, rule.accuracy, rule.cycles);
-        for (int j = 0; j < n; ++j) t.x[j] = select(open, t.x[j] + w.solution[j], t.x[j]);
-        for (int i = 0; i < m; ++i) {
+        for (int j : each(n)) t.x[j] = select(open, t.x[j] + w.solution[j], t.x[j]);
+        for (int i : each(m)) {
             t.s[i] = w.y[i] - t.v[i];
             t.v[i] = select(open, t.v[i] + w.solution[n + i], t.v[i]);
         }
         conditions(view, w, t);
         previous = norm;
         norm = merit(view, t, t.f);
-        const auto better = norm < best;
+        const auto better = mask_and(open, norm < best);  // closed lanes are as they were, whatever their company does
         keep_best(view, w, t, better);
+        before_last = last, last = best;
         best = select(better, norm, best);
     }
     return best;
@@ -182,18 +188,19 @@ CL_HD inline void relative_residuals(const DerivativeView& view, const Derivativ
     polish_detail::products(view, w, x, y, t.image, t.f);
     Real primal = Real(0.0), primal_size = Real(1.0), dual = Real(0.0), dual_size = Real(1.0);
     Real quadratic = Real(0.0), linear = Real(0.0), bound = Real(0.0);
-    for (int i = 0; i < view.m; ++i) {
+    for (int i : each(view.m)) {
         const Real image = t.image[view.n + i];
         primal = max(primal, abs((image - t.b[i]) + s[i]));
         primal_size = max(primal_size, max(abs(s[i]), max(abs(t.b[i]), abs(image))));
         bound = bound + t.b[i] * y[i];
     }
-    for (int j = 0; j < view.n; ++j) {
+    for (int j : each(view.n)) {
         dual = max(dual, abs((t.q[j] + t.f[j]) + t.image[j]));
         dual_size = max(dual_size, max(abs(t.f[j]), max(abs(t.q[j]), abs(t.image[j]))));
         quadratic = quadratic + x[j] * t.image[j];
         linear = linear + t.q[j] * x[j];
     }
+    join_max(primal, primal_size, dual, dual_size), join_sum(quadratic, linear, bound);
     const Real half = quadratic * Real(0.5), smaller = min(abs(half + linear), abs(half + bound));
     out[0] = primal / primal_size;
     out[1] = dual / dual_size;

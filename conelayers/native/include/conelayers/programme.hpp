@@ -65,42 +65,43 @@ CL_HD inline Real limited(const Real& norm) {  // 1 / sqrt(norm), 1 for empty ro
 // Column norms of [P, A'; A, 0] turned into factors dx, dz; rows of one non-separable cone share theirs.
 template <class Real>
 CL_HD inline void factors(const EngineView& view, const Programme<Real>& p, Arr<Real> dx, Arr<Real> dz) {
-    for (int i = 0; i < view.m; ++i) dz[i] = Real(0.0);
-    for (int j = 0; j < view.n; ++j) dx[j] = Real(0.0);
+    for (int i : each(view.m)) dz[i] = Real(0.0);
+    for (int j : each(view.n)) dx[j] = Real(0.0);
     for (int j = 0; j < view.n; ++j) {
         Real norm = dx[j];
-        for (int e = view.A_column[j]; e < view.A_column[j + 1]; ++e) {
+        for (int e : each(view.A_column[j], view.A_column[j + 1])) {
             const Real a = abs(p.A[e]);
             norm = max(norm, a);
             dz[view.A_row[e]] = max(dz[view.A_row[e]], a);
         }
-        for (int e = view.P_column[j]; e < view.P_column[j + 1]; ++e) {
+        for (int e : each(view.P_column[j], view.P_column[j + 1])) {
             const Real a = abs(p.P[e]);
             norm = max(norm, a);
             dx[view.P_row[e]] = max(dx[view.P_row[e]], a);
         }
-        dx[j] = max(norm, dx[j]);
+        norm = all_max(norm);
+        alone([&] { dx[j] = max(norm, dx[j]); });
     }
     for (int b = 0; b < view.cones; ++b) {
         const ConeBlock& c = view.cone[b];
         if (c.kind <= kNonnegative) continue;
         const Real norm = norm_inf<Real>(dz + c.row, c.dim);
-        for (int i = 0; i < c.dim; ++i) dz[c.row + i] = norm;
+        for (int i : each(c.dim)) dz[c.row + i] = norm;
     }
-    for (int j = 0; j < view.n; ++j) dx[j] = limited(dx[j]);
-    for (int i = 0; i < view.m; ++i) dz[i] = limited(dz[i]);
+    for (int j : each(view.n)) dx[j] = limited(dx[j]);
+    for (int i : each(view.m)) dz[i] = limited(dz[i]);
 }
 
 template <class Real>
 CL_HD inline void apply(const EngineView& view, Programme<Real>& p, Arr<Real> dx, Arr<Real> dz) {
-    for (int j = 0; j < view.n; ++j) {
+    for (int j : each(view.n)) {
         const Real d = dx[j];
         for (int e = view.A_column[j]; e < view.A_column[j + 1]; ++e) p.A[e] *= d * dz[view.A_row[e]];
         for (int e = view.P_column[j]; e < view.P_column[j + 1]; ++e) p.P[e] *= d * dx[view.P_row[e]];
         p.D[j] *= d;
         p.q[j] *= d;
     }
-    for (int i = 0; i < view.m; ++i) {
+    for (int i : each(view.m)) {
         p.E[i] *= dz[i];
         p.b[i] *= dz[i];
     }
@@ -112,18 +113,19 @@ CL_HD inline void apply(const EngineView& view, Programme<Real>& p, Arr<Real> dx
 // work: n + m packs.
 template <class Real>
 CL_HD inline void equilibrate(const EngineView& view, Programme<Real>& p, int rounds, Arr<Real> work) {
-    for (int j = 0; j < view.n; ++j) p.D[j] = Real(1.0);
-    for (int i = 0; i < view.m; ++i) p.E[i] = Real(1.0);
+    for (int j : each(view.n)) p.D[j] = Real(1.0);
+    for (int i : each(view.m)) p.E[i] = Real(1.0);
     p.c = p.r = Real(1.0);
     if (rounds == 0) return;
     Mask<Real> uneven = Real(0.0) == Real(0.0);
     for (int round = 0; round < rounds && any_lane(uneven); ++round) {
         Real deviation(0.0);
         equilibration::factors<Real>(view, p, work, work + view.n);
-        for (int i = 0; i < view.n + view.m; ++i) {
+        for (int i : each(view.n + view.m)) {
             deviation = max(deviation, abs(work[i] - Real(1.0)));
             work[i] = select(uneven, work[i], Real(1.0));
         }
+        deviation = all_max(deviation);
         equilibration::apply<Real>(view, p, work, work + view.n);
         uneven = mask_and(uneven, deviation > Real(kEven));
     }
@@ -131,9 +133,9 @@ CL_HD inline void equilibrate(const EngineView& view, Programme<Real>& p, int ro
     const Real ir = Real(1.0) / p.r;
     const Real largest = max(norm_inf<Real>(p.P, view.P_nnz), norm_inf<Real>(p.q, view.n) * ir);
     p.c = select(largest > Real(0.0), Real(1.0) / max(largest, 1e-10), Real(1.0));
-    for (int e = 0; e < view.P_nnz; ++e) p.P[e] *= p.c;
-    for (int j = 0; j < view.n; ++j) p.q[j] *= p.c * ir;
-    for (int i = 0; i < view.m; ++i) p.b[i] *= ir;
+    for (int e : each(view.P_nnz)) p.P[e] *= p.c;
+    for (int j : each(view.n)) p.q[j] *= p.c * ir;
+    for (int i : each(view.m)) p.b[i] *= ir;
 }
 
 }  // namespace CONELAYERS_ARCH

@@ -4,6 +4,7 @@
 // Scaling data of a block of dimension d: w (d, with w'Jw = 1), lambda (d), eta (1).
 #pragma once
 
+#include "bordering.hpp"
 #include "pack.hpp"
 
 namespace conelayers {
@@ -39,9 +40,46 @@ CL_HD inline void scale(int d, Arr<Real> w, Real eta, Arr<Real> u, Arr<Real> out
     for (int i = 1; i < d; ++i) out[i] = factor * (u[i] + along * w[i]);
 }
 
-// Scaling point, lambda = W z, and H = W^2 = eta^2 (2 w w' - J), upper triangle packed by columns.
+// H as a border, by its eigenvectors: eta^2 l along p = (1, u) / sqrt 2, eta^2 / l along q = (1, -u) / sqrt 2 and eta^2 elsewhere,
+// where u = w1 / |w1| and l = (w0 + |w1|)^2. So D = eta^2 I, a = eta sqrt(l - 1) p and b = eta sqrt(1 - 1 / l) q, scaled by
+// sqrt(l). (With D's first entry near 1 / l, as the literature has it, the sums that follow lose twice as many digits.)
 template <class Real>
-CL_HD inline void update(int d, Arr<Real> s, Arr<Real> z, Arr<Real> data, Arr<Real> h) {
+CL_HD inline void border(int d, Arr<Real> w, const Real& eta, Arr<Real> h) {
+    Real squares(0.0);
+    for (int i = 1; i < d; ++i) squares += w[i] * w[i];
+    const Real length = sqrt(squares), root = w[0] + length, eta2 = eta * eta;
+    const Real first = eta * sqrt(length * root);  // sqrt((l - 1) / 2) = sqrt(|w1| (w0 + |w1|))
+    const Real along = select(length > Real(0.0), first / max(length, 1e-300), Real(0.0));
+    Arr<Real> b = h + d, a = b + (d + 1);
+    h[0] = eta2, b[0] = a[0] = first;
+    for (int i = 1; i < d; ++i) {
+        h[i] = eta2;
+        a[i] = along * w[i];
+        b[i] = -a[i];
+    }
+    b[d] = root * root, a[d] = Real(-1.0);  // H is subtracted: the pivots are -beta and alpha
+}
+
+template <class Real>
+CL_HD inline void identity_border(int d, Arr<Real> h) {
+    for (long long e = 0; e < border_size(d); ++e) h[e] = Real(e < d ? 1.0 : 0.0);
+    h[2 * d] = Real(1.0), h[3 * d + 1] = Real(-1.0);
+}
+
+// H = W^2 = eta^2 (2 w w' - J), upper triangle packed by columns.
+template <class Real>
+CL_HD inline void dense_block(int d, Arr<Real> w, const Real& eta2, Arr<Real> h) {
+    long long k = 0;
+    for (int j = 0; j < d; ++j) {
+        const Real wj = w[j] * eta2 * Real(2.0);
+        for (int i = 0; i < j; ++i) h[k++] = wj * w[i];
+        h[k++] = wj * w[j] + (j == 0 ? -eta2 : eta2);
+    }
+}
+
+// Scaling point, lambda = W z, and H.
+template <class Real>
+CL_HD inline void update(int d, bool sparse, Arr<Real> s, Arr<Real> z, Arr<Real> data, Arr<Real> h) {
     Arr<Real> w = data, lambda = data + d;
     const Real tiny(1e-300);
     const Real ds = sqrt(max(determinant<Real>(d, s), tiny)), dz = sqrt(max(determinant<Real>(d, z), tiny));
@@ -60,12 +98,8 @@ CL_HD inline void update(int d, Arr<Real> s, Arr<Real> z, Arr<Real> data, Arr<Re
     const Real eta = sqrt(eta2);
     data[2 * d] = eta;
     scale<Real, false>(d, w, eta, z, lambda);
-    long long k = 0;
-    for (int j = 0; j < d; ++j) {
-        const Real wj = w[j] * eta2 * Real(2.0);
-        for (int i = 0; i < j; ++i) h[k++] = wj * w[i];
-        h[k++] = wj * w[j] + (j == 0 ? -eta2 : eta2);
-    }
+    if (sparse) border<Real>(d, w, eta, h);
+    else dense_block<Real>(d, w, eta2, h);
 }
 
 // shift += W (lambda \ ((W^-1 ds) o (W dz) - sigma_mu e)). a, b: scratch of d packs.

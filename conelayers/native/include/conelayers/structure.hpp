@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "bordering.hpp"
 #include "engine_layout.hpp"
 #include "symbolic.hpp"
 
@@ -41,6 +42,7 @@ class Structure {
         v.degree = degree_, v.symmetric = symmetric_ ? 1 : 0, v.max_order = max_order_;
         v.h_size = h_size_, v.scaling_size = scaling_size_;
         v.kkt = symbolic_.front().view();
+        v.kkt.given = n_ + m_;
         v.signs = signs_.data();
         v.P_position = P_position_.data(), v.A_position = A_position_.data();
         v.diagonal_position = diagonal_position_.data(), v.h_position = h_position_.data();
@@ -83,7 +85,8 @@ class Structure {
         if (c.dim == 0) return;
         const long long d = c.dim;
         c.h = h_size_, c.scaling = scaling_size_;
-        h_size_ += c.kind <= kNonnegative ? d : d * (d + 1) / 2;
+        c.sparse = c.kind == kSecondOrder && c.dim > kLargestDenseCone ? 1 : 0;
+        h_size_ += c.kind <= kNonnegative ? d : c.sparse ? border_size(c.dim) : d * (d + 1) / 2;
         if (c.kind == kSecondOrder) scaling_size_ += 2 * d + 1;
         if (c.kind >= kExponential) scaling_size_ += 9;
         if (c.kind == kSemidefinite) {
@@ -98,7 +101,7 @@ class Structure {
         cones_.push_back(c);
     }
 
-    // [P, A'; A, -H], upper triangle by columns, every diagonal entry present.
+    // [P, A'; A, -H] and its borders, upper triangle by columns, every diagonal entry present.
     void build() {
         const int N = n_ + m_;
         std::vector<std::int64_t> indptr{0}, indices;
@@ -123,7 +126,7 @@ class Structure {
                     A_entry[entry] = static_cast<long long>(indices.size());
                     indices.push_back(column);
                 }
-                for (int k = c.kind <= kNonnegative ? i : 0; k <= i; ++k) {
+                for (int k = c.kind <= kNonnegative || c.sparse ? i : 0; k <= i; ++k) {
                     h_entry[h++] = static_cast<long long>(indices.size());
                     indices.push_back(n_ + c.row + k);
                 }
@@ -131,10 +134,16 @@ class Structure {
                 indptr.push_back(static_cast<std::int64_t>(indices.size()));
             }
         }
-        std::vector<char> varying(N, 0);  // rows whose entries of H change from one iteration to the next
+        signs_.assign(N, -1);
+        std::fill(signs_.begin(), signs_.begin() + n_, static_cast<signed char>(1));
         for (const ConeBlock& c : cones_)
-            if (c.kind != kZero) std::fill_n(varying.begin() + n_ + c.row, c.dim, 1);
-        symbolic_.emplace_back(N, indptr.data(), indices.data(), std::vector<int>{}, std::move(varying));
+            if (c.sparse) append_border(n_ + c.row, c.dim, h_entry.data() + c.h + c.dim, indptr, indices, signs_);
+        std::vector<char> varying(signs_.size(), 1);  // rows whose entries of H change from one iteration to the next
+        std::fill_n(varying.begin(), n_, 0);
+        for (const ConeBlock& c : cones_)
+            if (c.kind == kZero) std::fill_n(varying.begin() + n_ + c.row, c.dim, 0);
+        const int order = static_cast<int>(signs_.size());
+        symbolic_.emplace_back(order, indptr.data(), indices.data(), std::vector<int>{}, std::move(varying));
         const long long* place = symbolic_.front().view().position;
         auto map = [&](const std::vector<long long>& entries) {
             std::vector<long long> out;
@@ -144,8 +153,6 @@ class Structure {
         };
         P_position_ = map(P_entry), A_position_ = map(A_entry);
         diagonal_position_ = map(diagonal), h_position_ = map(h_entry);
-        signs_.assign(N, -1);
-        std::fill(signs_.begin(), signs_.begin() + n_, static_cast<signed char>(1));
     }
 
     int n_, m_, rows_ = 0, degree_ = 0, max_order_ = 0;

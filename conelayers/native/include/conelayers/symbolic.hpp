@@ -32,6 +32,7 @@ class Symbolic {
              std::vector<char> varying = {})
         : n_(n), varying_(std::move(varying)) {
         check(indptr, indices);
+        check_order(order);
         if (order.empty()) order = best_order(indptr, indices);
         else eliminate(indptr, indices, order);
         spread_variation(order);
@@ -46,7 +47,7 @@ class Symbolic {
 
     LdltView view() const {
         LdltView v{};
-        v.n = n_;
+        v.n = v.given = n_;
         v.supernodes = static_cast<int>(nodes_.size());
         v.work = work_;
         v.entries = static_cast<int>(position_.size());
@@ -86,6 +87,13 @@ class Symbolic {
                 if (indices[p] < 0 || indices[p] > j)
                     throw std::invalid_argument("indices must lie in the upper triangle");
         }
+    }
+
+    void check_order(const std::vector<int>& order) const {
+        std::vector<char> seen(n_, 0);
+        for (int k : order)
+            if (k < 0 || k >= n_ || seen[k]++) throw std::invalid_argument("order must be a permutation");
+        if (!order.empty() && order.size() != seen.size()) throw std::invalid_argument("order must have n entries");
     }
 
     std::vector<std::vector<int>> adjacency(const std::int64_t* indptr, const std::int64_t* indices) const {

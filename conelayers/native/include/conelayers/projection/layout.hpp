@@ -1,6 +1,8 @@
 // A product of cones as plain data: which rows belong to which cone, and where each block keeps its numbers.
 #pragma once
 
+#include "../bordering.hpp"
+#include "../layout.hpp"
 #include "../pack.hpp"
 #if !defined(CONELAYERS_DEVICE)
 #include <algorithm>
@@ -30,11 +32,12 @@ struct ProjectionBlock {
     int order;         // matrix order of a semidefinite block
     int element;       // offset of its Clarke element
     int weight;        // offset of its entries of W, see `ProjectionView`
+    int sparse;        // 1: a second-order block whose W is bordered
     double parameter;  // exponent of a power cone
 };
 
-// W = D^-1 - I is block diagonal; a zero, nonnegative or free block stores its diagonal, any other block the upper
-// triangle row by row.
+// W = D^-1 - I is block diagonal; a zero, nonnegative or free block stores its diagonal, a large second-order block its
+// border (bordering.hpp), any other block the upper triangle row by row.
 struct ProjectionView {
     int rows;
     int blocks;
@@ -69,7 +72,7 @@ class ProjectionLayout {
     void add(int kind, std::int64_t size, double parameter) {
         if (kind < kZeroBlock || kind > kFreeBlock) throw std::invalid_argument("cone_kinds must lie between 0 and 8");
         if (size < 0 || size > 1000000) throw std::invalid_argument("cone_dims must lie between 0 and 10^6");
-        ProjectionBlock block{kind, rows_, static_cast<int>(size), 0, element_size_, weight_size_, parameter};
+        ProjectionBlock block{kind, rows_, static_cast<int>(size), 0, element_size_, weight_size_, 0, parameter};
         if (kind == kSemidefiniteBlock && size > kLargestBlock) block.dim = kLargestBlock + 1;  // refused below
         else if (kind == kSemidefiniteBlock) {
             block.order = block.dim;
@@ -80,15 +83,18 @@ class ProjectionLayout {
         if ((kind == kPowerBlock || kind == kDualPowerBlock) && !(parameter > 0.0 && parameter < 1.0))
             throw std::invalid_argument("cone_params must lie between 0 and 1 for power cones");
         if (block.dim == 0) return;
-        if (!is_polyhedral(kind) && block.dim > kLargestBlock)
-            throw std::invalid_argument("second-order and semidefinite blocks may have at most 4096 rows here");
+        if (kind == kSemidefiniteBlock && block.dim > kLargestBlock)
+            throw std::invalid_argument("semidefinite blocks may have at most 4096 rows here");
         if (kind == kSecondOrderBlock && block.dim == 1) block.kind = kNonnegativeBlock;
         rows_ += block.dim;
         if (block.kind == kNonnegativeBlock) element_size_ += block.dim;
         if (block.kind == kSecondOrderBlock) element_size_ += block.dim + 2;
         if (kind == kSemidefiniteBlock) element_size_ += block.order * (block.order + 2);
         if (three) element_size_ += 12;
-        weight_size_ += is_polyhedral(block.kind) ? block.dim : block.dim * (block.dim + 1) / 2;
+        block.sparse = block.kind == kSecondOrderBlock && block.dim > kLargestDenseCone ? 1 : 0;
+        weight_size_ += is_polyhedral(block.kind) ? block.dim
+                        : block.sparse            ? static_cast<int>(border_size(block.dim))
+                                                  : block.dim * (block.dim + 1) / 2;
         scratch_ = std::max(scratch_, 2 * block.order * block.order);
         blocks_.push_back(block);
     }

@@ -39,29 +39,32 @@ CL_HD inline void project_three(const ProjectionBlock& block, const Real* v, con
 template <class Real>
 CL_HD inline void project_dual(const ProjectionView& cone, Arr<Real> v, Arr<Real> guess, double mu, Arr<Real> y,
                                Arr<Real> element, Arr<Real> scratch) {
+    const Deal deal;
     for (int b = 0; b < cone.blocks; ++b) {
         const ProjectionBlock& block = cone.block[b];
         Arr<Real> in = v + block.first, out = y + block.first, e = element + block.element;
         if (block.kind == kZeroBlock) {
-            for (int i = 0; i < block.dim; ++i) out[i] = in[i];
+            for (int i : each(block.dim)) out[i] = in[i];
         } else if (block.kind == kFreeBlock) {
-            for (int i = 0; i < block.dim; ++i) out[i] = Real(0.0);
+            for (int i : each(block.dim)) out[i] = Real(0.0);
         } else if (block.kind == kNonnegativeBlock) {
-            for (int i = 0; i < block.dim; ++i) {
+            for (int i : each(block.dim)) {
                 const Real value = in[i], gap = root_gap(value, mu);
                 e[i] = divided_difference(value, value, gap, gap);
                 out[i] = positive_part(value, mu);
             }
         } else if (is(block, kSecondOrderBlock)) {
-            SecondOrder::project<Real>(block.dim, in, mu, out, e);
+            alone(b, [&] { SecondOrder::project<Real>(block.dim, in, mu, out, e); });
         } else if (is(block, kSemidefiniteBlock)) {
-            Semidefinite::project<Real>(block.order, in, mu, out, e, scratch);
+            alone([&] { Semidefinite::project<Real>(block.order, in, mu, out, e, scratch); });
         } else if (is_three(block)) {
-            Real point[3], near[3], image[3], local[ThreeDimensional::element_size];
-            for (int i = 0; i < 3; ++i) point[i] = in[i], near[i] = guess[block.first + i];
-            project_three(block, point, near, mu, image, local);
-            for (int i = 0; i < 3; ++i) out[i] = image[i];
-            for (int i = 0; i < ThreeDimensional::element_size; ++i) e[i] = local[i];
+            alone(b, [&] {
+                Real point[3], near[3], image[3], local[ThreeDimensional::element_size];
+                for (int i = 0; i < 3; ++i) point[i] = in[i], near[i] = guess[block.first + i];
+                project_three(block, point, near, mu, image, local);
+                for (int i = 0; i < 3; ++i) out[i] = image[i];
+                for (int i = 0; i < ThreeDimensional::element_size; ++i) e[i] = local[i];
+            });
         }
     }
 }
@@ -75,25 +78,28 @@ CL_HD inline void load_element(Arr<Real> element, Real* local) {
 template <class Real>
 CL_HD inline void apply_derivative(const ProjectionView& cone, Arr<Real> element, Arr<Real> x, Arr<Real> out,
                                    Arr<Real> scratch) {
+    const Deal deal;
     for (int b = 0; b < cone.blocks; ++b) {
         const ProjectionBlock& block = cone.block[b];
         Arr<Real> in = x + block.first, to = out + block.first, e = element + block.element;
         if (block.kind == kZeroBlock) {
-            for (int i = 0; i < block.dim; ++i) to[i] = in[i];
+            for (int i : each(block.dim)) to[i] = in[i];
         } else if (block.kind == kFreeBlock) {
-            for (int i = 0; i < block.dim; ++i) to[i] = Real(0.0);
+            for (int i : each(block.dim)) to[i] = Real(0.0);
         } else if (block.kind == kNonnegativeBlock) {
-            for (int i = 0; i < block.dim; ++i) to[i] = e[i] * in[i];
+            for (int i : each(block.dim)) to[i] = e[i] * in[i];
         } else if (is(block, kSecondOrderBlock)) {
-            SecondOrder::apply<Real>(block.dim, e, in, to);
+            alone(b, [&] { SecondOrder::apply<Real>(block.dim, e, in, to); });
         } else if (is(block, kSemidefiniteBlock)) {
-            Semidefinite::apply<Real>(block.order, e, in, to, scratch);
+            alone([&] { Semidefinite::apply<Real>(block.order, e, in, to, scratch); });
         } else if (is_three(block)) {
-            Real local[ThreeDimensional::element_size], point[3], image[3];
-            load_element<Real>(e, local);
-            for (int i = 0; i < 3; ++i) point[i] = in[i];
-            ThreeDimensional::apply(local, point, image);
-            for (int i = 0; i < 3; ++i) to[i] = image[i];
+            alone(b, [&] {
+                Real local[ThreeDimensional::element_size], point[3], image[3];
+                load_element<Real>(e, local);
+                for (int i = 0; i < 3; ++i) point[i] = in[i];
+                ThreeDimensional::apply(local, point, image);
+                for (int i = 0; i < 3; ++i) to[i] = image[i];
+            });
         }
     }
 }
@@ -104,20 +110,22 @@ CL_HD inline void block_weight(const ProjectionBlock& block, Arr<Real> element, 
                                Arr<Real> scratch) {
     Arr<Real> e = element + block.element;
     if (block.kind == kZeroBlock) {
-        for (int i = 0; i < block.dim; ++i) w[i] = Real(0.0);
+        for (int i : each(block.dim)) w[i] = Real(0.0);
     } else if (block.kind == kFreeBlock) {
-        for (int i = 0; i < block.dim; ++i) w[i] = ceiling;
+        for (int i : each(block.dim)) w[i] = ceiling;
     } else if (block.kind == kNonnegativeBlock) {
-        for (int i = 0; i < block.dim; ++i) w[i] = weight(e[i], ceiling);
+        for (int i : each(block.dim)) w[i] = weight(e[i], ceiling);
     } else if (is(block, kSecondOrderBlock)) {
-        SecondOrder::weight<Real>(block.dim, e, ceiling, w);
+        alone([&] { SecondOrder::weight<Real>(block.dim, e, ceiling, w); });
     } else if (is(block, kSemidefiniteBlock)) {
-        Semidefinite::weight<Real>(block.order, e, ceiling, w, scratch);
+        alone([&] { Semidefinite::weight<Real>(block.order, e, ceiling, w, scratch); });
     } else if (is_three(block)) {
         Real local[ThreeDimensional::element_size], entries[6];
         load_element<Real>(e, local);
         ThreeDimensional::weight(local, ceiling, entries);
-        for (int i = 0; i < 6; ++i) w[i] = entries[i];
+        alone([&] {
+            for (int i = 0; i < 6; ++i) w[i] = entries[i];
+        });
     }
 }
 

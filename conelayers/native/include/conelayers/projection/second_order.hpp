@@ -71,6 +71,26 @@ struct SecondOrder {
             for (int j = i + 1; j < dim; ++j) w[entry++] = row * element[2 + j];
         }
     }
+
+    // -(square W + shift) as a border (bordering.hpp), eigenvalues of square W at most ceiling: w3 on the diagonal, b along
+    // (1, u), where W has its smallest eigenvalue, a along (1, -u), where it has its largest.
+    template <class Real>
+    CL_HD static void border(int dim, Arr<Real> element, Real square, Real shift, Real ceiling,
+                             Arr<Real> out) {
+        const Real w1 = square * projection::weight(element[0], ceiling / square);
+        const Real w2 = square * projection::weight(element[1], ceiling / square);
+        const Real w3 = square * projection::weight(element[2], ceiling / square), base = w3 + shift;
+        const Real along_b = sqrt(Real(0.5) * max(w3 - w1, Real(0.0)) * base);
+        const Real along_a = sqrt(Real(0.5) * max(w2 - w3, Real(0.0)));
+        Arr<Real> b = out + dim, a = b + (dim + 1);
+        out[0] = -base, b[0] = along_b, a[0] = along_a;
+        for (int i = 1; i < dim; ++i) {
+            out[i] = -base;
+            b[i] = along_b * element[2 + i];
+            a[i] = -along_a * element[2 + i];
+        }
+        b[dim] = -base, a[dim] = Real(1.0);
+    }
 };
 
 }  // namespace projection

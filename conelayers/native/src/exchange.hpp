@@ -1,0 +1,66 @@
+// Between the rows of a batch and the lanes of a pack: which items a pack takes, their programmes, their results.
+#pragma once
+
+#include "conelayers/interleave.hpp"
+#include "engine_kernels.hpp"
+
+namespace conelayers {
+inline namespace CONELAYERS_ARCH {
+
+// As many items as there are lanes, or are left, from the given one on.
+template <class Real>
+PackItems<Real> items_from(const EngineProblem& problem, int first) {
+    const int left = problem.items - first;
+    PackItems<Real> items(first, left < lanes<Real> ? left : lanes<Real>);
+    if (problem.chosen != nullptr)
+        for (int& item : items.item) item = problem.chosen[item];
+    return items;
+}
+
+// Read rows; which lanes have finite values throughout.
+template <class Real>
+Mask<Real> read_rows(const Rows& rows, const PackItems<Real>& items, long long count, Real* to) {
+    interleave<Real>(rows.data, rows.stride, items, count, to);
+    Real sum(0.0);
+    for (long long e = 0; e < count; ++e) sum += to[e] * Real(0.0);
+    return sum == Real(0.0);
+}
+
+// P, q, A and b; which lanes have a programme of finite numbers.
+template <class Real>
+Mask<Real> read_programme(const EngineProblem& problem, const PackItems<Real>& items, Real* P, Real* q, Real* A, Real* b) {
+    const EngineView& view = *problem.view;
+    Mask<Real> usable = Real(0.0) == Real(0.0);
+    for (int l = 0; l < lanes<Real>; ++l) set_mask(usable, l, items.occupied[l]);
+    usable = mask_and(usable, read_rows(problem.P, items, view.P_nnz, P));
+    usable = mask_and(usable, read_rows(problem.q, items, view.n, q));
+    usable = mask_and(usable, read_rows(problem.A, items, view.A_nnz, A));
+    return mask_and(usable, read_rows(problem.b, items, view.m, b));
+}
+
+template <class Real>
+struct PackPoint {
+    const Real *x, *y, *s;
+};
+
+template <class Real>
+void store(const EngineProblem& problem, const PackItems<Real>& items, const PackPoint<Real>& point,
+           const Real (&residual)[3], const Real& status, const Real& iteration) {
+    const EngineView& view = *problem.view;
+    const EngineResult& out = problem.result;
+    deinterleave<Real>(point.x, view.n, items, out.x, view.n);
+    deinterleave<Real>(point.y, view.m, items, out.y, view.m);
+    deinterleave<Real>(point.s, view.m, items, out.s, view.m);
+    for (int l = 0; l < lanes<Real>; ++l) {
+        if (!items.occupied[l]) continue;
+        const int item = items.item[l];
+        out.status[item] = static_cast<signed char>(get_lane(status, l));
+        out.iterations[item] = static_cast<long long>(get_lane(iteration, l));
+        out.primal_residual[item] = get_lane(residual[0], l);
+        out.dual_residual[item] = get_lane(residual[1], l);
+        out.gap[item] = get_lane(residual[2], l);
+    }
+}
+
+}  // namespace CONELAYERS_ARCH
+}  // namespace conelayers
