@@ -201,6 +201,21 @@ class Differentiator:
     ) -> dict[str, NDArray[np.float64]]:
         """dP, dq, dA, db, lam, u and the relative residual of the adjoint system."""
 
+    def probe(
+        self,
+        P: NDArray[np.float64],
+        A: NDArray[np.float64],
+        y: NDArray[np.float64],
+        s: NDArray[np.float64],
+        rhs: NDArray[np.float64],
+        accuracy: float,
+        threads: int = 1,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """|z| and the relative residual of J(D(y - s)) z = rhs, (B,) each; rhs (n + m,) is the same for all items.
+
+        Refinement stops at the relative residual `accuracy`.
+        """
+
     def polish(
         self,
         P: NDArray[np.float64],

@@ -40,6 +40,10 @@ class CompiledKernels(Protocol):
         """dP, dq, dA, db and the relative residual of the adjoint system."""
         ...
 
+    def probe(self, P: Tensor, A: Tensor, y: Tensor, s: Tensor, rhs: Tensor, accuracy: float) -> tuple[Tensor, ...]:
+        """(|z|, relative residual) of J(D(y - s)) z = rhs, (B,) each, solved to about `accuracy`; rhs (n + m,)."""
+        ...
+
     def polish(
         self, P: Tensor, q: Tensor, A: Tensor, b: Tensor, x: Tensor, y: Tensor, s: Tensor, steps: int, target: float
     ) -> tuple[Tensor, ...]:
@@ -89,6 +93,11 @@ class _OnCpu:
         data: Any = map(rows, (P, A, x, y, s, gx, gy, gs))
         found = self._kernels.pullback(*data, threads=torch.get_num_threads())
         return {name: torch.from_numpy(value) for name, value in found.items()}
+
+    def probe(self, P, A, y, s, rhs, accuracy):
+        data: Any = map(rows, (P, A, y, s, rhs))
+        found = self._kernels.probe(*data, accuracy=accuracy, threads=torch.get_num_threads())
+        return tuple(map(torch.from_numpy, found))
 
     def polish(self, P, q, A, b, x, y, s, steps, target):
         data = map(rows, (P, q, A, b, x, y, s))

@@ -12,7 +12,7 @@ from conelayers.program import ConeStructure
 from conelayers.residual.compiled import ACCEPTED, CompiledKernels, compiled_kernels
 from conelayers.residual.kkt import KKTSystem
 
-__all__ = ["ConicLinearization", "linearize"]
+__all__ = ["ConicLinearization", "linearize", "probe"]
 
 Tangent = tuple[Tensor, Tensor]
 
@@ -124,5 +124,25 @@ class _Assembled(ConicLinearization):
 
 def linearize(structure: ConeStructure, P: Tensor, A: Tensor, v: Tensor) -> ConicLinearization:
     """The linearization with the method that suits the problem and the device."""
-    suits = v.dtype == torch.float64 and compiled_kernels(structure, v.device) is not None
-    return (_Compiled if suits else _Assembled)(structure, P, A, v)
+    return (_Assembled if _kernels_for(structure, v) is None else _Compiled)(structure, P, A, v)
+
+
+def probe(
+    structure: ConeStructure, P: Tensor, A: Tensor, y: Tensor, s: Tensor, rhs: Tensor, accuracy: float
+) -> tuple[Tensor, Tensor]:
+    """How large z with J(D(y - s)) z = rhs is, for one right-hand side (n + m,) and B items.
+
+    Returns:
+        |z| and the relative residual reached, (B,) each; `accuracy` is the residual that will do.
+    """
+    kernels = _kernels_for(structure, y)
+    if kernels is not None:
+        length, residual = kernels.probe(P, A, y, s, rhs, accuracy)
+        return length, residual
+    first, second = (part.expand(y.shape[0], 1, -1) for part in rhs.split([structure.n, structure.m]))
+    dx, dv, residual = _Assembled(structure, P, A, y - s).attempt((first, second))
+    return torch.hypot(dx.norm(dim=-1), dv.norm(dim=-1))[:, 0], residual[:, 0]
+
+
+def _kernels_for(structure: ConeStructure, v: Tensor) -> CompiledKernels | None:
+    return compiled_kernels(structure, v.device) if v.dtype == torch.float64 else None

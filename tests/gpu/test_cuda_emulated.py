@@ -73,6 +73,8 @@ def every_result(name, on_cpu, items=70):
         out.update({f"derivative {mu} {k}": value for k, value in enumerate(found)})
         out[f"apply {mu}"] = differentiator.apply_D(*wrap(v, r2), mu)
         out[f"project {mu}"] = differentiator.project_dual(*wrap(v), mu)
+    found = differentiator.probe(*wrap(batch.P, batch.A, point[1], point[2], rng.standard_normal(n + m)), 0.0)
+    out.update(zip(("probe length", "probe residual"), found, strict=True))
     return {k: np.asarray(value) for k, value in out.items()}
 
 

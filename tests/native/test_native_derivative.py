@@ -67,6 +67,18 @@ def test_solution_matches_dense_algebra(family, mu):
     assert residual.max() < 1e-10
 
 
+@pytest.mark.parametrize("accuracy", [0.0, 1e-5])
+def test_probe_measures_the_solution(family, accuracy):
+    rng = np.random.default_rng(4)
+    point = solved(family, rng.standard_normal((13, family.m)), rng)
+    rhs = rng.standard_normal(family.n + family.m)
+    length, residual = family.engine.probe(family.P, family.A, point.y, point.s, rhs, accuracy, threads=2)
+    D = family.dense_D(point.y - point.s)
+    expected = [np.linalg.norm(np.linalg.solve(family.jacobian(item, D[item]), rhs)) for item in range(13)]
+    assert np.abs(length / expected - 1).max() < max(1e-9, 100 * accuracy)
+    assert residual.max() <= max(1e-10, accuracy)
+
+
 def test_pullback_matches_dense_transpose(family):
     rng = np.random.default_rng(2)
     v = rng.standard_normal((13, family.m))

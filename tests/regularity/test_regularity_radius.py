@@ -157,5 +157,5 @@ def test_screening_knows_the_margin_by_cheaper_means():
         y = cone.project_dual(v)
         for reach in (1e-7, 1e-3, 0.2):
             expected = cone.margin(v).amin(-1) <= reach
-            found = _near_kinks(cone, y, y - v, torch.full((60,), reach, dtype=torch.float64))
+            found = _near_kinks(cone, y, y - v, v, torch.full((60,), reach, dtype=torch.float64))
             assert torch.equal(found, expected), (name, reach)

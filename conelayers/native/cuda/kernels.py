@@ -211,6 +211,12 @@ class DeviceDifferentiator(_Kernels):
         self._run("derivative", inputs, found, batch, count=count, number=_smoothing(mu))
         return found
 
+    def probe(self, P: Tensor, A: Tensor, y: Tensor, s: Tensor, rhs: Tensor, accuracy: float) -> tuple[Tensor, Tensor]:
+        """(|z|, relative residual) of J(D(y - s)) z = rhs, (B,) each; rhs (n + m,). As accurate as `derivative` is."""
+        r1, r2 = (part.expand(y.shape[0], 1, -1) for part in rhs.split([self.n, self.m]))
+        dx, dv, residual = self.derivative(P, A, y - s, r1, r2)
+        return torch.hypot(dx.norm(dim=-1), dv.norm(dim=-1))[:, 0], residual[:, 0]
+
     def apply_D(self, v: Tensor, u: Tensor, mu: float = 0.0) -> Tensor:
         """D(v) u; u (B, k, m)."""
         batch, count = u.shape[:2]

@@ -127,6 +127,20 @@ class Differentiator {
         return result;
     }
 
+    nb::tuple probe(const Matrix& p, const Matrix& a, const Matrix& y, const Matrix& s, const Reals& rhs,
+                    double accuracy, int threads) const {
+        const std::size_t batch = y.shape(0);
+        if (rhs.shape(0) != n() + m()) throw std::invalid_argument("rhs must have n + m entries");
+        const DerivativeProblem problem = given(p, a, y, 0.0, batch);
+        Result length{batch}, residual{batch};
+        const ProbeData data{rows(y, "y", batch, view_.m), rows(s, "s", batch, view_.m), rhs.data(), accuracy,
+                             length.data, residual.data};
+        run(batch, threads, [&](const DerivativeKernels& kernels, PackRange range, double* work) {
+            kernels.probe(view_, problem, range, data, work);
+        });
+        return nb::make_tuple(length.array(), residual.array());
+    }
+
     nb::tuple polish(const Matrix& p, const Matrix& q, const Matrix& a, const Matrix& b, const Matrix& x,
                      const Matrix& y, const Matrix& s, int steps, double target, int threads) const {
         const std::size_t batch = x.shape(0);
@@ -204,6 +218,8 @@ void bind_derivative(nb::module_& m) {
         .def("project_dual", &Differentiator::project, arg("v"), arg("mu") = 0.0, arg("threads") = 1)
         .def("pullback", &Differentiator::pullback, arg("P"), arg("A"), arg("x"), arg("y"), arg("s"), arg("gx"),
              arg("gy"), arg("gs"), arg("mu") = 0.0, arg("threads") = 1)
+        .def("probe", &Differentiator::probe, arg("P"), arg("A"), arg("y"), arg("s"), arg("rhs"), arg("accuracy"),
+             arg("threads") = 1)
         .def("polish", &Differentiator::polish, arg("P"), arg("q"), arg("A"), arg("b"), arg("x"), arg("y"), arg("s"),
              arg("steps") = 2, arg("target") = 1e-14, arg("threads") = 1)
         .def_prop_ro("flops", &Differentiator::flops)

@@ -101,6 +101,33 @@ void project(const DerivativeView& view, const DerivativeProblem& problem, PackR
     store(work.y, range, view.m, out);
 }
 
+// D at v = y - s; knowing s spares the search for the projection.
+template <class Real>
+void prepare_at(const DerivativeView& view, double mu, PackRange range, const Rows& y_rows, const Rows& s_rows, Real* y,
+                Real* s, const DerivativeWork<Real>& work) {
+    load(y_rows, range, view.m, y);
+    load(s_rows, range, view.m, s);
+    for (int i = 0; i < view.m; ++i) work.v[i] = y[i] - s[i];
+    projection::project_dual<Real>(view.cone, work.v, s, mu, work.y, work.element, work.scratch);
+}
+
+template <class Real>
+void probe(const DerivativeView& view, const DerivativeProblem& problem, PackRange range, const ProbeData& data,
+           double* memory) {
+    const DerivativeWork<Real> work(view, reinterpret_cast<Real*>(memory));
+    const PolishWork<Real> extra(view, reinterpret_cast<Real*>(memory) + work.size);
+    prepare_at<Real>(view, problem.mu, range, data.y, data.s, extra.best_y, extra.s, work);
+    factor(view, problem, range, work);
+    const int size = view.n + view.m;
+    for (int k = 0; k < size; ++k) work.rhs[k] = Real(data.rhs[k]);
+    const Real residual = derivative_solve(view, work, data.accuracy, 1);
+    Real square = Real(0.0);
+    for (int k = 0; k < size; ++k) square = square + work.solution[k] * work.solution[k];
+    const Real length = sqrt(square);
+    store(&length, range, 1, data.length);
+    store(&residual, range, 1, data.residual);
+}
+
 template <class Real>
 void pullback(const DerivativeView& view, const DerivativeProblem& problem, PackRange range, const PullbackData& data,
               double* memory) {
@@ -108,10 +135,7 @@ void pullback(const DerivativeView& view, const DerivativeProblem& problem, Pack
     const DerivativeWork<Real> work(view, reinterpret_cast<Real*>(memory));
     const PolishWork<Real> extra(view, reinterpret_cast<Real*>(memory) + work.size);
     Real *x = extra.x, *y = extra.best_y, *s_cotangent = extra.b, *nu = extra.best_v;
-    load(data.y, range, m, y);
-    load(data.s, range, m, extra.s);
-    for (int i = 0; i < m; ++i) work.v[i] = y[i] - extra.s[i];
-    projection::project_dual<Real>(view.cone, work.v, extra.s, problem.mu, work.y, work.element, work.scratch);
+    prepare_at<Real>(view, problem.mu, range, data.y, data.s, y, extra.s, work);
     factor(view, problem, range, work);
     load(data.x, range, n, x);
     load(data.x_cotangent, range, n, work.rhs);
@@ -156,8 +180,8 @@ void polish_items(const DerivativeView& view, PackRange range, const PolishData&
 
 template <class Real>
 constexpr DerivativeKernels kernels() {
-    return {lanes<Real>,    &work_size<Real>, &solve<Real>,       &apply<Real>,
-            &project<Real>, &pullback<Real>,  &polish_items<Real>};
+    return {lanes<Real>,    &work_size<Real>, &solve<Real>, &apply<Real>,
+            &project<Real>, &pullback<Real>,  &probe<Real>, &polish_items<Real>};
 }
 
 }  // namespace

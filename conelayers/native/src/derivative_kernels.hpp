@@ -21,6 +21,13 @@ struct PullbackData {
     double *dp, *dq, *da, *db, *lambda, *u, *residual;  // row-major, a row per item
 };
 
+struct ProbeData {
+    Rows y, s;
+    const double* rhs;  // (n + m), the same for all items
+    double accuracy;
+    double *length, *residual;  // (batch,)
+};
+
 struct PolishData {
     Rows p, q, a, b, x, y, s;
     int steps;
@@ -42,6 +49,8 @@ struct DerivativeKernels {
     // out = Pi_{K*}(v), (batch, m).
     void (*project)(const DerivativeView&, const DerivativeProblem&, PackRange, double* out, double* work);
     void (*pullback)(const DerivativeView&, const DerivativeProblem&, PackRange, const PullbackData&, double* work);
+    // Solve J z = rhs to a relative residual of about `accuracy`: |z| and the residual reached.
+    void (*probe)(const DerivativeView&, const DerivativeProblem&, PackRange, const ProbeData&, double* work);
     void (*polish)(const DerivativeView&, PackRange, const PolishData&, double* work);
 };
 

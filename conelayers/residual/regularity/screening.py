@@ -3,7 +3,8 @@
 Without a weakly active block J(D) is the only element of the Clarke Jacobian. One step of inverse iteration, J z = r
 from a random r, tells whether it is singular: if its smallest singular value is zero, with the left singular vector u,
 no z brings the relative residual below |<u, r>| / |r|, which is about 1 / sqrt(N); if it is tiny, |r| / |z| is of its
-size times sqrt(N). This costs one factorization with one right-hand side: less than a backward.
+size times sqrt(N). So a few digits of z will do: this costs one factorization and one or two solves with it, about half
+a backward.
 
 Whether a block is weakly active is read off y and s where that is cheaper than the margin: Y + S = |V| has the moduli
 of V's eigenvalues, and exponential and power blocks away from both cones have the distances |s| and |y| from them.
@@ -19,7 +20,7 @@ from torch import Tensor
 from conelayers.cones import Cone, Free, PositiveSemidefinite, ProductCone, SecondOrder, Zero
 from conelayers.cones.svec import smat
 from conelayers.program import ConeProgram, ConeSolution, ConeStructure
-from conelayers.residual.linearization import linearize
+from conelayers.residual.linearization import probe
 from conelayers.residual.regularity.certificate import accuracy
 from conelayers.residual.regularity.extremes import curved_blocks
 
@@ -27,7 +28,8 @@ __all__ = ["kink_margin", "suspicious"]
 
 # J's entries vary with the user's units; far below this even badly scaled regular problems do not come.
 _SMALLEST = 1e-7
-_RESIDUAL = 1e-6
+# Relative residual to which J z = r is solved; where it is not reached J counts as nearly singular.
+_RESIDUAL = 1e-5
 
 
 def suspicious(program: ConeProgram, solution: ConeSolution) -> Tensor:
@@ -39,8 +41,9 @@ def suspicious(program: ConeProgram, solution: ConeSolution) -> Tensor:
     flat, point = program.detach().flatten(), solution.detach().reshape(torch.Size([batch.numel()]))
     solved = point.has_solution
     y, s = (torch.where(solved[:, None], value, fill) for value, fill in ((point.y, 1.0), (point.s, 0.0)))
-    doubtful = _near_kinks(structure.cone, y, s, accuracy(point, y - s).possibly)
-    doubtful = doubtful | _nearly_singular(flat.P, flat.A, y - s, structure)
+    v = y - s
+    doubtful = _near_kinks(structure.cone, y, s, v, accuracy(point, v).possibly)
+    doubtful = doubtful | _nearly_singular(flat.P, flat.A, y, s, structure)
     return (doubtful & solved).reshape(batch)
 
 
@@ -53,54 +56,66 @@ def kink_margin(solution: ConeSolution, cone: ProductCone) -> Tensor:
     return torch.where(solved, margin, torch.nan)
 
 
-def _near_kinks(cone: ProductCone, y: Tensor, s: Tensor, reach: Tensor) -> Tensor:
+def _near_kinks(cone: ProductCone, y: Tensor, s: Tensor, v: Tensor, reach: Tensor) -> Tensor:
     """Whether the margin is at most `reach`, (B,), for y = Pi(v) and s = y - v."""
     lines, curved = _blocks(cone)
     near = torch.zeros_like(reach, dtype=torch.bool)
-    if len(lines):
-        near = ((y - s)[:, lines].abs() <= reach[:, None]).any(-1)
-    for block, rows in curved:
-        near = near | _block_near_kink(block, y[:, rows], s[:, rows], reach[:, None]).any(-1)
+    if lines is not None:
+        near = v[:, lines].abs().amin(-1) <= reach
+    for block, rows, shape in curved:
+        of_y, of_s, of_v = (value[:, rows].reshape(-1, *shape) for value in (y, s, v))
+        near = near | _block_near_kink(block, of_y, of_s, of_v, reach[:, None]).any(-1)
     return near
 
 
-def _block_near_kink(block: Cone, y: Tensor, s: Tensor, reach: Tensor) -> Tensor:
-    """The same for equal blocks: y and s (B, count, d), reach (B, 1) to (B, count)."""
+def _block_near_kink(block: Cone, y: Tensor, s: Tensor, v: Tensor, reach: Tensor) -> Tensor:
+    """The same for equal blocks: y, s and v (B, count, d), reach (B, 1); (B, count)."""
     if isinstance(block, PositiveSemidefinite):
         modulus = smat(y + s)
         identity = torch.eye(modulus.shape[-1], dtype=y.dtype, device=y.device)
         return torch.linalg.cholesky_ex(modulus - reach[..., None, None] * identity).info != 0
-    v = y - s
     if isinstance(block, SecondOrder):
         return block.margin(v) <= reach
     # Exponential and power: outside of both cones the distances are |s| and |y|, but for kinks beside the flat faces,
-    # which lie on the planes of coordinates.
-    near = torch.minimum(torch.minimum(y.norm(dim=-1), s.norm(dim=-1)), v.abs().amin(-1)) <= reach
+    # which lie on the planes of coordinates. No norm is below the largest entry.
+    least = torch.minimum(torch.minimum(y.abs().amax(-1), s.abs().amax(-1)), v.abs().amin(-1))
+    near = least <= reach
     if bool(near.any()):
         near[near.clone()] = block.margin(v[near]) <= reach.expand_as(near)[near]
     return near
 
 
+Rows = Tensor | slice
+
+
 @functools.lru_cache(maxsize=64)
-def _blocks(cone: ProductCone) -> tuple[Tensor, list[tuple[Cone, Tensor]]]:
-    """Rows of half-lines, and equal curved blocks of the dual cone with their rows (count, d)."""
+def _blocks(cone: ProductCone) -> tuple[Rows | None, list[tuple[Cone, Rows, torch.Size]]]:
+    """Rows of half-lines; equal curved blocks of the dual cone with their rows and their (count, d)."""
     lines = [
         torch.arange(cone.offsets[i], cone.offsets[i + 1])
         for i, block in enumerate(cone.cones)
-        if block.polyhedral and not isinstance(block, Zero | Free)
+        if block.polyhedral and block.dim and not isinstance(block, Zero | Free)
     ]
-    rows = torch.cat(lines) if lines else torch.zeros(0, dtype=torch.int64)
-    return rows, [(block, members) for block, _, members in curved_blocks(cone.dual())]
+    curved = [(block, _rows(members.reshape(-1)), members.shape) for block, _, members in curved_blocks(cone.dual())]
+    return _rows(torch.cat(lines)) if lines else None, curved
 
 
-def _nearly_singular(P: Tensor, A: Tensor, v: Tensor, structure: ConeStructure) -> Tensor:
-    items, n = v.shape[0], structure.n
-    if items == 0:
+def _rows(index: Tensor) -> Rows:
+    """The rows as a slice where they are consecutive, which spares a copy."""
+    first, last = int(index[0]), int(index[-1]) + 1
+    return slice(first, last) if torch.equal(index, torch.arange(first, last)) else index
+
+
+def _nearly_singular(P: Tensor, A: Tensor, y: Tensor, s: Tensor, structure: ConeStructure) -> Tensor:
+    if y.shape[0] == 0:
         return torch.zeros(0, dtype=torch.bool)
-    generator = torch.Generator().manual_seed(0)
-    rhs = torch.randn(n + structure.m, dtype=v.dtype, generator=generator).to(v.device)
-    first, second = rhs[:n].repeat(items, 1, 1), rhs[n:].repeat(items, 1, 1)
-    dx, dv, residual = linearize(structure, P, A, v).attempt((first, second))
-    length = torch.hypot(dx.norm(dim=-1), dv.norm(dim=-1))
-    fine = (rhs.norm() / length > _SMALLEST) & (residual <= _RESIDUAL)
-    return ~fine.all(-1)
+    rhs, size = _direction(structure.n + structure.m)
+    length, residual = probe(structure, P, A, y, s, rhs.to(y), accuracy=_RESIDUAL)
+    return ~((size > _SMALLEST * length) & (residual <= _RESIDUAL))
+
+
+@functools.lru_cache(maxsize=64)
+def _direction(size: int) -> tuple[Tensor, float]:
+    """A right-hand side in general position, and its norm."""
+    rhs = torch.randn(size, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    return rhs, float(rhs.norm())
