@@ -189,14 +189,14 @@ class ImplicitModel(nn.Module):
 
     def forward(self, u: Tensor, *, return_info: bool = False) -> Tensor | tuple[Tensor, object]:
         """Y for inputs of shape (batch, p); with `return_info` also the state's `FixedPointResult`."""
-        u = self._completed(u, 1.0)
+        u = self.completed(u, 1.0)
         x, info = self.state(u, return_info=True)
         y = F.linear(x, self.C) + F.linear(u, self.D)
         return (y, info) if return_info else y
 
     def state(self, u: Tensor, *, return_info: bool = False):
         """X for inputs of shape (batch, p), shape (batch, n)."""
-        drive = F.linear(self._completed(u, 1.0), self.B)
+        drive = F.linear(self.completed(u, 1.0), self.B)
         return fixed_point(
             lambda x, b, A: self.activation(F.linear(x, A) + b),
             torch.zeros_like(drive),
@@ -225,14 +225,14 @@ class ImplicitModel(nn.Module):
         Raises:
             InvalidArgument: If the spectral radius of |A| is not below 1.
         """
-        return F.linear(self._completed(sigma, 0.0), self._magnitude_inverse() @ self.B.abs())
+        return F.linear(self.completed(sigma, 0.0), self._magnitude_inverse() @ self.B.abs())
 
     def output_bound(self, sigma: Tensor) -> Tensor:
         """A bound of |y - y0| entrywise for all |u - u0| <= sigma, shape (*batch, q).
 
         Differentiable in the model's matrices, for robust training.
         """
-        return F.linear(self._completed(sigma, 0.0), self.sensitivity())
+        return F.linear(self.completed(sigma, 0.0), self.sensitivity())
 
     def sensitivity(self) -> Tensor:
         """The sensitivity matrix |C| (I - |A|)^-1 |B| + |D|, shape (q, p): |y - y0| <= S |u - u0|."""
@@ -310,8 +310,8 @@ class ImplicitModel(nn.Module):
         A = _blocks([[self.A + self.B @ inner[0], self.B @ inner[1]], [other.B @ y[0], other.A + other.B @ y[1]]])
         return self._like(A, _blocks([[self.B @ direct], [other.B @ y[2]]]), _blocks([y[:2]]), y[2])
 
-    def _completed(self, u: Tensor, last: float) -> Tensor:
-        """Inputs with the constant one, where it was left out."""
+    def completed(self, u: Tensor, last: float) -> Tensor:
+        """Inputs, shape (*batch, p - 1) or (*batch, p), with `last` in place of a constant input that was left out."""
         missing = self.constant and u.shape[-1] == self.B.shape[1] - 1
         return torch.cat([u, u.new_full((*u.shape[:-1], 1), last)], -1) if missing else u
 

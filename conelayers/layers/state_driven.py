@@ -35,8 +35,7 @@ def state_driven_training(
     """
     if isinstance(teacher, nn.Sequential):
         teacher = ImplicitModel.from_feedforward(teacher)
-    if teacher.constant and u.shape[1] == teacher.B.shape[1] - 1:
-        u = torch.cat([u, u.new_ones(len(u), 1)], dim=1)
+    u = teacher.completed(u, 1.0)
     with torch.no_grad():
         x = teacher.state(u)
         z = x @ teacher.A.T + u @ teacher.B.T

@@ -12,7 +12,7 @@ from conelayers.implicit import Equation, implicit
 from conelayers.program import ConeProgram, ConeSolution
 from conelayers.residual.conic import ConicConditions
 from conelayers.residual.solve import fitted_start
-from conelayers.residual.units import Units, present, units_matter
+from conelayers.residual.units import Units, units_matter
 
 __all__ = ["InUnits", "differentiable_solve", "optimality"]
 
@@ -45,15 +45,15 @@ class InUnits(Equation):
         if start is not None:
             start = units.start(fitted_start(start, ConeProgram(self.structure, *inputs)))
         conditions = dataclasses.replace(self.conditions, warm_start=start)
-        outputs: Any = conditions.solve(*present(units.data(self.structure, *inputs)))
-        return *present(units.from_points(*outputs[:3])), *outputs[3:]
+        outputs: Any = conditions.solve(*units.data(self.structure, *inputs))
+        return *units.from_points(*outputs[:3]), *outputs[3:]
 
     def pullback(self, inputs, outputs, cotangents, needed) -> tuple[Tensor | None, ...]:
         """Cotangents scale as the values that they belong to do in the other direction."""
         units = self._units(inputs)
         if units is None:
             return self.conditions.pullback(inputs, outputs, cotangents, needed)
-        scaled = present(units.data(self.structure, *inputs)), (*present(units.points(*outputs[:3])), *outputs[3:])
+        scaled = units.data(self.structure, *inputs), (*units.points(*outputs[:3]), *outputs[3:])
         found = self.conditions.pullback(*scaled, (*units.from_points(*cotangents[:3]), *cotangents[3:]), needed)
         return units.data(self.structure, *found)
 
@@ -62,7 +62,7 @@ class InUnits(Equation):
         units = self._units(inputs)
         if units is None:
             return self.conditions.pushforward(inputs, outputs, tangents)
-        scaled = present(units.data(self.structure, *inputs)), (*present(units.points(*outputs[:3])), *outputs[3:])
+        scaled = units.data(self.structure, *inputs), (*units.points(*outputs[:3]), *outputs[3:])
         found = self.conditions.pushforward(*scaled, units.data(self.structure, *tangents))
         return *units.from_points(*found[:3]), *found[3:]
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import dataclasses
 import weakref
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from torch import Tensor
 from conelayers.cones import Nonnegative, Zero
 from conelayers.program import ConeProgram, ConeSolution, ConeStructure
 
-__all__ = ["Units", "units_matter", "present"]
+__all__ = ["Units", "units_matter"]
 
 # Largest entries between these bounds are left as they are.
 _SMALLEST, _LARGEST = 2.0**-6, 2.0**6
@@ -60,32 +61,27 @@ class Units:
         """The factor of each stored entry of A, shape (*batch, A_nnz)."""
         return self.rows[..., torch.as_tensor(structure.A_indices, device=self.rows.device)]
 
-    def data(self, structure: ConeStructure, *values: Tensor | None) -> tuple[Tensor | None, ...]:
+    def data(self, structure: ConeStructure, *values: Tensor | None) -> tuple[Any, ...]:
         """P, q, A and b in these units, or tangents of them; None stays None."""
         factors = (self.objective, self.objective, self.of_entries(structure), self.rows)
         return _multiplied(values, factors)
 
-    def points(self, *values: Tensor | None) -> tuple[Tensor | None, ...]:
+    def points(self, *values: Tensor | None) -> tuple[Any, ...]:
         """x, y and s in these units, or tangents of them; None stays None."""
         return _multiplied(values, (None, self.objective / self.rows, self.rows))
 
-    def from_points(self, *values: Tensor | None) -> tuple[Tensor | None, ...]:
+    def from_points(self, *values: Tensor | None) -> tuple[Any, ...]:
         """x, y and s out of these units, or tangents of them, or their cotangents into them; None stays None."""
         return _multiplied(values, (None, self.rows / self.objective, 1 / self.rows))
 
     def start(self, solution: ConeSolution) -> ConeSolution:
         """A starting point in these units."""
-        x, y, s = present(self.points(solution.x, solution.y, solution.s))
+        x, y, s = self.points(solution.x, solution.y, solution.s)
         return dataclasses.replace(solution, x=x, y=y, s=s)
 
 
 def _multiplied(values: Sequence[Tensor | None], factors: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
     return tuple(v if v is None or f is None else v * f for v, f in zip(values, factors, strict=True))
-
-
-def present(values: Sequence[Tensor | None]) -> tuple[Tensor, ...]:
-    """Values none of which is None."""
-    return tuple(value for value in values if value is not None)
 
 
 def units_matter(structure: ConeStructure) -> bool:

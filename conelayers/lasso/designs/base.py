@@ -14,7 +14,7 @@ from torch import Tensor
 
 from conelayers.errors import InvalidArgument
 
-__all__ = ["Design", "plain_array", "require_finite"]
+__all__ = ["Design", "TensorDesign", "plain_array", "require_finite"]
 
 
 class Design(abc.ABC):
@@ -57,6 +57,22 @@ class Design(abc.ABC):
     @abc.abstractmethod
     def squared_norms(self, weights: Tensor) -> Tensor:
         """The diagonal of `gram(weights)`, shape (p,)."""
+
+
+class TensorDesign(Design):
+    """A design that is one torch tensor, dense or sparse, on any device: `matrix`, of shape (n, p)."""
+
+    matrix: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Numbers of samples and of features."""
+        return (self.matrix.shape[0], self.matrix.shape[1])
+
+    @property
+    def device(self) -> torch.device:
+        """Where vectors live."""
+        return self.matrix.device
 
 
 def plain_array(vector: Tensor) -> np.ndarray | None:

@@ -5,28 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from conelayers.lasso.designs.base import Design, plain_array
+from conelayers.lasso.designs.base import Design, TensorDesign, plain_array
 
 __all__ = ["DenseDesign"]
 
 _SMALL = 2**19  # multiplications up to which NumPy's product, on one thread, is quicker than waking torch's threads
 
 
-class DenseDesign(Design):
+class DenseDesign(TensorDesign):
     """A dense tensor on any device."""
 
     def __init__(self, matrix: Tensor) -> None:
         self.matrix = matrix
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Numbers of samples and of features."""
-        return (self.matrix.shape[0], self.matrix.shape[1])
-
-    @property
-    def device(self) -> torch.device:
-        """Where vectors live."""
-        return self.matrix.device
 
     def matmul(self, coef: Tensor) -> Tensor:
         """See `Design.matmul`."""
