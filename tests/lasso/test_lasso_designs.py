@@ -5,6 +5,7 @@ import scipy.sparse as sp
 import torch
 
 from conelayers.lasso.designs.convert import as_design
+from conelayers.lasso.designs.torch_sparse import TorchSparseDesign
 
 N, P = 7, 5
 INDICES = {"rows": torch.tensor([5, 0, 3]), "columns": torch.tensor([4, 1, 2])}
@@ -26,11 +27,11 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "torch sparse"])  # the last is what sparse tensors become off the CPU
 @pytest.mark.parametrize("part", ["whole", "rows", "columns"])
 def test_every_design_is_its_dense_matrix(kind, part):
     X = matrix()
-    design = as_design(KINDS[kind](X))
+    design = TorchSparseDesign(X.to_sparse_coo()) if kind == "torch sparse" else as_design(KINDS[kind](X))
     if part == "rows":  # not in order: submatrices follow the index
         design, X = design.rows(INDICES["rows"]), X[INDICES["rows"]]
     elif part == "columns":
