@@ -18,21 +18,21 @@ from gpu.emulated import COMPILER, HERE  # noqa: E402
 from conelayers.native.cuda.toolkit import call  # noqa: E402
 
 PROGRAM = """
-import contextlib, types
+import threading, types
 import numpy as np, torch
 from conelayers.native import Differentiator, Engine
 from conelayers.native.cuda import DeviceDifferentiator, DeviceEngine, kernels, launcher
 from conelayers.native.cuda.plan import Device
 from gpu.test_cuda_emulated import CONES, CPU, family, tensors
 
-stream = types.SimpleNamespace(cuda_stream=7, synchronize=lambda: None)
-torch.cuda.device = lambda device: contextlib.nullcontext()
+DEVICES = [torch.device("cuda", index) for index in (0, 1)]
+stream = types.SimpleNamespace(cuda_stream=7)
 torch.cuda.current_stream = lambda device: stream
 torch.cuda.get_device_capability = lambda device: (9, 0)
 torch.cuda.get_device_properties = lambda device: types.SimpleNamespace(multi_processor_count=3, total_memory=1 << 34)
 asked = []
 launcher.compiled = lambda name, cones, capability, team: asked.append((name, team)) or b"code of team %d\\0" % team
-run = launcher._Driver(CPU)
+run = launcher._Driver(DEVICES[0])
 kernels.launcher = lambda device: run
 assert run.device == Device(3, 1 << 34, 100 * 1024, 99 * 1024), run.device
 
@@ -48,10 +48,29 @@ for items in (3, 768):  # by warps, tables in shared memory; by threads
     assert (found[0]["status"].numpy() == expected["status"]).all()
     newton.project_dual(torch.zeros(items, structure[1]))
 assert asked == [("solve", 32), ("project", 32), ("solve", 1), ("project", 1)], asked
+
+# Threads that have never used the device, as those of backward passes may be; another device has code of its own.
+v, projected = torch.randn(768, structure[1]), []
+def project(index):
+    kernels.launcher = lambda device: launchers[index]
+    projected.append(newton.project_dual(v))
+launchers = [run, launcher._Driver(DEVICES[1])]
+for index in (0, 1):
+    thread = threading.Thread(target=project, args=(index,))
+    thread.start(), thread.join()
+assert len(projected) == 2 and torch.equal(*projected)
+assert asked[4:] == [("project", 1)], asked  # for the second device
 try:
-    launcher.call(launcher.driver().cuModuleLoadData(b"no code\\0"))
+    with run._in_context():
+        launcher.call(launcher.driver().cuModuleLoadData(b"no code\\0"))
 except RuntimeError as error:
     assert "CUDA_ERROR_INVALID_VALUE (invalid argument)" in str(error), error
+else:
+    raise AssertionError("no error")
+try:
+    launcher.call(launcher.driver().cuModuleLoadData(b"code of team 1\\0"))
+except RuntimeError as error:  # nothing was left behind
+    assert "CUDA_ERROR_INVALID_CONTEXT (invalid device context)" in str(error), error
 else:
     raise AssertionError("no error")
 """
@@ -77,9 +96,9 @@ def test_launcher(tmp_path, threads, warps):
     assert done.returncode == 0, done.stderr
     log = pathlib.Path(settings["FAKE_DRIVER_LOG"]).read_text().splitlines()
     by_warps = ["solve 32 stream 7 shared", "solve 32 stream 7 shared", "project 32 stream 7 shared"]
-    by_threads = ["solve 1 stream 7", "solve 1 stream 7", "project 1 stream 7"]
+    by_threads = ["solve 1 stream 7", "solve 1 stream 7", *["project 1 stream 7"] * 3]
     assert [line for line in log if line.startswith("launch")] == [f"launch {k}" for k in by_warps + by_threads]
-    assert sum(line.startswith("function") for line in log) == 4  # each loaded once
+    assert sum(line.startswith("function") for line in log) == 5  # each loaded once per device
 
 
 def test_driver_errors_are_raised():

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -46,30 +47,43 @@ def launcher(device: torch.device) -> Launcher:
 
 
 class _Driver:
-    """Launches through the CUDA driver, in torch's context."""
+    """Launches through the CUDA driver, in the context that torch works in: the device's primary one.
+
+    The driver's context is a property of the host's thread, and torch does not set it on a thread that has not used the
+    device yet, such as those that run backward passes. So every use of the driver sets it, and puts back what was there.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._functions: dict[Kernel, Any] = {}
         self._lock = threading.Lock()
-        with torch.cuda.device(device):
-            torch.cuda.current_stream(device).synchronize()  # makes torch's context, if there is none yet
-            self.device = _facts(device)
+        call(driver().cuInit(0))
+        handle = call(driver().cuDeviceGet(device.index))
+        self._context = call(driver().cuDevicePrimaryCtxRetain(handle))
+        self.device = _facts(device, handle)
 
     def resident(self, kernel: Kernel, shared: int) -> int:
-        with torch.cuda.device(self._device):
+        with self._in_context():
             function = self._function(kernel)
             blocks = call(driver().cuOccupancyMaxActiveBlocksPerMultiprocessor(function, WARP, shared))
         return max(1, blocks) * self.device.processors
 
     def launch(self, kernel: Kernel, arguments: Sequence[bytes], warps: int, shared: int) -> None:
-        with torch.cuda.device(self._device):
+        values = [ctypes.create_string_buffer(value, len(value)) for value in arguments]
+        addresses = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
+        stream = torch.cuda.current_stream(self._device).cuda_stream
+        where = ctypes.addressof(addresses)
+        with self._in_context():
             function = self._function(kernel)
-            values = [ctypes.create_string_buffer(value, len(value)) for value in arguments]
-            addresses = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
-            stream = torch.cuda.current_stream(self._device).cuda_stream
-            where = ctypes.addressof(addresses)
             call(driver().cuLaunchKernel(function, warps, 1, 1, WARP, 1, 1, shared, stream, where, 0))
+
+    @contextlib.contextmanager
+    def _in_context(self) -> Iterator[None]:
+        call(driver().cuCtxPushCurrent(self._context))
+        try:
+            yield
+        finally:
+            call(driver().cuCtxPopCurrent())
 
     def _function(self, kernel: Kernel) -> Any:
         """The kernel in this device's context, which must be current; compiled and loaded once."""
@@ -87,10 +101,9 @@ class _Driver:
         return found
 
 
-def _facts(device: torch.device) -> Device:
-    """What plans depend on, of the device whose context is current."""
+def _facts(device: torch.device, handle: Any) -> Device:
+    """What plans depend on; handle: the driver's name of the device."""
     attributes = driver().CUdevice_attribute
-    handle = call(driver().cuCtxGetDevice())
     shared, per_block = (
         call(driver().cuDeviceGetAttribute(attribute, handle))
         for attribute in (
