@@ -86,7 +86,8 @@ class _ImplicitFunction(torch.autograd.Function):
     def vmap(info: Any, in_dims: tuple, equation: Equation, *inputs: Tensor) -> tuple:
         batched, aligned = equation.align(in_dims[1:], inputs)
         outputs = implicit(batched, *aligned)
-        return outputs, (0,) * len(outputs)
+        carried = batched.carries(tuple(dim is not None for dim in in_dims[1:]), len(outputs))
+        return outputs, tuple(0 if mapped else None for mapped in carried)
 
 
 # Every `apply` binds its arguments to the signature of `forward`; a stored one spares its inspection on each call.

@@ -57,7 +57,7 @@ class ConeProgram:
         """The same values, cut from the autograd graph."""
         if not any(values.requires_grad for values in (self.P, self.q, self.A, self.b)):
             return self
-        return self._derived(self.P.detach(), self.q.detach(), self.A.detach(), self.b.detach())
+        return self.unchecked(self.structure, self.P.detach(), self.q.detach(), self.A.detach(), self.b.detach())
 
     def flatten(self) -> ConeProgram:
         """One batch axis at most per tensor: shared tensors become (1, size), the others (B, size), B = batch items."""
@@ -72,13 +72,14 @@ class ConeProgram:
                 return values.reshape(1, values.shape[-1])
             return values.expand(*batch_shape, values.shape[-1]).reshape(batch_shape.numel(), values.shape[-1])
 
-        return self._derived(flat(self.P), flat(self.q), flat(self.A), flat(self.b))
+        return self.unchecked(self.structure, flat(self.P), flat(self.q), flat(self.A), flat(self.b))
 
-    def _derived(self, P: Tensor, q: Tensor, A: Tensor, b: Tensor) -> ConeProgram:
-        """Values of the same sizes, which need no second check."""
-        derived = object.__new__(ConeProgram)
-        derived.__dict__.update(structure=self.structure, P=P, q=q, A=A, b=b)
-        return derived
+    @classmethod
+    def unchecked(cls, structure: ConeStructure, P: Tensor, q: Tensor, A: Tensor, b: Tensor) -> ConeProgram:
+        """Values whose shapes are known to be right, where a check would cost as much as a small solve."""
+        made = object.__new__(cls)
+        made.__dict__.update(structure=structure, P=P, q=q, A=A, b=b)
+        return made
 
     def A_times(self, x: Tensor) -> Tensor:
         """A x for x of shape (*batch, n); shape (*batch, m)."""

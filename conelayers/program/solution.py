@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -54,7 +55,7 @@ class ConeSolution:
         """Which items may be used and differentiated, bool, shape (*batch,)."""
         return self.status_code <= int(Status.INACCURATE)
 
-    @property
+    @cached_property
     def all_solved(self) -> bool:
         """Whether every item is solved to the backend's tolerance."""
         return not bool(self.status_code.any())

@@ -63,7 +63,7 @@ class ConicConditions(Equation):
 
     def solve(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Solve by the backend, polish, and deal with items that have no solution."""
-        program = ConeProgram(self.structure, *inputs)
+        program = ConeProgram.unchecked(self.structure, *inputs)
         solution = solve_and_polish(program, self.backend, self.warm_start)
         if not solution.all_solved:
             solution = self._with_failures(solution)

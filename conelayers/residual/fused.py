@@ -44,7 +44,8 @@ class FusedAdjoint(Equation):
     def solve(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """One kernel for the batch; several cotangents of one solution share a factorization in the stated form."""
         *vectors, code = inputs
-        if code.dim() == 1 and len(code) and all(value.dim() == 2 and len(value) == len(code) for value in vectors[2:]):
+        items = code.shape[0] if code.dim() == 1 else 0
+        if items and all(value.dim() == 2 and value.shape[0] == items for value in vectors[2:]):
             matrices = (value if value.dim() == 2 else value[None] for value in vectors[:2])
             return tuple(self._solve_flat([*matrices, *vectors[2:]], code[:, None]))
         fixed, cotangents = vectors[:5], vectors[5:]
