@@ -128,7 +128,7 @@ def solve_items(
     if slots == 1:
         run(0, workers[0])
     else:
-        list(_executor(slots).map(run, range(slots), workers))
+        list(_executor(slots, os.getpid()).map(run, range(slots), workers))
     for worker in reversed(workers):
         pool.give_back(program.structure, settings, worker)
     return assemble(program, points)
@@ -198,5 +198,6 @@ def _cores() -> int:
 
 
 @functools.cache
-def _executor(threads: int) -> ThreadPoolExecutor:
+def _executor(threads: int, process: int) -> ThreadPoolExecutor:
+    """Kept threads of a process; a forked one inherits the object but none of the threads, and needs its own."""
     return ThreadPoolExecutor(threads, thread_name_prefix="conelayers-backend")

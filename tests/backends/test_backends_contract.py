@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import multiprocessing
 import pickle
 import weakref
 
@@ -177,6 +178,24 @@ def test_no_rows_or_no_columns(backend):
     solution = backend.solve(ConeProgram(structure, nothing, nothing, nothing, b))
     assert list(solution.status) == [Status.SOLVED, Status.PRIMAL_INFEASIBLE]
     torch.testing.assert_close(solution.s[0], b[0], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork on this system")
+@pytest.mark.parametrize("backend", [Clarabel(threads=2), Batched(threads=2)], ids=["clarabel", "batched"])
+def test_a_forked_process_has_threads_of_its_own(backend):
+    """As in data loaders with workers: the parent's threads, of which the child knows, do not run there."""
+    program, _ = random_programs([Nonnegative(6)], 4, (17,))
+    expected = backend.solve(program).x
+    context = multiprocessing.get_context("fork")
+    found = context.SimpleQueue()
+    child = context.Process(target=lambda: found.put(backend.solve(program).x.numpy()))
+    child.start()
+    child.join(60)
+    if child.is_alive():
+        child.kill()
+        pytest.fail("the forked process hangs")
+    assert child.exitcode == 0
+    np.testing.assert_allclose(found.get(), expected.numpy(), atol=1e-6)
 
 
 def test_what_the_engine_gives_up_is_solved_again(monkeypatch):
