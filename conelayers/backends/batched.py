@@ -98,7 +98,7 @@ class Batched(Backend):
         if self.verbose:
             report(self.name, result["status"], result["iterations"])
         solution = ConeSolution(*(torch.from_numpy(result[name]) for name in _RESULTS))
-        if not solution.all_solved and not bool(solution.has_solution.all()):
+        if result["status"].any():
             solution = without_certificates(solution)
         return solution.reshape(batch_shape)
 

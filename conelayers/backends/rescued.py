@@ -25,7 +25,7 @@ class Rescued(Batched):
     def solve(self, program: ConeProgram, warm_start: ConeSolution | None = None) -> ConeSolution:
         """Solve every programme of a batch; see `Backend.solve`."""
         solution = super().solve(program, warm_start)
-        if solution.all_solved or int(solution.status_code.max()) < _GIVEN_UP:
+        if solution.status_code.numpy().max(initial=0) < _GIVEN_UP:
             return solution
         batch_shape = program.batch_shape
         first, data = solution.reshape(torch.Size([batch_shape.numel()])), program.flatten()

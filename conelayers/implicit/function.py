@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import torch
@@ -46,6 +45,15 @@ def _nothing_records() -> bool:
 class _ImplicitFunction(torch.autograd.Function):
     """Autograd rules that delegate to an `Equation`; what is saved is inputs and outputs only."""
 
+    @classmethod
+    def apply(cls, *arguments: Any) -> Any:
+        # torch binds the arguments to the signature of `forward` on every call, which takes a part of the time of a
+        # small solve and changes nothing where there are no defaults.
+        if torch._C._are_functorch_transforms_active():
+            return super().apply(*arguments)
+        plain: Any = super(torch.autograd.Function, cls)
+        return plain.apply(*arguments)
+
     @staticmethod
     def forward(equation: Equation, *inputs: Tensor) -> tuple[Tensor, ...]:
         return equation.solve(*inputs)
@@ -88,7 +96,3 @@ class _ImplicitFunction(torch.autograd.Function):
         outputs = implicit(batched, *aligned)
         carried = batched.carries(tuple(dim is not None for dim in in_dims[1:]), len(outputs))
         return outputs, tuple(0 if mapped else None for mapped in carried)
-
-
-# Every `apply` binds its arguments to the signature of `forward`; a stored one spares its inspection on each call.
-_ImplicitFunction.forward.__signature__ = inspect.signature(_ImplicitFunction.forward)  # type: ignore[attr-defined]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -29,6 +28,7 @@ class ConeProgram:
         q: Linear objective, shape (*batch, n).
         A: Values on the pattern of A, shape (*batch, A_nnz).
         b: Right-hand side, shape (*batch, m).
+        batch_shape: The broadcast batch axes of the four tensors.
     """
 
     structure: ConeStructure
@@ -36,6 +36,7 @@ class ConeProgram:
     q: Tensor
     A: Tensor
     b: Tensor
+    batch_shape: torch.Size = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
         s = self.structure
@@ -44,14 +45,9 @@ class ConeProgram:
             if values.dim() == 0 or values.shape[-1] != size:
                 raise InvalidArgument(f"{name} has shape {tuple(values.shape)}; its last axis must have size {size}.")
         try:
-            self.batch_shape  # noqa: B018  (evaluated for its check)
+            self.__dict__["batch_shape"] = _broadcast(self.P, self.q, self.A, self.b)
         except RuntimeError as error:
             raise InvalidArgument(f"batch axes of P, q, A and b do not broadcast: {error}") from None
-
-    @cached_property
-    def batch_shape(self) -> torch.Size:
-        """The broadcast batch axes of the four tensors."""
-        return broadcast(self.P.shape[:-1], self.q.shape[:-1], self.A.shape[:-1], self.b.shape[:-1])
 
     def detach(self) -> ConeProgram:
         """The same values, cut from the autograd graph."""
@@ -78,7 +74,7 @@ class ConeProgram:
     def unchecked(cls, structure: ConeStructure, P: Tensor, q: Tensor, A: Tensor, b: Tensor) -> ConeProgram:
         """Values whose shapes are known to be right, where a check would cost as much as a small solve."""
         made = object.__new__(cls)
-        made.__dict__.update(structure=structure, P=P, q=q, A=A, b=b)
+        made.__dict__.update(structure=structure, P=P, q=q, A=A, b=b, batch_shape=_broadcast(P, q, A, b))
         return made
 
     def A_times(self, x: Tensor) -> Tensor:
@@ -92,3 +88,8 @@ class ConeProgram:
     def P_times(self, x: Tensor) -> Tensor:
         """P x for x of shape (*batch, n); shape (*batch, n)."""
         return products.P_times(self.structure, self.P, x)
+
+
+def _broadcast(*values: Tensor) -> torch.Size:
+    """Batch axes of vectors."""
+    return broadcast(*[value.shape[:-1] for value in values])

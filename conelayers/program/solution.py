@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -55,7 +54,7 @@ class ConeSolution:
         """Which items may be used and differentiated, bool, shape (*batch,)."""
         return self.status_code <= int(Status.INACCURATE)
 
-    @cached_property
+    @property
     def all_solved(self) -> bool:
         """Whether every item is solved to the backend's tolerance."""
         return not bool(self.status_code.any())

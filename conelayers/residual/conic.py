@@ -26,6 +26,8 @@ __all__ = ["ConicConditions", "OnFailure", "adjoint_gradients"]
 
 OnFailure = Literal["raise", "nan"]
 
+_INACCURATE = int(Status.INACCURATE)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ConicConditions(Equation):
@@ -187,7 +189,7 @@ def _solved(outputs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor
 
 
 def _has_solution(status_code: Tensor) -> Tensor:
-    return status_code <= int(Status.INACCURATE)
+    return status_code <= _INACCURATE
 
 
 def _failure_message(solution: ConeSolution) -> str:
