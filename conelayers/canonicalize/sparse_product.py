@@ -67,9 +67,9 @@ class SparseProduct:
         self, multiply: Callable[..., None], xs: Sequence[Tensor], batch: torch.Size, batches: Sequence[torch.Size]
     ) -> tuple[Tensor, ...]:
         """All z_k by one call of the compiled product; `batch` is the largest of their batch shapes."""
-        flat = [_flatten(x.detach(), batch) for x in xs]
+        flat = [_flatten(x, batch) for x in xs]
         vectors = [_join(flat, batch.numel())] if len(flat) > _MOST_BLOCKS else flat
-        blocks = [x.contiguous().numpy() for x in vectors]
+        blocks = [x.contiguous().numpy(force=True) for x in vectors]
         found = [np.empty((one.numel(), size)) for one, size in zip(batches, self.rows, strict=True)]
         multiply(*self._arrays, self.offset, blocks, found, threads=torch.get_num_threads())
         return tuple(
