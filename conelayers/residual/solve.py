@@ -91,8 +91,7 @@ def _believed(solution: ConeSolution, limit: float) -> ConeSolution:
     Solvers divide residuals by the norm of x or y as well. On programmes that are all but infeasible those grow without
     bound, and any residual passes.
     """
-    worst = torch.maximum(solution.primal_residual, torch.maximum(solution.dual_residual, solution.gap))
-    wrong = solution.has_solution & ~(worst <= limit)
+    wrong = solution.has_solution & ~(solution.worst <= limit)
     if not bool(wrong.any()):
         return solution
     points = {name: torch.where(wrong[:, None], 0.0, getattr(solution, name)) for name in ("x", "y", "s")}

@@ -217,6 +217,20 @@ def test_what_the_engine_gives_up_is_solved_again(monkeypatch):
     assert limited.status[0, 1] == limited.status[1, 0] == Status.ITERATION_LIMIT
 
 
+@pytest.mark.parametrize("b", [(1.0, 1.0, 0.0), (-2.0, 2.0, 1.0), (2.0, -1.0, 1.0)])
+def test_inaccurate_solutions_get_a_second_opinion(b):
+    """Unbounded along (1, 1), which costs -1 and moves the slack along the border of the cone."""
+    P, A = np.array([[1.0, -1.0], [-1.0, 1.0]]), np.array([[-1.0, 0.0], [0.0, -1.0], [0.5, -0.5]])
+    structure = ConeStructure.from_matrices(P, A, ProductCone([SecondOrder(3)]))
+    values = torch.tensor([1.0, -1.0, 1.0]), torch.tensor([[-1.0, 0.0], [-0.5, 0.5]])
+    data = *values, torch.from_numpy(A)[structure.A_indices, structure.A_columns], torch.tensor(b)
+    program = ConeProgram(structure, *(value.double() for value in data))
+    rescued, alone = Rescued().solve(program), Batched().solve(program)
+    assert list(rescued.status) == [Status.DUAL_INFEASIBLE, Status.SOLVED]
+    for field in ("x", "y", "s", "iterations"):
+        assert torch.equal(getattr(rescued, field)[1], getattr(alone, field)[1]), "the neighbour is left alone"
+
+
 def test_clarabel_splits_large_semidefinite_blocks():
     """Most entries of a banded slack are free: the block of order 30 is solved in pieces, item by item."""
     order = 30
