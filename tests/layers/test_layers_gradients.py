@@ -7,6 +7,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.utils.checkpoint import checkpoint
 
 from conelayers import CvxpyLayer
+from conelayers.errors import UnsupportedError
 
 
 def quadratic():
@@ -163,3 +164,23 @@ def test_parameters_without_effect_have_gradients_of_zeros():
         assert torch.equal(
             transform(lambda value: fixed(torch.complex(value, value))[0])(a.detach()), torch.zeros(2, 2)
         )
+
+
+def test_products_with_hessians_by_three_backward_passes():
+    """`torch.autograd.functional.hvp` differentiates a graph of third order along an argument that enters linearly."""
+    layer, (F, c) = second_order()
+    direction = torch.randn_like(c)
+
+    def loss(value):
+        return layer(F, value)[0].square().sum()
+
+    expected = torch.func.hessian(loss)(c) @ direction
+    for product in (torch.autograd.functional.hvp, torch.autograd.functional.vhp):
+        torch.testing.assert_close(product(loss, c, direction)[1], expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("outer", [torch.func.jacrev, torch.func.jacfwd])
+def test_third_derivatives_of_curved_cones_are_refused(outer):
+    layer, (F, c) = second_order()
+    with pytest.raises(UnsupportedError, match="Third derivatives"):
+        outer(torch.func.hessian(lambda value: layer(F, value)[0].square().sum()))(c)
