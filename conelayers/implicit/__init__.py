@@ -16,6 +16,7 @@ from conelayers.implicit.exact import Exact
 from conelayers.implicit.fixed_point import FixedPointEquation
 from conelayers.implicit.function import implicit
 from conelayers.implicit.implicit_adjoint import ImplicitAdjoint
+from conelayers.implicit.itemwise import Itemwise, against, along, item_by_item
 from conelayers.implicit.least_squares import LeastSquares
 from conelayers.implicit.mode import Derivative, Linearization, ReverseMode
 from conelayers.implicit.neumann import Neumann, NeumannGMRES
@@ -42,6 +43,7 @@ __all__ = [
     "FixedPointEquation",
     "Hypergradient",
     "ImplicitAdjoint",
+    "Itemwise",
     "LagrangianProximal",
     "LeastSquares",
     "Linear",
@@ -59,8 +61,11 @@ __all__ = [
     "StochasticNeumann",
     "Unrolled",
     "adapt",
+    "against",
+    "along",
     "implicit",
     "implicit_hypergradient",
+    "item_by_item",
     "inner_descent",
     "iterative_hypergradient",
     "zeros_for_none",

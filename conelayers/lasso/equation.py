@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from conelayers.errors import InvalidArgument
-from conelayers.implicit import Equation, zeros_for_none
+from conelayers.implicit import Equation, Itemwise, against, along, implicit, item_by_item, zeros_for_none
 from conelayers.lasso.datafits import Datafit
-from conelayers.lasso.designs import DenseDesign, Design, plain_array
+from conelayers.lasso.designs import DenseDesign, Design
 from conelayers.lasso.penalties import Penalty
 from conelayers.lasso.problem import Problem
 from conelayers.lasso.solvers import Solver
 from conelayers.lasso.support import Support, SupportSystem
 from conelayers.lasso.terms import Term
 
-__all__ = ["SupportEquation", "against", "along", "check_hyperparameters", "filled"]
+__all__ = ["SupportEquation", "check_hyperparameters", "filled"]
 
 
 @dataclass(frozen=True)
@@ -59,29 +59,6 @@ def filled(penalty: Penalty, shape: tuple[int, ...], theta: Sequence[Tensor]) ->
     except RuntimeError as error:
         shapes = ", ".join(f"{n} {tuple(t.shape)}" for n, t in zip(penalty.names, theta, strict=True))
         raise InvalidArgument(f"hyperparameters do not fit coefficients of shape {shape}: {shapes}") from error
-
-
-def along(function, primals: tuple[Tensor, ...], tangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Directional derivative of a tuple-valued function as the transpose of its transpose.
-
-    Forward mode cannot be nested, and this code runs inside it.
-    """
-    outputs, pull = torch.func.vjp(function, *primals)[:2]
-    push = torch.func.vjp(pull, tuple(torch.zeros_like(z) for z in outputs))[1]
-    return push(tangents)[0]
-
-
-def against(function, primals: tuple[Tensor, ...], cotangents: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Vector-Jacobian product of a tuple-valued function; by plain autograd, the quicker, if nothing records it."""
-    if torch.is_grad_enabled() or any(plain_array(t) is None for t in (*primals, *cotangents)):
-        return torch.func.vjp(function, *primals)[1](cotangents)
-    with torch.enable_grad():
-        leaves = tuple(t.detach().requires_grad_() for t in primals)
-        pairs = [(z, g) for z, g in zip(function(*leaves), cotangents, strict=True) if z.requires_grad]
-        if not pairs:
-            return tuple(torch.zeros_like(t) for t in primals)
-        outputs, slopes = zip(*pairs, strict=True)
-        return torch.autograd.grad(outputs, leaves, slopes, allow_unused=True, materialize_grads=True)
 
 
 def _stack(items: Sequence[tuple[Tensor, ...]], batch: torch.Size) -> tuple[Tensor, ...]:
@@ -219,16 +196,17 @@ class SupportEquation(Equation):
 
     def pullback(self, inputs, outputs, cotangents, needed) -> tuple[Tensor | None, ...]:
         """One symmetric solve on the support per item, then products with it."""
-        batch = outputs[0].shape[: outputs[0].ndim - self.target_dims]
-        groups = zip(
-            self._items(inputs, self.event_dims, batch),
-            self._items(outputs, self.output_dims, batch),
-            self._items(zeros_for_none(cotangents, outputs), self.output_dims, batch),
-            strict=True,
-        )
-        grads = [self._pull(*group, needed) for group in groups]
-        kept = [[g for g in column if g is not None] for column in zip(*grads, strict=True)]
-        return tuple(_stack([(g,) for g in column], batch)[0] if column else None for column in kept)
+        first, point = len(inputs), len(inputs) + len(outputs)
+
+        def pull(*values: Tensor) -> tuple[Tensor, ...]:
+            grads = self._pull(values[:first], values[first:point], values[point:], needed)
+            return tuple(g for g, use in zip(grads, needed, strict=True) if use and g is not None)
+
+        dims = tuple(self.event_dims)
+        found = tuple(event for event, use in zip(dims, needed, strict=True) if use)
+        adjoint = Itemwise(pull, point, dims + self.output_dims * 2, found)
+        grads = iter(implicit(adjoint, *inputs, *outputs, *zeros_for_none(cotangents, outputs)))
+        return tuple(next(grads) if use else None for use in needed)
 
     def _push(self, inputs, outputs, tangents) -> tuple[Tensor, ...]:
         coef, intercept = outputs
@@ -253,15 +231,13 @@ class SupportEquation(Equation):
 
     def pushforward(self, inputs, outputs, tangents) -> tuple[Tensor | None, ...]:
         """The same system, from the other side."""
-        batch = outputs[0].shape[: outputs[0].ndim - self.target_dims]
-        filled = [torch.zeros_like(x) if t is None else t for x, t in zip(inputs, tangents, strict=True)]
-        groups = zip(
-            self._items(inputs, self.event_dims, batch),
-            self._items(outputs, self.output_dims, batch),
-            self._items(filled, self.event_dims, batch),
-            strict=True,
-        )
-        return _stack([self._push(*group) for group in groups], batch)
+        first, point = len(inputs), len(inputs) + len(outputs)
+
+        def push(*values: Tensor) -> tuple[Tensor, ...]:
+            return self._push(values[:first], values[first:point], values[point:])
+
+        dims, values = tuple(self.event_dims), (*inputs, *outputs, *zeros_for_none(tangents, inputs))
+        return item_by_item(push, point, dims + self.output_dims + dims, self.output_dims, values)
 
     def align(self, in_dims, inputs):
         """A stored start does not know the new axis, so it is dropped."""

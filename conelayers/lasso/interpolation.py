@@ -16,9 +16,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from conelayers.implicit import against, along
 from conelayers.lasso.datafits import Quantile
 from conelayers.lasso.designs import Design
-from conelayers.lasso.equation import SupportEquation, against, along
+from conelayers.lasso.equation import SupportEquation
 from conelayers.lasso.problem import FitResult, Problem
 from conelayers.lasso.solvers import Solver
 from conelayers.lasso.support import Support, solve_symmetric

@@ -244,6 +244,25 @@ def test_batches_and_dtypes():
     torch.testing.assert_close(jacobian(each), forward(each), rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.parametrize("mapped", [(0, None), (None, 0), (0, 0)])
+@pytest.mark.parametrize("sparse", [False, True])
+def test_gradients_may_be_mapped(mapped, sparse):
+    X, y, _ = _data()
+    design = sp.csc_matrix(X) if sparse else torch.as_tensor(X)
+    model = ProximalModel(Quadratic(), L1(), True, TIGHT)
+    values = [torch.as_tensor(y), torch.tensor(0.3, dtype=torch.float64)]
+    values = [v if dim is None else torch.stack([v, 1.1 * v, 0.8 * v]) for v, dim in zip(values, mapped, strict=True)]
+
+    def loss(target, alpha):
+        return model(design, target, alpha)[0].square().sum()
+
+    found = torch.func.vmap(torch.func.grad(loss, (0, 1)), mapped)(*values)
+    for item in range(3):
+        single = [v if dim is None else v[item] for v, dim in zip(values, mapped, strict=True)]
+        expected = torch.func.grad(loss, (0, 1))(*single)
+        torch.testing.assert_close(tuple(g[item] for g in found), expected, rtol=1e-9, atol=1e-10)
+
+
 def test_errors_name_the_argument():
     X, y, _ = _data()
     model = ProximalModel(Quadratic(), L1())
