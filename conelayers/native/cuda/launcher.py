@@ -49,8 +49,8 @@ def launcher(device: torch.device) -> Launcher:
 class _Driver:
     """Launches through the CUDA driver, in the context that torch works in: the device's primary one.
 
-    The driver's context is a property of the host's thread, and torch does not set it on a thread that has not used the
-    device yet, such as those that run backward passes. So every use of the driver sets it, and puts back what was there.
+    The driver's context belongs to the host's thread, and torch does not set it on one that has not used the device
+    yet, such as those that run backward passes. So every use of the driver sets it, and puts back what was there.
     """
 
     def __init__(self, device: torch.device) -> None:
