@@ -14,7 +14,7 @@ from conelayers.backends.cuda import Cuda
 from conelayers.backends.outcomes import report, without_certificates
 from conelayers.cones import Cone
 from conelayers.errors import InvalidArgument
-from conelayers.program import ConeProgram, ConeSolution, ConeStructure, Status
+from conelayers.program import ConeProgram, ConeSolution, ConeStructure
 from conelayers.program.codes import CODES
 from conelayers.program.compiled import compiled_differentiator, engine, rows
 
@@ -97,12 +97,14 @@ class Batched(Backend):
         )
         if self.verbose:
             report(self.name, result["status"], result["iterations"])
-        tensors = {name: torch.from_numpy(values) for name, values in result.items()}
-        tensors["status_code"] = tensors.pop("status")
-        solution = ConeSolution(**tensors)
-        if result["status"].max(initial=0) > Status.INACCURATE:
+        solution = ConeSolution(*(torch.from_numpy(result[name]) for name in _RESULTS))
+        if result["status"].any():
             solution = without_certificates(solution)
         return solution.reshape(batch_shape)
+
+
+# The engine's results in the order of a solution's attributes.
+_RESULTS = ("x", "y", "s", "status", "iterations", "primal_residual", "dual_residual", "gap")
 
 
 def _point(solution: ConeSolution, batch_shape: torch.Size) -> list[np.ndarray]:

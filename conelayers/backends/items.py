@@ -128,7 +128,7 @@ def solve_items(
     if slots == 1:
         run(0, workers[0])
     else:
-        list(_executor(slots).map(run, range(slots), workers))
+        list(_executor(slots, os.getpid()).map(run, range(slots), workers))
     for worker in reversed(workers):
         pool.give_back(program.structure, settings, worker)
     return assemble(program, points)
@@ -159,11 +159,10 @@ def assemble(program: ConeProgram, points: Sequence[Point | None]) -> ConeSoluti
 
 def _judge(solution: ConeSolution) -> ConeSolution:
     """Count a last point with small residuals as inaccurate, and give zeros to items without a solution."""
-    worst = torch.maximum(solution.primal_residual, torch.maximum(solution.dual_residual, solution.gap))
     code = solution.status_code
     stopped = (code == int(Status.ITERATION_LIMIT)) | (code == int(Status.FAILED))
     has_point = (solution.x != 0).any(-1) | (solution.y != 0).any(-1) | (solution.s != 0).any(-1)
-    code = torch.where(stopped & has_point & (worst <= REDUCED_TOLERANCE), int(Status.INACCURATE), code)
+    code = torch.where(stopped & has_point & (solution.worst <= REDUCED_TOLERANCE), int(Status.INACCURATE), code)
     keep = (code <= int(Status.INACCURATE)).unsqueeze(-1)
     x, y, s = (torch.where(keep, value, 0.0) for value in (solution.x, solution.y, solution.s))
     return dataclasses.replace(solution, x=x, y=y, s=s, status_code=code.to(torch.int8))
@@ -198,5 +197,6 @@ def _cores() -> int:
 
 
 @functools.cache
-def _executor(threads: int) -> ThreadPoolExecutor:
+def _executor(threads: int, process: int) -> ThreadPoolExecutor:
+    """Kept threads of a process; a forked one inherits the object but none of the threads, and needs its own."""
     return ThreadPoolExecutor(threads, thread_name_prefix="conelayers-backend")

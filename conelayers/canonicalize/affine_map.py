@@ -13,7 +13,7 @@ from torch import Tensor
 
 from conelayers.canonicalize.sparse_product import SparseProduct
 
-__all__ = ["AffineMap", "LinearPart"]
+__all__ = ["AffineMap"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -51,32 +51,17 @@ class AffineMap:
         """The constant c, shape (size,)."""
         return self.matrix[:, [-1]].toarray()[:, 0]
 
-    def constant(self, like: Tensor | None = None) -> Tensor:
-        """The values of a constant map, shape (size,), float64, on the device of `like`."""
-        device = torch.device("cpu") if like is None else like.device
+    def constant(self, device: torch.device) -> Tensor:
+        """The values of a constant map, shape (size,), float64."""
         return torch.as_tensor(self.offset.copy(), device=device)
 
     def apply(self, *thetas: Tensor) -> Tensor:
         """The values, without autograd; theta_b (*batch, sizes[b]), float64, broadcasting, to (*batch, size)."""
-        return self._product(*thetas)
-
-    @property
-    def parts(self) -> tuple[LinearPart, ...]:
-        """The linear maps M_b, for derivatives."""
-        return self._parts
-
-    @cached_property
-    def _parts(self) -> tuple[LinearPart, ...]:
-        ends = np.cumsum(self.sizes, dtype=np.int64)
-        columns = sp.csc_array(self.matrix)
-        return tuple(
-            LinearPart(sp.csr_array(columns[:, end - size : end]))
-            for size, end in zip(self.sizes, ends.tolist(), strict=True)
-        )
+        return self._product(*thetas)[0]
 
     @cached_property
     def _product(self) -> SparseProduct:
-        return SparseProduct(sp.csr_array(self.matrix[:, :-1]), self.sizes, self.offset)
+        return SparseProduct(sp.csr_array(self.matrix[:, :-1]), (self.size,), self.sizes, self.offset)
 
     def __getstate__(self) -> dict[str, Any]:
         # Derived arrays and device copies are made again on demand.
@@ -85,27 +70,6 @@ class AffineMap:
     def __setstate__(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
             object.__setattr__(self, name, value)
-
-
-class LinearPart:
-    """theta_b -> M_b theta_b and its transpose, without autograd.
-
-    Args:
-        matrix: M_b, CSR, shape (size, sizes[b]).
-    """
-
-    def __init__(self, matrix: sp.csr_array) -> None:
-        size, columns = _shape(matrix)
-        self._forward = SparseProduct(matrix, (columns,))
-        self._backward = SparseProduct(sp.csr_array(matrix.T), (size,))
-
-    def apply_linear(self, theta: Tensor) -> Tensor:
-        """M_b theta; (*batch, sizes[b]) to (*batch, size)."""
-        return self._forward(theta)
-
-    def apply_transpose(self, values: Tensor) -> Tensor:
-        """M_b' values; (*batch, size) to (*batch, sizes[b])."""
-        return self._backward(values)
 
 
 def _shape(matrix: sp.csr_array) -> tuple[int, int]:

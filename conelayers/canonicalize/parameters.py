@@ -92,7 +92,7 @@ class ParameterLayout:
             flat = flat.real if flat.is_complex() else flat
         elif block.part == "imag":
             flat = flat.imag if flat.is_complex() else torch.zeros_like(flat)
-        flat = flat.to(torch.float64)
+        flat = flat if flat.dtype is torch.float64 else flat.to(torch.float64)
         return flat.log() if block.part == "log" else flat
 
     def _check_type(self, index: int, value: object) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -138,15 +138,13 @@ class ParametricProgram:
         """
         return self.layout.validate(params)
 
-    def values(self, *params: Tensor, apply: Callable[..., Tensor] = AffineMap.apply) -> ConeProgram:
-        """The programmes at given parameters.
+    def values(self, *params: Tensor) -> ConeProgram:
+        """The programmes at given parameters, without autograd.
 
         A part that depends on no batched parameter comes without batch axes, so backends can do its work once.
 
         Args:
             *params: One tensor per parameter, shape (*batch, *parameter.shape), any real or complex dtype.
-            apply: How to evaluate an affine map at theta. The default records no autograd graph; pass a
-                differentiable function built on `AffineMap.apply` and `AffineMap.parts` to record one.
 
         Returns:
             The programmes, float64, on the device of the parameters.
@@ -155,11 +153,11 @@ class ParametricProgram:
             InvalidArgument: As `validate_params`.
         """
         self.validate_params(params)
-        like = params[0] if params else None
+        device = params[0].device if params else torch.device("cpu")
 
         def evaluate(part: PartMap) -> Tensor:
             thetas = self.layout.read(params, part.blocks)
-            return apply(part.map, *thetas) if thetas else part.map.constant(like)
+            return part.map.apply(*thetas) if thetas else part.map.constant(device)
 
         return ConeProgram(self.structure, *map(evaluate, self.parts))
 

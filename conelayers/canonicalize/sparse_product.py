@@ -20,42 +20,91 @@ _MOST_BLOCKS = 64
 
 
 class SparseProduct:
-    """(x_1, x_2, ...) -> M_1 x_1 + M_2 x_2 + ... + c for batches of vectors, which need not be joined first.
+    """(x_1, x_2, ...) -> (z_1, z_2, ...) with z_k = sum over b of M_kb x_b, plus c_k, for batches of vectors.
 
     Args:
-        matrix: M = [M_1 M_2 ...], CSR, shape (size, columns).
-        sizes: Columns of each M_b.
-        offset: c, shape (size,); None for zero.
+        matrix: The blocks M_kb, CSR, shape (sum of rows, sum of columns).
+        rows: Entries of each z_k.
+        columns: Entries of each x_b; each enters some z_k.
+        offset: All c_k, one after another, shape (sum of rows,); None for zeros.
     """
 
-    def __init__(self, matrix: sp.csr_array, sizes: Sequence[int], offset: np.ndarray | None = None) -> None:
-        self.matrix, self.sizes = matrix, tuple(sizes)
-        self.size = int(np.asarray(matrix.shape)[0])
-        self.offset = np.zeros(self.size) if offset is None else offset
+    def __init__(
+        self, matrix: sp.csr_array, rows: Sequence[int], columns: Sequence[int], offset: np.ndarray | None = None
+    ) -> None:
+        self.matrix, self.rows, self.columns = matrix, tuple(rows), tuple(columns)
+        self.offset = np.zeros(sum(self.rows)) if offset is None else offset
         self._on_device: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
-    def __call__(self, *xs: Tensor) -> Tensor:
-        """The product; x_b of shape (*batch, sizes[b]), float64, batch axes broadcasting; shape (*batch, size)."""
+    @cached_property
+    def entering(self) -> tuple[tuple[int, ...], ...]:
+        """For each z_k the numbers of the x_b that enter it."""
+        if len(self.rows) == 1:
+            return (tuple(range(len(self.columns))),)
+        return tuple(tuple(np.unique(self._owners[part.indices]).tolist()) for part in self._split())
+
+    def __call__(self, *xs: Tensor) -> tuple[Tensor, ...]:
+        """The vectors z_k, shape (*batch, rows[k]), float64.
+
+        Args:
+            *xs: Shape (*batch, columns[b]), float64. The batch axes of z_k are those of the x_b that enter it,
+                broadcast: what depends on shared vectors alone is computed once.
+        """
+        batches = [broadcast(*[xs[b].shape[:-1] for b in blocks]) for blocks in self.entering]
+        multiply = _compiled() if xs[0].is_cpu else None
+        if multiply is not None:
+            batch = max(batches, key=torch.Size.numel)
+            if all(one == batch or one.numel() == 1 for one in batches):
+                return self._together(multiply, xs, batch, batches)
+        if len(self.rows) > 1:
+            return self._one_by_one(xs)
         batch = broadcast(*(x.shape[:-1] for x in xs))
         flat = [_flatten(x.detach(), batch) for x in xs]
-        if not xs[0].is_cpu:
-            return self._elsewhere(flat, batch.numel()).reshape(*batch, self.size)
-        return torch.from_numpy(self._on_cpu(flat, batch.numel()).reshape(*batch, self.size))
+        found = self._by_scipy(flat, batch.numel()) if xs[0].is_cpu else self._elsewhere(flat, batch.numel())
+        return (found.reshape(*batch, *self.rows),)
 
-    def _on_cpu(self, flat: list[Tensor], items: int) -> np.ndarray:
-        multiply = _compiled()
-        if multiply is None:
-            return (self.matrix @ _join(flat, items).numpy().T).T + self.offset
-        product = np.empty((items, self.size))
-        vectors = [_join(flat, items)] if len(flat) > _MOST_BLOCKS else flat
-        blocks = [x.contiguous().numpy() for x in vectors]
-        multiply(*self._arrays, self.offset, blocks, product, threads=torch.get_num_threads())
-        return product
+    def _together(
+        self, multiply: Callable[..., None], xs: Sequence[Tensor], batch: torch.Size, batches: Sequence[torch.Size]
+    ) -> tuple[Tensor, ...]:
+        """All z_k by one call of the compiled product; `batch` is the largest of their batch shapes."""
+        flat = [_flatten(x, batch) for x in xs]
+        vectors = [_join(flat, batch.numel())] if len(flat) > _MOST_BLOCKS else flat
+        blocks = [x.contiguous().numpy(force=True) for x in vectors]
+        found = [np.empty((one.numel(), size)) for one, size in zip(batches, self.rows, strict=True)]
+        multiply(*self._arrays, self.offset, blocks, found, threads=torch.get_num_threads())
+        return tuple(
+            torch.from_numpy(z if len(one) == 1 else z.reshape(*one, z.shape[1]))
+            for z, one in zip(found, batches, strict=True)
+        )
+
+    def _one_by_one(self, xs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Each z_k by a product of its own, from the vectors that enter it."""
+        return tuple(part(*(xs[b] for b in blocks))[0] for part, blocks in zip(self._parts, self.entering, strict=True))
+
+    @cached_property
+    def _parts(self) -> list[SparseProduct]:
+        """A product for each z_k, of the vectors that enter it."""
+        ends, parts = np.cumsum(self.rows, dtype=np.int64), []
+        for rows, size, end, blocks in zip(self._split(), self.rows, ends, self.entering, strict=True):
+            columns = np.flatnonzero(np.isin(self._owners, blocks))
+            sizes, offset = [self.columns[b] for b in blocks], self.offset[end - size : end]
+            parts.append(SparseProduct(sp.csr_array(rows[:, columns]), (size,), sizes, offset))
+        return parts
+
+    def _split(self) -> list[sp.csr_array]:
+        """The rows of each z_k."""
+        ends = np.cumsum(self.rows, dtype=np.int64)
+        return [sp.csr_array(self.matrix[end - size : end]) for size, end in zip(self.rows, ends, strict=True)]
+
+    @cached_property
+    def _owners(self) -> np.ndarray:
+        """The block of each column."""
+        return np.repeat(np.arange(len(self.columns)), self.columns)
 
     @cached_property
     def _arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Row starts, columns within their block, blocks, and values."""
-        sizes = self.sizes if len(self.sizes) <= _MOST_BLOCKS else (sum(self.sizes),)
+        sizes = self.columns if len(self.columns) <= _MOST_BLOCKS else (sum(self.columns),)
         owners = np.repeat(np.arange(len(sizes)), sizes)
         starts = np.concatenate([[0], np.cumsum(sizes)])[owners]
         columns = self.matrix.indices
@@ -65,6 +114,9 @@ class SparseProduct:
             owners[columns].astype(np.uint8),
             self.matrix.data.astype(np.float64),
         )
+
+    def _by_scipy(self, flat: list[Tensor], items: int) -> Tensor:
+        return torch.from_numpy((self.matrix @ _join(flat, items).numpy().T).T + self.offset)
 
     def _elsewhere(self, flat: list[Tensor], items: int) -> Tensor:
         matrix, offset = self._tensors(flat[0].device)
@@ -78,7 +130,7 @@ class SparseProduct:
                     torch.as_tensor(self.matrix.indptr.astype(np.int64)),
                     torch.as_tensor(self.matrix.indices.astype(np.int64)),
                     torch.as_tensor(self.matrix.data.astype(np.float64)),
-                    size=(self.size, sum(self.sizes)),
+                    size=(sum(self.rows), sum(self.columns)),
                 ).to(device)
             self._on_device[device] = (matrix, torch.as_tensor(self.offset, device=device))
         return self._on_device[device]

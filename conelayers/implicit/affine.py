@@ -28,15 +28,29 @@ class LinearOperator(Protocol):
 
 
 class AffineOperator(Protocol):
-    """Numerics of (theta_1, theta_2, ...) -> M_1 theta_1 + M_2 theta_2 + ... + c, without autograd."""
+    """Numerics of (theta_1, theta_2, ...) -> (z_1, z_2, ...), without autograd: z_k = sum_b M_kb theta_b + c_k."""
 
     @property
-    def parts(self) -> Sequence[LinearOperator]:
-        """The linear maps M_b."""
+    def entering(self) -> Sequence[Sequence[int]]:
+        """For each z_k the numbers of the theta_b that enter it; each enters one at least."""
         ...
 
-    def apply(self, *thetas: Tensor) -> Tensor:
-        """The sum; theta_b (*batch, k_b), batch axes broadcasting, to (*batch, l)."""
+    @property
+    def linear(self) -> AffineOperator:
+        """The map without its constants."""
+        ...
+
+    @property
+    def transpose(self) -> AffineOperator:
+        """(z_1, z_2, ...) -> (theta_1, theta_2, ...) by the blocks M_kb'."""
+        ...
+
+    def select(self, rows: tuple[bool, ...], columns: tuple[bool, ...]) -> AffineOperator:
+        """The map to some of the z_k from some of the theta_b, the others being zero."""
+        ...
+
+    def apply(self, *thetas: Tensor) -> tuple[Tensor, ...]:
+        """The z_k, shape (*batch, l_k); theta_b (*batch, k_b). z_k has the batch axes of those that enter it."""
         ...
 
 
@@ -73,35 +87,54 @@ class Linear(Equation):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Affine(Equation):
-    """z = M_1 theta_1 + M_2 theta_2 + ... + c.
+    """z_k = M_k1 theta_1 + M_k2 theta_2 + ... + c_k.
 
     Attributes:
         operator: The map's numerics.
+        inputs: Number of the theta_b.
     """
 
     operator: AffineOperator
+    inputs: int
 
     @property
     def event_dims(self) -> Sequence[int]:
-        """Vectors, one per part."""
-        return (1,) * len(self.operator.parts)
+        """Vectors."""
+        return (1,) * self.inputs
+
+    def carries(self, batched: tuple[bool, ...], outputs: int) -> tuple[bool, ...]:
+        """What depends on shared vectors alone is shared."""
+        return tuple(any(batched[b] for b in blocks) for blocks in self.operator.entering)
 
     def solve(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Apply the map."""
-        return (self.operator.apply(*inputs),)
+        return self.operator.apply(*inputs)
 
     def pullback(self, inputs, outputs, cotangents, needed) -> tuple[Tensor | None, ...]:
-        """M_b' times the cotangent, summed first over the batch axes that theta_b lacks."""
-        (g,) = zeros_for_none(cotangents, outputs)
-        return tuple(
-            implicit(Linear(part, transposed=True), g.sum_to_size(*theta.shape[:-1], g.shape[-1]))[0] if use else None
-            for part, theta, use in zip(self.operator.parts, inputs, needed, strict=True)
-        )
+        """M_kb' times the cotangents, summed first over the batch axes that theta_b lacks."""
+        entering, found = self.operator.entering, dict.fromkeys(range(len(inputs)))
+        for batch in {theta.shape[:-1] for theta, use in zip(inputs, needed, strict=True) if use}:
+            alike = {b for b, theta in enumerate(inputs) if needed[b] and theta.shape[:-1] == batch}
+            given = {
+                k: g.sum_to_size(*batch, g.shape[-1])
+                for k, g in enumerate(cotangents)
+                if g is not None and not alike.isdisjoint(entering[k])
+            }
+            if given:
+                reached = alike.intersection(b for k in given for b in entering[k])
+                rows = tuple(k in given for k in range(len(outputs)))
+                part = self.operator.select(rows, tuple(b in reached for b in range(len(inputs))))
+                pulled = implicit(Affine(part.transpose, len(given)), *given.values())
+                found.update(zip(sorted(reached), pulled, strict=True))
+        return tuple(found.values())
 
     def pushforward(self, inputs, outputs, tangents) -> tuple[Tensor | None, ...]:
-        """The sum of M_b times the tangents."""
-        moved = torch.zeros_like(outputs[0])
-        for part, tangent in zip(self.operator.parts, tangents, strict=True):
-            if tangent is not None:
-                moved = moved + implicit(Linear(part), tangent)[0]
-        return (moved,)
+        """M_kb times the tangents; zero where none of what moves enters."""
+        moving = tuple(t is not None for t in tangents)
+        reached = tuple(any(moving[b] for b in blocks) for blocks in self.operator.entering)
+        part = Affine(self.operator.select(reached, moving).linear, sum(moving))
+        moved = iter(implicit(part, *(t for t in tangents if t is not None)))
+        return tuple(
+            torch.zeros_like(z) + next(moved) if use else torch.zeros_like(z)
+            for z, use in zip(outputs, reached, strict=True)
+        )

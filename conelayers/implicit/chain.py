@@ -53,6 +53,13 @@ class Chain(Equation):
         """As given."""
         return self._event_dims
 
+    def carries(self, batched: tuple[bool, ...], outputs: int) -> tuple[bool, ...]:
+        """What the steps say of their own outputs."""
+        known = list(batched)
+        for step in self.steps:
+            known.extend(step.equation.carries(tuple(known[i] for i in step.arguments), step.outputs))
+        return tuple(known[len(batched) :])
+
     def solve(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """One step after another."""
         values = list(inputs)

@@ -20,7 +20,8 @@ class Equation(abc.ABC):
     derivatives of every order, `torch.func.vmap`, `jvp`, `jacrev` and `jacfwd` follow without further code.
 
     Every input has the shape (*batch, *event): its last `event_dims[i]` axes belong to one problem, all axes before
-    them are batch axes, which broadcast from the right. Outputs carry the broadcast batch axes of all inputs.
+    them are batch axes, which broadcast from the right. Outputs carry the broadcast batch axes of all inputs, unless
+    `carries` says that they lack those of some.
 
     An instance must not keep state between calls.
     """
@@ -68,6 +69,15 @@ class Equation(abc.ABC):
             outputs: z.
             tangents: One per input, None where the input does not move.
         """
+
+    def carries(self, batched: tuple[bool, ...], outputs: int) -> tuple[bool, ...]:
+        """Which outputs have a batch axis that some of the inputs have: all, if any input has it.
+
+        Args:
+            batched: Which inputs have it.
+            outputs: The number of outputs.
+        """
+        return (any(batched),) * outputs
 
     def align(self, in_dims: tuple[int | None, ...], inputs: tuple[Tensor, ...]) -> tuple[Equation, tuple[Tensor, ...]]:
         """The equation and inputs with the axes of a `vmap` turned into a leading batch axis.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import torch
@@ -46,6 +45,15 @@ def _nothing_records() -> bool:
 class _ImplicitFunction(torch.autograd.Function):
     """Autograd rules that delegate to an `Equation`; what is saved is inputs and outputs only."""
 
+    @classmethod
+    def apply(cls, *arguments: Any) -> Any:
+        # torch binds the arguments to the signature of `forward` on every call, which takes a part of the time of a
+        # small solve and changes nothing where there are no defaults.
+        if torch._C._are_functorch_transforms_active():
+            return super().apply(*arguments)
+        plain: Any = super(torch.autograd.Function, cls)
+        return plain.apply(*arguments)
+
     @staticmethod
     def forward(equation: Equation, *inputs: Tensor) -> tuple[Tensor, ...]:
         return equation.solve(*inputs)
@@ -86,8 +94,5 @@ class _ImplicitFunction(torch.autograd.Function):
     def vmap(info: Any, in_dims: tuple, equation: Equation, *inputs: Tensor) -> tuple:
         batched, aligned = equation.align(in_dims[1:], inputs)
         outputs = implicit(batched, *aligned)
-        return outputs, (0,) * len(outputs)
-
-
-# Every `apply` binds its arguments to the signature of `forward`; a stored one spares its inspection on each call.
-_ImplicitFunction.forward.__signature__ = inspect.signature(_ImplicitFunction.forward)  # type: ignore[attr-defined]
+        carried = batched.carries(tuple(dim is not None for dim in in_dims[1:]), len(outputs))
+        return outputs, tuple(0 if mapped else None for mapped in carried)

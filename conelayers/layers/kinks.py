@@ -10,8 +10,9 @@ from torch import Tensor
 
 from conelayers.backends import default_backend
 from conelayers.errors import InvalidArgument, SolveError, UnsupportedError
-from conelayers.implicit import Affine, AffineOperator, implicit
+from conelayers.implicit import implicit
 from conelayers.layers.cvxpy_layer import CvxpyLayer
+from conelayers.layers.parametric import ParametricSolution
 from conelayers.layers.regularity import examine_problem
 from conelayers.program import ConeProgram, ConeSolution, Status
 from conelayers.residual.directional import one_sided
@@ -60,7 +61,7 @@ def extreme_jacobians(
     program, solution = _solved(layer, params)
     v = solution.y - solution.s
     rows, curved = weak_rows(program.structure.cone, v, _radius(solution, v, radius))
-    conditions = layer.conditions()
+    conditions, family = layer.conditions(), ParametricSolution(layer.program)
     found, invertible, active = [], [], []
     for point in extreme_points(v, rows, limit):
         invertible.append(is_invertible(program, point))
@@ -68,8 +69,7 @@ def extreme_jacobians(
         element = FixedElement(conditions, solution, point)
 
         def outputs(*values: Tensor, element: FixedElement = element) -> tuple[Tensor, ...]:
-            data = layer.program.values(*values, apply=_affine)
-            x, y, s = implicit(element, data.P, data.q, data.A, data.b)[:3]
+            x, y, s = implicit(element, *family.data(values))[:3]
             return layer.program.recover(x, y, s)
 
         jacobian = torch.func.jacrev(outputs, argnums=tuple(range(len(params))))(*params)
@@ -113,12 +113,8 @@ def one_sided_derivative(
     report = examine_problem(layer.program, program, solution, torch.Size([]))
     if bool(report.decided) and not bool(report.regular):
         raise UnsupportedError(f"There is no one-sided derivative to be trusted. {report.explain()}")
-
-    def data(*values: Tensor) -> tuple[Tensor, ...]:
-        found = layer.program.values(*values, apply=_affine)
-        return found.P, found.q, found.A, found.b
-
-    moved = torch.func.jvp(data, values, tangents)[1]
+    family = ParametricSolution(layer.program)
+    moved = torch.func.jvp(lambda *params: family.data(params), values, tangents)[1]
     tangent = ConeProgram(program.structure, *moved)
     radius = _radius(solution, solution.y - solution.s, radius)
     moves = one_sided(program, solution, tangent, radius, default_backend(program.structure))
@@ -142,7 +138,3 @@ def _radius(solution: ConeSolution, v: Tensor, radius: float | None) -> float:
         return radius
     single = solution.reshape(torch.Size([1]))
     return float(accuracy(single, v[None]).possibly)
-
-
-def _affine(operator: AffineOperator, *thetas: Tensor) -> Tensor:
-    return implicit(Affine(operator), *thetas)[0]

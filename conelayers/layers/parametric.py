@@ -3,73 +3,76 @@
 from __future__ import annotations
 
 import dataclasses
-import weakref
 from collections.abc import Sequence
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from conelayers.canonicalize import Block, ParametricProgram
-from conelayers.implicit import Affine, Chain, Equation, Step, implicit
+from conelayers.canonicalize import Block, BlockMap, ParametricProgram
+from conelayers.implicit import Affine, Chain, Step, implicit
 from conelayers.program import ConeSolution
 from conelayers.residual import ConicConditions, optimality
 
-__all__ = ["solve_parametric"]
+__all__ = ["ParametricSolution"]
 
 _SOLUTION = len(dataclasses.fields(ConeSolution))
 
 
-def solve_parametric(
-    program: ParametricProgram, conditions: ConicConditions, params: Sequence[Tensor]
-) -> tuple[tuple[Tensor, ...], ConeSolution]:
-    """P, q, A and b at the given parameters, and the solution; both are connected to the parameters.
+class ParametricSolution:
+    """The programme's data and its solution as functions of the parameters, by a chain of two equations.
+
+    The inputs of the chain are the vectors that the parameters are read as, then the parts of the data that no
+    parameter enters. Its steps are the affine map to the other parts, and the solve.
 
     Args:
         program: The family of programmes.
-        conditions: What solves and differentiates them.
-        params: One tensor per parameter, as `ParametricProgram.values` takes them; not checked.
-    """
-    wiring = _wiring(program)
-    like = params[0] if params else None
-    constants = [part.map.constant(like) for part in wiring.constants]
-    inputs = [*program.layout.read(params, wiring.blocks), *constants]
-    outputs = implicit(wiring.chain(optimality(conditions)), *inputs)
-    values = (*inputs, *outputs)
-    return tuple(values[i] for i in wiring.data), ConeSolution(*outputs[-_SOLUTION:])
-
-
-class _Wiring:
-    """The chain's inputs are the blocks of parameters, then the constant parts; its steps the other parts, the solve.
-
-    Attributes:
-        blocks: The vectors that the parameters are read as.
-        constants: The parts that no parameter enters.
-        maps: The steps that evaluate the other parts.
-        data: Positions of P, q, A and b among the values of the chain.
     """
 
     def __init__(self, program: ParametricProgram) -> None:
-        self.blocks: list[Block] = list(dict.fromkeys(block for part in program.parts for block in part.blocks))
-        self.constants = [part for part in program.parts if not part.blocks]
-        self._inputs = len(self.blocks) + len(self.constants)
-        self.maps: list[Step] = []
-        self.data: tuple[int, ...] = ()
-        for part in program.parts:
-            if part.blocks:
-                self.data += (self._inputs + len(self.maps),)
-                self.maps.append(Step(Affine(part.map), tuple(map(self.blocks.index, part.blocks)), 1))
-            else:
-                self.data += (len(self.blocks) + self.constants.index(part),)
+        self.program = program
+        varying = [part for part in program.parts if part.blocks]
+        self._constants = [part.map for part in program.parts if not part.blocks]
+        self._blocks: list[Block] = list(dict.fromkeys(block for part in varying for block in part.blocks))
+        takes = [tuple(map(self._blocks.index, part.blocks)) for part in varying]
+        count = len(self._blocks)
+        self._inputs = count + len(self._constants)
+        self._maps: tuple[Step, ...] = ()
+        if varying:
+            operator = BlockMap.join([part.map for part in varying], takes, [block.size for block in self._blocks])
+            self._maps = (Step(Affine(operator, count), tuple(range(count)), len(varying)),)
+        # Positions of P, q, A and b among the values of the chain.
+        places = {True: iter(range(self._inputs, self._inputs + len(varying))), False: iter(range(count, self._inputs))}
+        self._data = tuple(next(places[bool(part.blocks)]) for part in program.parts)
+        self._on_device: dict[torch.device, list[Tensor]] = {}
 
-    def chain(self, conditions: Equation) -> Chain:
-        """The parts, then the solution."""
-        return Chain((1,) * self._inputs, (*self.maps, Step(conditions, self.data, _SOLUTION)))
+    def __call__(
+        self, conditions: ConicConditions, params: Sequence[Tensor]
+    ) -> tuple[tuple[Tensor, ...], ConeSolution]:
+        """P, q, A and b at the given parameters, and the solution; both are connected to the parameters.
 
+        Args:
+            conditions: What solves and differentiates the programmes.
+            params: One tensor per parameter, as `ParametricProgram.values` takes them; not checked.
+        """
+        inputs = self._read(params)
+        steps = (*self._maps, Step(optimality(conditions), self._data, _SOLUTION))
+        values = (*inputs, *implicit(Chain((1,) * self._inputs, steps), *inputs))
+        return tuple(values[i] for i in self._data), ConeSolution(*values[-_SOLUTION:])
 
-_wirings: weakref.WeakKeyDictionary[ParametricProgram, _Wiring] = weakref.WeakKeyDictionary()
+    def data(self, params: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """P, q, A and b alone."""
+        inputs = self._read(params)
+        values = (*inputs, *implicit(Chain((1,) * self._inputs, self._maps), *inputs))
+        return tuple(values[i] for i in self._data)
 
+    def _read(self, params: Sequence[Tensor]) -> list[Tensor]:
+        """The inputs of the chain. The constant parts are copied to the parameters' device once."""
+        device = params[0].device if params else torch.device("cpu")
+        if device not in self._on_device:
+            with torch.inference_mode(False):  # they will be saved for backward passes later
+                self._on_device[device] = [affine.constant(device) for affine in self._constants]
+        return [*self.program.layout.read(params, self._blocks), *self._on_device[device]]
 
-def _wiring(program: ParametricProgram) -> _Wiring:
-    """Made once per family."""
-    if program not in _wirings:
-        _wirings[program] = _Wiring(program)
-    return _wirings[program]
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_on_device": {}}

@@ -246,10 +246,10 @@ def csr_product(
     data: NDArray[np.float64],
     offset: NDArray[np.float64],
     x: list[NDArray[np.float64]],
-    out: NDArray[np.float64],
+    out: list[NDArray[np.float64]],
     threads: int = 1,
 ) -> None:
-    """out[i] = sum of M_b x[b][i] over blocks b, plus offset; column `indices[k]` is one of block `blocks[k]`."""
+    """out[k][i] = sum of M_kb x[b][i] over blocks b, plus offset; column `indices[j]` is one of block `blocks[j]`."""
 
 def engine_image(
     n: int,

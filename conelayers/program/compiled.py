@@ -100,4 +100,4 @@ def _kept(
 
 def rows(values: Tensor) -> np.ndarray:
     """A float64 tensor on the CPU as a contiguous array, without a copy where it is one."""
-    return values.detach().contiguous().numpy()
+    return values.contiguous().numpy(force=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -29,6 +28,7 @@ class ConeProgram:
         q: Linear objective, shape (*batch, n).
         A: Values on the pattern of A, shape (*batch, A_nnz).
         b: Right-hand side, shape (*batch, m).
+        batch_shape: The broadcast batch axes of the four tensors.
     """
 
     structure: ConeStructure
@@ -36,6 +36,7 @@ class ConeProgram:
     q: Tensor
     A: Tensor
     b: Tensor
+    batch_shape: torch.Size = dataclasses.field(init=False)
 
     def __post_init__(self) -> None:
         s = self.structure
@@ -44,20 +45,15 @@ class ConeProgram:
             if values.dim() == 0 or values.shape[-1] != size:
                 raise InvalidArgument(f"{name} has shape {tuple(values.shape)}; its last axis must have size {size}.")
         try:
-            self.batch_shape  # noqa: B018  (evaluated for its check)
+            self.__dict__["batch_shape"] = _broadcast(self.P, self.q, self.A, self.b)
         except RuntimeError as error:
             raise InvalidArgument(f"batch axes of P, q, A and b do not broadcast: {error}") from None
-
-    @cached_property
-    def batch_shape(self) -> torch.Size:
-        """The broadcast batch axes of the four tensors."""
-        return broadcast(self.P.shape[:-1], self.q.shape[:-1], self.A.shape[:-1], self.b.shape[:-1])
 
     def detach(self) -> ConeProgram:
         """The same values, cut from the autograd graph."""
         if not any(values.requires_grad for values in (self.P, self.q, self.A, self.b)):
             return self
-        return self._derived(self.P.detach(), self.q.detach(), self.A.detach(), self.b.detach())
+        return self.unchecked(self.structure, self.P.detach(), self.q.detach(), self.A.detach(), self.b.detach())
 
     def flatten(self) -> ConeProgram:
         """One batch axis at most per tensor: shared tensors become (1, size), the others (B, size), B = batch items."""
@@ -72,13 +68,14 @@ class ConeProgram:
                 return values.reshape(1, values.shape[-1])
             return values.expand(*batch_shape, values.shape[-1]).reshape(batch_shape.numel(), values.shape[-1])
 
-        return self._derived(flat(self.P), flat(self.q), flat(self.A), flat(self.b))
+        return self.unchecked(self.structure, flat(self.P), flat(self.q), flat(self.A), flat(self.b))
 
-    def _derived(self, P: Tensor, q: Tensor, A: Tensor, b: Tensor) -> ConeProgram:
-        """Values of the same sizes, which need no second check."""
-        derived = object.__new__(ConeProgram)
-        derived.__dict__.update(structure=self.structure, P=P, q=q, A=A, b=b)
-        return derived
+    @classmethod
+    def unchecked(cls, structure: ConeStructure, P: Tensor, q: Tensor, A: Tensor, b: Tensor) -> ConeProgram:
+        """Values whose shapes are known to be right, where a check would cost as much as a small solve."""
+        made = object.__new__(cls)
+        made.__dict__.update(structure=structure, P=P, q=q, A=A, b=b, batch_shape=_broadcast(P, q, A, b))
+        return made
 
     def A_times(self, x: Tensor) -> Tensor:
         """A x for x of shape (*batch, n); shape (*batch, m)."""
@@ -91,3 +88,8 @@ class ConeProgram:
     def P_times(self, x: Tensor) -> Tensor:
         """P x for x of shape (*batch, n); shape (*batch, n)."""
         return products.P_times(self.structure, self.P, x)
+
+
+def _broadcast(*values: Tensor) -> torch.Size:
+    """Batch axes of vectors."""
+    return broadcast(*[value.shape[:-1] for value in values])

@@ -15,7 +15,10 @@ def broadcast(*shapes: torch.Size) -> torch.Size:
     Raises:
         RuntimeError: If the shapes do not broadcast.
     """
-    distinct = {shape for shape in shapes if shape}
-    if len(distinct) <= 1:
-        return torch.Size(distinct.pop()) if distinct else torch.Size()
-    return torch.broadcast_shapes(*distinct)
+    found = torch.Size()
+    for shape in shapes:
+        if shape and shape != found:
+            if found:
+                return torch.broadcast_shapes(*shapes)
+            found = shape
+    return found

@@ -60,6 +60,11 @@ class ConeSolution:
         return not bool(self.status_code.any())
 
     @property
+    def worst(self) -> Tensor:
+        """The largest of the three residuals, shape (*batch,)."""
+        return torch.maximum(self.primal_residual, torch.maximum(self.dual_residual, self.gap))
+
+    @property
     def tensors(self) -> tuple[Tensor, ...]:
         """The attributes, in order."""
         return (

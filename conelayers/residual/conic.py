@@ -26,6 +26,8 @@ __all__ = ["ConicConditions", "OnFailure", "adjoint_gradients"]
 
 OnFailure = Literal["raise", "nan"]
 
+_INACCURATE = int(Status.INACCURATE)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ConicConditions(Equation):
@@ -63,7 +65,7 @@ class ConicConditions(Equation):
 
     def solve(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Solve by the backend, polish, and deal with items that have no solution."""
-        program = ConeProgram(self.structure, *inputs)
+        program = ConeProgram.unchecked(self.structure, *inputs)
         solution = solve_and_polish(program, self.backend, self.warm_start)
         if not solution.all_solved:
             solution = self._with_failures(solution)
@@ -187,7 +189,7 @@ def _solved(outputs: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor, Tensor
 
 
 def _has_solution(status_code: Tensor) -> Tensor:
-    return status_code <= int(Status.INACCURATE)
+    return status_code <= _INACCURATE
 
 
 def _failure_message(solution: ConeSolution) -> str:

@@ -22,6 +22,8 @@ from conelayers.residual.linearized import LinearizedConditions
 
 __all__ = ["FusedAdjoint"]
 
+_INACCURATE = int(Status.INACCURATE)
+
 Gradients = Callable[..., tuple[Tensor, ...]]
 
 
@@ -44,9 +46,10 @@ class FusedAdjoint(Equation):
     def solve(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """One kernel for the batch; several cotangents of one solution share a factorization in the stated form."""
         *vectors, code = inputs
-        if code.dim() == 1 and len(code) and all(value.dim() == 2 and len(value) == len(code) for value in vectors[2:]):
+        items = code.shape[0] if code.dim() == 1 else 0
+        if items and all(value.dim() == 2 and value.shape[0] == items for value in vectors[2:]):
             matrices = (value if value.dim() == 2 else value[None] for value in vectors[:2])
-            return tuple(self._solve_flat([*matrices, *vectors[2:]], code[:, None]))
+            return tuple(self._solve_flat([*matrices, *vectors[2:]], code))
         fixed, cotangents = vectors[:5], vectors[5:]
         folding = Folding.of([*(value.shape[:-1] for value in fixed), code.shape], [g.shape[:-1] for g in cotangents])
         if folding.rhs_count != 1:  # several cotangents, or no items
@@ -54,25 +57,29 @@ class FusedAdjoint(Equation):
         flat = [folding.fold_fixed(value) for value in fixed[:2]]
         flat += [folding.fold_fixed(value, always_batched=True) for value in fixed[2:]]
         flat += [folding.fold_rhs(g)[:, 0] for g in cotangents]
-        codes = folding.fold_fixed(code[..., None], always_batched=True)
+        codes = folding.fold_fixed(code[..., None], always_batched=True)[:, 0]
         return tuple(folding.unfold(out[:, None]) for out in self._solve_flat(flat, codes))
 
     def _solve_flat(self, flat: list[Tensor], codes: Tensor) -> list[Tensor]:
-        """One batch axis B; items that the kernel's fixed number of refinements did not solve go by the stated form."""
+        """One batch axis B; nothing goes into or comes out of items without a solution."""
+        if int(codes.max()) <= _INACCURATE:
+            return self._gradients(flat, codes)
+        failed = codes[:, None] > _INACCURATE
+        held = flat[:2] + [torch.where(failed, 0.0, value) for value in flat[2:]]
+        return [torch.where(failed, 0.0, gradient) for gradient in self._gradients(held, codes)]
+
+    def _gradients(self, flat: list[Tensor], codes: Tensor) -> list[Tensor]:
+        """Items that the kernel's fixed number of refinements did not solve go by the stated form."""
         kernels = compiled_kernels(self.structure, flat[0].device)
         assert kernels is not None
-        failed = codes > int(Status.INACCURATE)
-        some_failed = bool(failed.any())
-        if some_failed:
-            flat = flat[:2] + [torch.where(failed, 0.0, value) for value in flat[2:]]
         found = kernels.pullback(*flat)
-        gradients = [found[name] for name in ("dP", "dq", "dA", "db")]
-        if not float(found["residual"].max()) <= ACCEPTED:
-            missed = torch.nonzero(~(found["residual"] <= ACCEPTED) & ~failed[:, 0])[:, 0]
+        gradients, residual = [found[name] for name in ("dP", "dq", "dA", "db")], found["residual"]
+        if not float(residual.max()) <= ACCEPTED:
+            missed = torch.nonzero(~(residual <= ACCEPTED) & (codes <= _INACCURATE))[:, 0]
             chosen = [value if value.shape[0] == 1 else value[missed] for value in flat]
-            for gradient, again in zip(gradients, self.stated(*chosen, codes[missed, 0]), strict=True):
+            for gradient, again in zip(gradients, self.stated(*chosen, codes[missed]), strict=True):
                 gradient[missed] = again
-        return [torch.where(failed, 0.0, gradient) for gradient in gradients] if some_failed else gradients
+        return gradients
 
     def pullback(self, inputs, outputs, cotangents, needed) -> tuple[Tensor | None, ...]:
         """By the stated form."""
@@ -84,7 +91,7 @@ class FusedAdjoint(Equation):
         """The adjoint system moved: the tangents of lam and nu, then the product rule in the outer products."""
         P, A, *items, code = inputs
         dP, dA, *moving = zeros_for_none(tangents[:-1], inputs[:-1])
-        has_solution = code <= int(Status.INACCURATE)
+        has_solution = code <= _INACCURATE
         active = has_solution.to(P.dtype)
         x, y, s, gx, gy, gs = (torch.where(has_solution[..., None], value, 0.0) for value in items)
         dx, dy, ds, dgx, dgy, dgs = (torch.where(has_solution[..., None], value, 0.0) for value in moving)

@@ -22,6 +22,9 @@ _STEPS, _TARGET, _DOUBTFUL = 6, 1e-12, 1e-10
 # Largest residual at which a backend that polishes is believed to have done it.
 _FINISHED = 1e-9
 
+# Largest residual, or multiple of the backend's tolerance, at which a polished point is believed to be a solution.
+_BELIEVED, _SLACK = 1e-5, 1e2
+
 
 class Backend(Protocol):
     """Anything that solves a batch of cone programmes."""
@@ -57,7 +60,8 @@ def solve_and_polish(program: ConeProgram, backend: Backend, warm_start: ConeSol
         flat = ConeProgram(flat.structure, flat.P.cpu(), flat.q.cpu(), flat.A.cpu(), flat.b.cpu())
     solution = backend.solve(flat, None if warm_start is None else fitted_start(warm_start, flat))
     if not (_polishes(backend, flat.structure) and _is_exact(solution)):
-        solution = _polished(flat, solution, getattr(backend, "tol", 1e-8))
+        tol = getattr(backend, "tol", 1e-8)
+        solution = _believed(_polished(flat, solution, tol), max(_BELIEVED, _SLACK * tol))
     return solution.reshape(batch_shape).to(device)
 
 
@@ -79,6 +83,20 @@ def _polished(program: ConeProgram, solution: ConeSolution, tol: float) -> ConeS
         codes = torch.where(reached, int(Status.SOLVED), solution.status_code).to(torch.int8)
         polished = dataclasses.replace(polished, status_code=codes)
     return polished
+
+
+def _believed(solution: ConeSolution, limit: float) -> ConeSolution:
+    """What is called a solution and has a residual beyond the limit is none; it gets zeros in place of its point.
+
+    Solvers divide residuals by the norm of x or y as well. On programmes that are all but infeasible those grow without
+    bound, and any residual passes.
+    """
+    wrong = solution.has_solution & ~(solution.worst <= limit)
+    if not bool(wrong.any()):
+        return solution
+    points = {name: torch.where(wrong[:, None], 0.0, getattr(solution, name)) for name in ("x", "y", "s")}
+    codes = torch.where(wrong, int(Status.FAILED), solution.status_code).to(torch.int8)
+    return dataclasses.replace(solution, status_code=codes, **points)
 
 
 def _no_worse(program: ConeProgram, solution: ConeSolution, polished: Tensor) -> Tensor:

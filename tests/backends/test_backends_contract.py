@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import multiprocessing
 import pickle
 import weakref
 
@@ -179,6 +180,24 @@ def test_no_rows_or_no_columns(backend):
     torch.testing.assert_close(solution.s[0], b[0], rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork on this system")
+@pytest.mark.parametrize("backend", [Clarabel(threads=2), Batched(threads=2)], ids=["clarabel", "batched"])
+def test_a_forked_process_has_threads_of_its_own(backend):
+    """As in data loaders with workers: the parent's threads, of which the child knows, do not run there."""
+    program, _ = random_programs([Nonnegative(6)], 4, (17,))
+    expected = backend.solve(program).x
+    context = multiprocessing.get_context("fork")
+    found = context.SimpleQueue()
+    child = context.Process(target=lambda: found.put(backend.solve(program).x.numpy()))
+    child.start()
+    child.join(60)
+    if child.is_alive():
+        child.kill()
+        pytest.fail("the forked process hangs")
+    assert child.exitcode == 0
+    np.testing.assert_allclose(found.get(), expected.numpy(), atol=1e-6)
+
+
 def test_what_the_engine_gives_up_is_solved_again(monkeypatch):
     program, (x, _, _) = random_programs([Nonnegative(6), SecondOrder(4)], 5, (2, 2))
     complete = Batched.solve
@@ -196,6 +215,20 @@ def test_what_the_engine_gives_up_is_solved_again(monkeypatch):
     torch.testing.assert_close(solution.x, x, rtol=1e-4, atol=1e-4)
     limited = Rescued(max_iter=1).solve(program)
     assert limited.status[0, 1] == limited.status[1, 0] == Status.ITERATION_LIMIT
+
+
+@pytest.mark.parametrize("b", [(1.0, 1.0, 0.0), (-2.0, 2.0, 1.0), (2.0, -1.0, 1.0)])
+def test_inaccurate_solutions_get_a_second_opinion(b):
+    """Unbounded along (1, 1), which costs -1 and moves the slack along the border of the cone."""
+    P, A = np.array([[1.0, -1.0], [-1.0, 1.0]]), np.array([[-1.0, 0.0], [0.0, -1.0], [0.5, -0.5]])
+    structure = ConeStructure.from_matrices(P, A, ProductCone([SecondOrder(3)]))
+    values = torch.tensor([1.0, -1.0, 1.0]), torch.tensor([[-1.0, 0.0], [-0.5, 0.5]])
+    data = *values, torch.from_numpy(A)[structure.A_indices, structure.A_columns], torch.tensor(b)
+    program = ConeProgram(structure, *(value.double() for value in data))
+    rescued, alone = Rescued().solve(program), Batched().solve(program)
+    assert list(rescued.status) == [Status.DUAL_INFEASIBLE, Status.SOLVED]
+    for field in ("x", "y", "s", "iterations"):
+        assert torch.equal(getattr(rescued, field)[1], getattr(alone, field)[1]), "the neighbour is left alone"
 
 
 def test_clarabel_splits_large_semidefinite_blocks():

@@ -10,22 +10,10 @@ import scipy.sparse as sp
 import torch
 from canonicalize.clarabel_oracle import difference, solve, solve_with_cvxpy, tensors
 
-from conelayers.canonicalize import AffineMap, ParametricProgram
+from conelayers.canonicalize import AffineMap, BlockMap, ParametricProgram, sparse_product
 from conelayers.canonicalize.sparse_product import SparseProduct
-
-
-class Differentiable(torch.autograd.Function):
-    """A plain wrapper of the maps' numerics, to differentiate `values` in these tests."""
-
-    @staticmethod
-    def forward(ctx, affine, *thetas):
-        ctx.affine, ctx.shapes = affine, [theta.shape for theta in thetas]
-        return affine.apply(*thetas)
-
-    @staticmethod
-    def backward(ctx, cotangent):
-        pulled = (part.apply_transpose(cotangent) for part in ctx.affine.parts)
-        return None, *(g.sum_to_size(shape) for g, shape in zip(pulled, ctx.shapes, strict=True))
+from conelayers.implicit import Affine, implicit
+from conelayers.layers.parametric import ParametricSolution
 
 
 def least_squares(rows=5, columns=3):
@@ -89,21 +77,104 @@ def test_batches_equal_single_evaluations():
                 assert torch.equal(item, getattr(one, name))
 
 
-@pytest.mark.parametrize("shape", [(), (1,), (6,), (2, 3)])
-def test_apply_and_transpose_are_adjoint(shape):
-    problem, parameters, x = least_squares()
-    program = ParametricProgram.from_problem(problem, parameters, [x])
-    for affine in (program.A.map, program.q.map, program.b.map):
-        if affine.is_constant:
-            continue
-        thetas = [torch.randn(*shape, size) for size in affine.sizes]
-        values = torch.randn(*shape, affine.size)
-        linear = [part.apply_linear(theta) for part, theta in zip(affine.parts, thetas, strict=True)]
-        assert torch.allclose(sum(linear), affine.apply(*thetas) - torch.as_tensor(affine.offset), atol=1e-14)
-        for part, theta, image in zip(affine.parts, thetas, linear, strict=True):
-            pulled = part.apply_transpose(values)
-            assert pulled.shape == theta.shape
-            assert torch.allclose((image * values).sum(-1), (theta * pulled).sum(-1), rtol=1e-12, atol=1e-12)
+# Blocks M_kb of a map of three vectors to three results; None where a vector does not enter.
+SIZES, HEIGHTS = (3, 1, 4), (5, 2, 6)
+ENTERING = ((0, 2), (1,), (0, 1, 2))
+
+
+def block_map(seed=0):
+    rng = np.random.default_rng(seed)
+    maps = []
+    for height, blocks in zip(HEIGHTS, ENTERING, strict=True):
+        width = sum(SIZES[b] for b in blocks)
+        matrix = rng.normal(size=(height, width + 1)) * (rng.random((height, width + 1)) < 0.7)
+        matrix[0, :width] = 1.0
+        maps.append(AffineMap(sp.csr_array(matrix), tuple(SIZES[b] for b in blocks)))
+    return maps, BlockMap.join(maps, ENTERING, SIZES)
+
+
+BATCHES = [
+    ((), (), ()),
+    ((1,), (1,), (1,)),
+    ((6,), (6,), (6,)),
+    ((6,), (), (1,)),
+    ((), (6,), ()),
+    ((2, 3), (3,), (2, 1)),
+    ((2, 1), (1, 3), ()),
+    ((3, 1), (1, 3), ()),
+    ((3,), (1, 3), ()),
+    ((0,), (), (0,)),
+]
+
+
+@pytest.mark.parametrize("batches", BATCHES)
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_block_map_is_its_maps_side_by_side(batches, compiled, monkeypatch):
+    if not compiled:
+        monkeypatch.setattr(sparse_product, "_compiled", lambda: None)
+    maps, joined = block_map()
+    assert joined.entering == ENTERING
+    thetas = [torch.randn(*batch, size).double() for batch, size in zip(batches, SIZES, strict=True)]
+    for z, affine, blocks in zip(joined.apply(*thetas), maps, ENTERING, strict=True):
+        theta = torch.cat([thetas[b].expand(*z.shape[:-1], SIZES[b]) for b in blocks], dim=-1)
+        assert z.shape[:-1] == torch.broadcast_shapes(*(batches[b] for b in blocks))
+        dense = torch.from_numpy(affine.matrix.toarray())
+        torch.testing.assert_close(z, theta @ dense[:, :-1].mT + dense[:, -1], rtol=1e-14, atol=1e-14)
+
+
+@pytest.mark.parametrize("batches", BATCHES)
+def test_a_block_map_and_its_transpose_are_adjoint(batches):
+    _, joined = block_map()
+    thetas = [torch.randn(*batch, size).double() for batch, size in zip(batches, SIZES, strict=True)]
+    values = [torch.randn_like(z) for z in joined.apply(*thetas)]
+    whole = torch.broadcast_shapes(*batches)
+    images = joined.linear.apply(*(theta.expand(*whole, -1) for theta in thetas))
+    pulled = joined.transpose.apply(*(value.expand(*whole, -1) for value in values))
+    one = sum((z * value).sum(-1) for z, value in zip(images, values, strict=True))
+    other = sum((theta * g).sum(-1) for theta, g in zip(thetas, pulled, strict=True))
+    torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("batches", BATCHES[:-1])
+def test_derivatives_of_a_block_map(batches):
+    _, joined = block_map()
+    thetas = [torch.randn(*batch, size).double().requires_grad_() for batch, size in zip(batches, SIZES, strict=True)]
+    equation = Affine(joined, len(SIZES))
+    for chosen in ((0, 1, 2), (1,), (0, 2)):  # the gradients of some of the results reach some of the vectors only
+
+        def apply(*values, chosen=chosen):
+            outputs = implicit(equation, *values)
+            return tuple(outputs[k] for k in chosen)
+
+        torch.autograd.gradcheck(apply, thetas, check_forward_ad=True)
+    torch.autograd.gradgradcheck(
+        lambda *t: tuple(z**2 for z in implicit(equation, *t)), thetas, check_fwd_over_rev=True
+    )
+
+
+@pytest.mark.parametrize("mapped", [(0, None, None), (None, 0, None), (None, 0, 1), (0, 0, None)])
+def test_a_mapped_block_map_shares_what_depends_on_shared_vectors(mapped):
+    maps, joined = block_map()
+    equation = Affine(joined, len(SIZES))
+    thetas = [
+        torch.randn(
+            *(() if dim is None else (4, size) if dim == 0 else (size, 4)), *((size,) if dim is None else ())
+        ).double()
+        for size, dim in zip(SIZES, mapped, strict=True)
+    ]
+    found = torch.func.vmap(lambda *values: implicit(equation, *values), mapped)(*thetas)
+    gradients = torch.func.vmap(
+        torch.func.grad(lambda *values: sum((z**2).sum() for z in implicit(equation, *values)), (0, 1, 2)), mapped
+    )(*thetas)
+    for i in range(4):
+        single = [t if d is None else t.select(d, i) for t, d in zip(thetas, mapped, strict=True)]
+        leaves = [t.clone().requires_grad_() for t in single]
+        expected = implicit(equation, *leaves)
+        for z, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(z[i], other.detach(), rtol=1e-13, atol=1e-13)
+        separate = torch.autograd.grad(sum((z**2).sum() for z in expected), leaves)
+        for g, other in zip(gradients, separate, strict=True):
+            torch.testing.assert_close(g[i], other, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("batch", [1, 7])
@@ -114,11 +185,11 @@ def test_apply_and_transpose_are_adjoint(shape):
 def test_sparse_products_agree_on_every_path(batch, rows, sizes, density):
     columns = sum(sizes)
     matrix = sp.random_array((rows, columns), density=density, format="csr", rng=np.random.default_rng(0))
-    product = SparseProduct(sp.csr_array(matrix), sizes, np.arange(rows, dtype=float))
+    product = SparseProduct(sp.csr_array(matrix), (rows,), sizes, np.arange(rows, dtype=float))
     xs = [torch.randn(1 if i % 2 else batch, size) for i, size in enumerate(sizes)]
     joined = torch.cat([x.expand(batch, -1) for x in xs], dim=-1)
     expected = torch.from_numpy((matrix @ joined.numpy().T).T + product.offset)
-    assert torch.allclose(product(*xs), expected, rtol=1e-12, atol=1e-12)
+    assert torch.allclose(product(*xs)[0], expected, rtol=1e-12, atol=1e-12)
     assert torch.allclose(product._elsewhere(xs, batch), expected, rtol=1e-12, atol=1e-12)
 
 
@@ -132,8 +203,7 @@ def test_gradients_through_values():
     ]
 
     def evaluate(*values):
-        data = program.values(*values, apply=Differentiable.apply)
-        return data.q, data.A, data.b
+        return ParametricSolution(program).data(values)[1:]
 
     torch.autograd.gradcheck(evaluate, inputs)
 
@@ -148,8 +218,8 @@ def test_symmetric_parameters_use_the_symmetric_part(attribute):
     one, other = program.values(X), program.values((X + X.T) / 2)
     for name in "PqAb":
         assert torch.allclose(getattr(one, name), getattr(other, name), atol=1e-14)
-    data = program.values(X, apply=Differentiable.apply)
-    (gradient,) = torch.autograd.grad((data.q * torch.randn_like(data.q)).sum() + data.b.square().sum(), X)
+    _, q, _, b = ParametricSolution(program).data([X])
+    (gradient,) = torch.autograd.grad((q * torch.randn_like(q)).sum() + b.square().sum(), X)
     assert gradient.abs().max() > 0.1
     assert torch.allclose(gradient, gradient.T, atol=1e-14)
 
@@ -180,13 +250,13 @@ def test_gradients_of_broadcast_parameters_are_sums():
     program = ParametricProgram.from_problem(problem, parameters, [x])
     A, b = torch.randn(4, 5, 3).double(), torch.randn(5).double().requires_grad_()
     lam = torch.rand(1).double().requires_grad_()
-    data = program.values(A, b, lam, apply=Differentiable.apply)
+    _, q, _, rhs = ParametricSolution(program).data([A, b, lam])
     weights = torch.randn(4, program.structure.m).double(), torch.randn(4, program.structure.n).double()
-    loss = (data.b * weights[0]).sum() + (data.q * weights[1]).sum()
+    loss = (rhs * weights[0]).sum() + (q * weights[1]).sum()
     shared = torch.autograd.grad(loss, (b, lam))
     copies = b.detach().expand(4, 5).clone().requires_grad_(), lam.detach().expand(4).clone().requires_grad_()
-    data = program.values(A, *copies, apply=Differentiable.apply)
-    separate = torch.autograd.grad((data.b * weights[0]).sum() + (data.q * weights[1]).sum(), copies)
+    _, q, _, rhs = ParametricSolution(program).data([A, *copies])
+    separate = torch.autograd.grad((rhs * weights[0]).sum() + (q * weights[1]).sum(), copies)
     assert torch.allclose(shared[0], separate[0].sum(0)) and torch.allclose(shared[1], separate[1].sum(0, keepdim=True))
 
 
@@ -365,5 +435,5 @@ def test_canonicalization_backends_agree(backend):
 
 def test_constant_map_is_returned_as_a_fresh_tensor():
     affine = AffineMap(sp.csr_array(np.array([[1.0], [2.0]])), ())
-    affine.constant().zero_()
-    assert torch.equal(affine.constant(), torch.tensor([1.0, 2.0], dtype=torch.float64))
+    affine.constant(torch.device("cpu")).zero_()
+    assert torch.equal(affine.constant(torch.device("cpu")), torch.tensor([1.0, 2.0], dtype=torch.float64))

@@ -15,23 +15,25 @@ WANTED = []
 class _Map:
     """theta -> M theta."""
 
-    def __init__(self, matrix):
-        self.matrix = matrix
+    entering = ((0,),)
 
-    def apply_linear(self, theta):
-        CALLS.append("forward")
-        return theta @ self.matrix.mT
-
-    def apply_transpose(self, values):
-        CALLS.append("transpose")
-        return values @ self.matrix
+    def __init__(self, matrix, name="forward"):
+        self.matrix, self.name = matrix, name
 
     @property
-    def parts(self):
-        return (self,)
+    def linear(self):
+        return self
+
+    @property
+    def transpose(self):
+        return _Map(self.matrix.mT, "transpose")
+
+    def select(self, rows, columns):
+        return self
 
     def apply(self, theta):
-        return self.apply_linear(theta)
+        CALLS.append(self.name)
+        return (theta @ self.matrix.mT,)
 
 
 class _Recorded(Equation):
@@ -64,12 +66,12 @@ def chain():
     """u = K a, z(u, c), and again y(z, u): a value that two steps use, and a constant input c."""
     return Chain(
         (1, 1),
-        (Step(Affine(_Map(K)), (0,), 1), Step(_Recorded(tanh_root()), (2, 1), 1), Step(tanh_root(), (3, 2), 1)),
+        (Step(Affine(_Map(K), 1), (0,), 1), Step(_Recorded(tanh_root()), (2, 1), 1), Step(tanh_root(), (3, 2), 1)),
     )
 
 
 def composed(a, c):
-    (u,) = implicit(Affine(_Map(K)), a)
+    (u,) = implicit(Affine(_Map(K), 1), a)
     (z,) = implicit(tanh_root(), u, c)
     return u, z, implicit(tanh_root(), z, u)[0]
 

@@ -138,28 +138,38 @@ def test_output_without_derivative(data):
     assert z.requires_grad and not steps.requires_grad
 
 
-class Matrix:
-    def __init__(self, matrix):
-        self.matrix = matrix
+class Dense:
+    """z_k = sum over b of M_kb theta_b, plus c_k, of dense blocks; None where a vector does not enter."""
 
-    def apply_linear(self, theta):
-        return theta @ self.matrix.T
+    def __init__(self, blocks, offsets=None):
+        self.blocks, self.offsets = blocks, offsets or [torch.zeros(())] * len(blocks)
+        self.entering = [[b for b, block in enumerate(row) if block is not None] for row in blocks]
 
-    def apply_transpose(self, values):
-        return values @ self.matrix
+    @property
+    def linear(self):
+        return Dense(self.blocks)
 
+    @property
+    def transpose(self):
+        columns = zip(*self.blocks, strict=True)
+        return Dense([[None if block is None else block.mT for block in column] for column in columns])
 
-class Sum:
-    def __init__(self, *parts, offset):
-        self.parts, self.offset = parts, offset
+    def select(self, rows, columns):
+        chosen = [[m for m, use in zip(row, columns, strict=True) if use] for row in self.blocks]
+        pairs = [pair for pair, use in zip(zip(chosen, self.offsets, strict=True), rows, strict=True) if use]
+        return Dense([row for row, _ in pairs], [c for _, c in pairs])
 
     def apply(self, *thetas):
-        return sum(part.apply_linear(theta) for part, theta in zip(self.parts, thetas, strict=True)) + self.offset
+        return tuple(
+            sum(thetas[b] @ row[b].mT for b in entering) + c
+            for row, entering, c in zip(self.blocks, self.entering, self.offsets, strict=True)
+        )
 
 
 def test_affine_map_of_several_vectors():
     torch.manual_seed(1)
-    equation = Affine(Sum(Matrix(torch.randn(4, 3)), Matrix(torch.randn(4, 2)), offset=torch.randn(4)))
+    blocks = [torch.randn(4, 3), torch.randn(4, 2)]
+    equation = Affine(Dense([blocks], [torch.randn(4)]), 2)
 
     def apply(*thetas):
         return implicit(equation, *thetas)[0]
@@ -171,7 +181,7 @@ def test_affine_map_of_several_vectors():
     single = thetas[0][0].detach(), thetas[1].detach()
     for transform in (torch.func.jacrev, torch.func.jacfwd):
         jacobians = transform(apply, argnums=(0, 1))(*single)
-        for jacobian, part in zip(jacobians, equation.operator.parts, strict=True):
-            torch.testing.assert_close(jacobian, part.matrix)
+        for jacobian, part in zip(jacobians, blocks, strict=True):
+            torch.testing.assert_close(jacobian, part)
     mapped = torch.func.vmap(apply, (0, None))(*thetas)
     torch.testing.assert_close(mapped, apply(*thetas))

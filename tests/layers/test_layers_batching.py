@@ -74,6 +74,47 @@ def test_gradient_of_a_shared_parameter_is_the_sum(layer):
     torch.testing.assert_close(shared.grad, separate.grad.sum(0), rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.parametrize("mapped", [(0, None, None), (None, 0, None), (None, None, 0), (0, None, 0)])
+def test_transforms_map_some_parameters_only(mapped):
+    """Each parameter enters another part of the data, so that some parts are mapped and others shared."""
+    x, a, C, d = cp.Variable(3), cp.Parameter(3), cp.Parameter((2, 3)), cp.Parameter(2)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x) + a @ x), [C @ x <= d])
+    layer = CvxpyLayer(problem, [a, C, d], [x])
+    generator = torch.Generator().manual_seed(1)
+    shapes = [(3,), (2, 3), (2,)]
+    values = [
+        torch.randn(shape if axis is None else (4, *shape), generator=generator, dtype=torch.float64)
+        for shape, axis in zip(shapes, mapped, strict=True)
+    ]
+
+    def loss(*params):
+        return layer(*params)[0].square().sum()
+
+    every = (0, 1, 2)
+    reverse = torch.func.vmap(torch.func.grad(loss, every), mapped)(*values)
+    forward = torch.func.vmap(torch.func.jacfwd(loss, every), mapped)(*values)
+    total = torch.func.grad(lambda *params: torch.func.vmap(loss, mapped)(*params).sum(), every)(*values)
+    for item in range(4):
+        single = [v if axis is None else v[item] for v, axis in zip(values, mapped, strict=True)]
+        expected = torch.func.grad(loss, every)(*single)
+        torch.testing.assert_close(tuple(g[item] for g in reverse), expected, rtol=1e-8, atol=1e-9)
+        torch.testing.assert_close(tuple(g[item] for g in forward), expected, rtol=1e-8, atol=1e-9)
+        for g, other, axis in zip(total, expected, mapped, strict=True):
+            if axis is not None:
+                torch.testing.assert_close(g[item], other, rtol=1e-8, atol=1e-9)
+
+
+def test_constants_of_a_first_call_in_inference_mode_serve_later_derivatives():
+    x, a = cp.Variable(2), cp.Parameter(2)
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - a)), [x >= 0]), [a], [x])
+    value = torch.tensor([1.0, -1.0])
+    with torch.inference_mode():
+        layer(value)
+    value.requires_grad_()
+    layer(value)[0].sum().backward()
+    torch.testing.assert_close(value.grad, torch.tensor([1.0, 0.0]), rtol=1e-6, atol=1e-6)
+
+
 def test_single_precision_in_and_out(layer):
     params = tuple(p.float().requires_grad_() for p in sample(3))
     (x,) = layer(*params)

@@ -119,11 +119,14 @@ def _dual_values(
     values = []
     for variable in variables:
         constraint, position = owners[variable.id]
-        if constraint.id not in solution.dual_vars:
+        value = None
+        if constraint.id in solution.dual_vars:
+            twin = copy.copy(constraint)  # has its own dual variables: those of the user keep their values
+            twin.save_dual_value(solution.dual_vars[constraint.id])
+            value = twin.dual_variables[position].value  # None where CVXPY's constraint saves nothing
+        if value is None:
             raise UnsupportedError(f"CVXPY gives no dual value for the constraint {constraint}; do not request it.")
-        twin = copy.copy(constraint)  # has its own dual variables: those of the user keep their values
-        twin.save_dual_value(solution.dual_vars[constraint.id])
-        values.append(_dense(twin.dual_variables[position].value, variable.shape))
+        values.append(_dense(value, variable.shape))
     return values
 
 

@@ -1,4 +1,4 @@
-// Products of one sparse matrix [M_1 M_2 ...] with many vectors, item by item: out[i] = sum_b M_b x_b[i] + offset.
+// Products of one sparse matrix of blocks M_kb with many vectors, item by item: out_k[i] = sum_b M_kb x_b[i] + offset_k.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/vector.h>
@@ -58,25 +58,15 @@ struct Csr {
     }
 };
 
-void csr_product(const Ints& start, const Ints& column, const Bytes& block, const Reals& value, const Reals& offset,
-                 const std::vector<Matrix>& x, const MatrixOut& out, int threads) {
+// One of several results: `rows` rows of the matrix from its first one on, for `out.shape(0)` items.
+void multiply(const Csr& matrix, const std::vector<Matrix>& x, const MatrixOut& out, int threads) {
     const int rows = static_cast<int>(out.shape(1)), items = static_cast<int>(out.shape(0));
-    const std::size_t entries = value.shape(0), blocks = x.size();
-    if (static_cast<int>(start.shape(0)) != rows + 1 || static_cast<int>(offset.shape(0)) != rows)
-        throw std::invalid_argument("indptr, offset and out must agree on the number of rows");
-    if (column.shape(0) != entries || block.shape(0) != entries || blocks > kMostBlocks)
-        throw std::invalid_argument("indices, blocks and data must have equal lengths, and at most 64 vectors be given");
-    for (const Matrix& vectors : x)
-        if (vectors.shape(0) != out.shape(0) && vectors.shape(0) != 1)
-            throw std::invalid_argument("x must have one row or as many as out");
-    const Csr matrix{start.data(), column.data(), block.data(), value.data(), offset.data()};
-    const long long work = std::max<long long>(static_cast<long long>(entries), rows);
+    const long long work = std::max(matrix.start[rows] - matrix.start[0], rows);
     // A task is a run of items, or of rows of one item where the matrix alone is large.
     const int slices = static_cast<int>(std::min<long long>(rows, std::max<long long>(1, work / kTaskEntries)));
     const long long run_length = std::max<long long>(1, kTaskEntries / std::max<long long>(work, 1));
     const int together = static_cast<int>((run_length + kTogether - 1) / kTogether * kTogether);
     const int runs = (items + together - 1) / together;
-    nb::gil_scoped_release release;
     ThreadPool::run(runs * slices, threads, [&](int task, int) {
         const int run = task / slices, slice = task % slices;
         const int first = static_cast<int>(static_cast<long long>(rows) * slice / slices);
@@ -86,7 +76,7 @@ void csr_product(const Ints& start, const Ints& column, const Bytes& block, cons
         for (int i = run * together; i < end; i += kTogether) {
             const int count = std::min(kTogether, end - i);
             for (int k = 0; k < count; ++k) {
-                for (std::size_t b = 0; b < blocks; ++b)
+                for (std::size_t b = 0; b < x.size(); ++b)
                     batch[k].x[b] = x[b].data() + (x[b].shape(0) == 1 ? 0 : (i + k) * static_cast<long long>(x[b].shape(1)));
                 batch[k].out = out.data() + static_cast<long long>(i + k) * rows;
             }
@@ -96,13 +86,39 @@ void csr_product(const Ints& start, const Ints& column, const Bytes& block, cons
     });
 }
 
+void csr_product(const Ints& start, const Ints& column, const Bytes& block, const Reals& value, const Reals& offset,
+                 const std::vector<Matrix>& x, const std::vector<MatrixOut>& out, int threads) {
+    const std::size_t entries = value.shape(0);
+    std::size_t rows = 0, items = 1;
+    for (const MatrixOut& result : out) {
+        rows += result.shape(1);
+        if (result.shape(0) != 1) items = result.shape(0);
+    }
+    if (start.shape(0) != rows + 1 || offset.shape(0) != rows)
+        throw std::invalid_argument("indptr, offset and out must agree on the number of rows");
+    if (column.shape(0) != entries || block.shape(0) != entries || x.size() > kMostBlocks)
+        throw std::invalid_argument("indices, blocks and data must have equal lengths, and at most 64 vectors be given");
+    for (const MatrixOut& result : out)
+        if (result.shape(0) != items && result.shape(0) != 1)
+            throw std::invalid_argument("each of out must have one row or as many as the others");
+    for (const Matrix& vectors : x)
+        if (vectors.shape(0) != items && vectors.shape(0) != 1)
+            throw std::invalid_argument("x must have one row or as many as out");
+    nb::gil_scoped_release release;
+    std::size_t first = 0;
+    for (const MatrixOut& result : out) {
+        multiply({start.data() + first, column.data(), block.data(), value.data(), offset.data() + first}, x, result, threads);
+        first += result.shape(1);
+    }
+}
+
 }  // namespace
 
 void bind_sparse(nb::module_& m) {
     using nb::arg;
     m.def("csr_product", &csr_product, arg("indptr"), arg("indices"), arg("blocks"), arg("data"), arg("offset"),
           arg("x"), arg("out"), arg("threads") = 1,
-          "out[i] = sum of M_b x[b][i] over blocks b, plus offset; column `indices[k]` is one of block `blocks[k]`.");
+          "out[k][i] = sum of M_kb x[b][i] over blocks b, plus offset; column `indices[j]` is one of block `blocks[j]`.");
 }
 
 }  // namespace conelayers
