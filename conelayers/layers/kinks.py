@@ -85,8 +85,8 @@ def one_sided_derivative(
 ) -> tuple[Tensor, ...]:
     """Derivatives of the layer's outputs at t = 0+ along params + t directions.
 
-    At kinks of all cones: a cone programme over the critical cone is solved, see `conelayers.residual.directional`. It is
-    made and solved on the CPU, wherever the parameters are.
+    At kinks of all cones: a cone programme over the critical cone is solved, see `conelayers.residual.directional`. It
+    is made and solved on the CPU, wherever the parameters are.
 
     Args:
         layer: The layer.
