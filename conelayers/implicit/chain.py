@@ -68,7 +68,10 @@ class Chain(Equation):
         return tuple(values[len(inputs) :])
 
     def pullback(self, inputs, outputs, cotangents, needed) -> tuple[Tensor | None, ...]:
-        """From the last step to the first; cotangents of a value that several steps use are summed."""
+        """From the last step to the first; cotangents of a value that several steps use are summed.
+
+        What reaches no output with a cotangent has a gradient of zeros.
+        """
         values = (*inputs, *outputs)
         useful = list(needed)
         for step in self.steps:
@@ -86,6 +89,9 @@ class Chain(Equation):
                     if use and gradient is not None:
                         found[position] = _sum(found[position], gradient, values[position])
             end = start
+        missing = (i for i, use in enumerate(needed) if use and found[i] is None)
+        for i in missing:
+            found[i] = torch.zeros_like(inputs[i])
         return tuple(found[: len(inputs)])
 
     def pushforward(self, inputs, outputs, tangents) -> tuple[Tensor | None, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,7 +24,8 @@ class ParametricSolution:
     """The programme's data and its solution as functions of the parameters, by a chain of two equations.
 
     The inputs of the chain are the vectors that the parameters are read as, then the parts of the data that no
-    parameter enters. Its steps are the affine map to the other parts, and the solve.
+    parameter enters. Its steps are the affine map to the other parts, and the solve. Parameters that enter no part (a
+    constant of the objective) are inputs of no step: their gradients are zero and not missing.
 
     Args:
         program: The family of programmes.
@@ -33,17 +35,20 @@ class ParametricSolution:
         self.program = program
         varying = [part for part in program.parts if part.blocks]
         self._constants = [part.map for part in program.parts if not part.blocks]
-        self._blocks: list[Block] = list(dict.fromkeys(block for part in varying for block in part.blocks))
-        takes = [tuple(map(self._blocks.index, part.blocks)) for part in varying]
-        count = len(self._blocks)
-        self._inputs = count + len(self._constants)
+        blocks = list(dict.fromkeys(block for part in varying for block in part.blocks))
+        takes, count = [tuple(map(blocks.index, part.blocks)) for part in varying], len(blocks)
         self._maps: tuple[Step, ...] = ()
         if varying:
-            operator = BlockMap.join([part.map for part in varying], takes, [block.size for block in self._blocks])
+            operator = BlockMap.join([part.map for part in varying], takes, [block.size for block in blocks])
             self._maps = (Step(Affine(operator, count), tuple(range(count)), len(varying)),)
+        entering = {block.parameter for block in blocks}
+        shapes = enumerate(program.layout.shapes)
+        idle = [Block(i, "real", math.prod(shape)) for i, shape in shapes if i not in entering]
+        self._blocks: list[Block] = blocks + idle
+        self._inputs = len(self._blocks) + len(self._constants)
         # Positions of P, q, A and b among the values of the chain.
-        places = {True: iter(range(self._inputs, self._inputs + len(varying))), False: iter(range(count, self._inputs))}
-        self._data = tuple(next(places[bool(part.blocks)]) for part in program.parts)
+        constant, mapped = iter(range(len(self._blocks), self._inputs)), iter(range(self._inputs, self._inputs + 4))
+        self._data = tuple(next(mapped if part.blocks else constant) for part in program.parts)
         self._on_device: dict[torch.device, list[Tensor]] = {}
 
     def __call__(

@@ -177,11 +177,9 @@ class _Curvature(Equation):
         return (self.cone.dual_derivative(v, mu=self.mu).curvature(u, w).expand(shape),)
 
     def pullback(self, inputs, outputs, cotangents, needed) -> tuple[Tensor | None, ...]:
-        """Linear in u and w; the derivative in v would be of third order."""
+        """Linear in u and w; who asks for the derivative in v meets `_Border`."""
         v, u, w = inputs
         (g,) = zeros_for_none(cotangents, outputs)
-        if needed[0] and not _is_flat(self.cone, self.mu):
-            raise UnsupportedError("Third derivatives through a curved cone are not provided; two orders are.")
         return (
             torch.zeros_like(v) if needed[0] else None,
             _curvature(self.cone, self.mu, v, w, g) if needed[1] else None,
@@ -189,17 +187,41 @@ class _Curvature(Equation):
         )
 
     def pushforward(self, inputs, outputs, tangents) -> tuple[Tensor | None, ...]:
-        """Linear in u and w; the derivative in v would be of third order."""
+        """Linear in u and w; who asks for the derivative in v meets `_Border`."""
         v, u, w = inputs
-        v_dot, u_dot, w_dot = tangents
-        if v_dot is not None and not _is_flat(self.cone, self.mu):
-            raise UnsupportedError("Third derivatives through a curved cone are not provided; two orders are.")
+        _, u_dot, w_dot = tangents
         out = torch.zeros_like(outputs[0])
         if u_dot is not None:
             out = out + _curvature(self.cone, self.mu, v, u_dot, w)
         if w_dot is not None:
             out = out + _curvature(self.cone, self.mu, v, u, w_dot)
         return (out,)
+
+
+class _Border(Equation):
+    """v itself, whose derivative is refused.
+
+    It stands before v in the curvature, where a backward pass comes only if the third derivative is wanted. The
+    curvature's own pullback cannot tell: torch does not say which inputs a pass needs, only which have a graph, and
+    `torch.autograd.functional.hvp` has one for all.
+    """
+
+    @property
+    def event_dims(self) -> Sequence[int]:
+        """One vector."""
+        return (1,)
+
+    def solve(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """A copy."""
+        return (inputs[0].clone(),)
+
+    def pullback(self, inputs, outputs, cotangents, needed) -> tuple[Tensor | None, ...]:
+        """Refused."""
+        raise UnsupportedError("Third derivatives through a curved cone are not provided; two orders are.")
+
+    def pushforward(self, inputs, outputs, tangents) -> tuple[Tensor | None, ...]:
+        """Refused."""
+        raise UnsupportedError("Third derivatives through a curved cone are not provided; two orders are.")
 
 
 def _is_flat(cone: ProductCone, mu: float | None) -> bool:
@@ -210,4 +232,5 @@ def _is_flat(cone: ProductCone, mu: float | None) -> bool:
 def _curvature(cone: ProductCone, mu: float | None, v: Tensor, u: Tensor, w: Tensor) -> Tensor:
     if _is_flat(cone, mu):
         return torch.zeros_like(v + u + w)
-    return implicit(_Curvature(cone, mu), v, u, w)[0]
+    (bordered,) = implicit(_Border(), v)
+    return implicit(_Curvature(cone, mu), bordered, u, w)[0]

@@ -7,6 +7,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.utils.checkpoint import checkpoint
 
 from conelayers import CvxpyLayer
+from conelayers.errors import UnsupportedError
 
 
 def quadratic():
@@ -139,3 +140,47 @@ def backward(x, params):
     """Reentrant checkpoints know `backward` only."""
     x.square().sum().backward()
     return tuple(p.grad for p in params)
+
+
+def test_parameters_without_effect_have_gradients_of_zeros():
+    """A constant of the objective moves no solution: its gradient is there all the same, also where it stands alone."""
+    x, target, offset = cp.Variable(2), cp.Parameter(2), cp.Parameter(2, complex=True)
+    constant = cp.sum(cp.real(offset))
+    free = cp.Problem(cp.Minimize(cp.sum_squares(x - target) + constant), [cp.sum(x) == 1])
+    values = torch.tensor([1.0, 2.0]).double(), torch.tensor([[1 + 2j, 0.5], [1j, 3]])
+    a, c = (value.clone().requires_grad_() for value in values)
+    layer = CvxpyLayer(free, [target, offset], [x])
+    (solution,) = layer(a, c)
+    assert solution.shape == (2, 2)
+    of_target, of_offset = torch.autograd.grad(solution[:, 0].sum(), (a, c))
+    torch.testing.assert_close(of_target, torch.tensor([1.0, -1.0]).double())
+    assert of_offset.dtype == c.dtype and torch.equal(of_offset, torch.zeros_like(c))
+
+    fixed = CvxpyLayer(cp.Problem(cp.Minimize(constant), [cp.sum(x) == 1, x[0] == 3 * x[1]]), [offset], [x])
+    (solution,) = fixed(c)
+    (solution * solution).sum().backward()
+    assert torch.equal(c.grad, torch.zeros_like(c))
+    for transform in (torch.func.jacrev, torch.func.jacfwd):
+        assert torch.equal(
+            transform(lambda value: fixed(torch.complex(value, value))[0])(a.detach()), torch.zeros(2, 2)
+        )
+
+
+def test_products_with_hessians_by_three_backward_passes():
+    """`torch.autograd.functional.hvp` differentiates a graph of third order along an argument that enters linearly."""
+    layer, (F, c) = second_order()
+    direction = torch.randn_like(c)
+
+    def loss(value):
+        return layer(F, value)[0].square().sum()
+
+    expected = torch.func.hessian(loss)(c) @ direction
+    for product in (torch.autograd.functional.hvp, torch.autograd.functional.vhp):
+        torch.testing.assert_close(product(loss, c, direction)[1], expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("outer", [torch.func.jacrev, torch.func.jacfwd])
+def test_third_derivatives_of_curved_cones_are_refused(outer):
+    layer, (F, c) = second_order()
+    with pytest.raises(UnsupportedError, match="Third derivatives"):
+        outer(torch.func.hessian(lambda value: layer(F, value)[0].square().sum()))(c)
