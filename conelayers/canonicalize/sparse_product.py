@@ -131,8 +131,7 @@ class SparseProduct:
                     torch.as_tensor(self.matrix.indices.astype(np.int64)),
                     torch.as_tensor(self.matrix.data.astype(np.float64)),
                     size=(sum(self.rows), sum(self.columns)),
-                    device=device,
-                )
+                ).to(device)
             self._on_device[device] = (matrix, torch.as_tensor(self.offset, device=device))
         return self._on_device[device]
 

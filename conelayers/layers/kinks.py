@@ -77,7 +77,7 @@ def extreme_jacobians(
         found.append([[part * keep for part in row] for row in jacobian])
     stacked = tuple(tuple(map(torch.stack, zip(*row, strict=True))) for row in zip(*found, strict=True))
     complete = not curved and 2 ** len(rows) <= limit
-    return ExtremeJacobians(stacked, torch.tensor(invertible), torch.stack(active), complete)
+    return ExtremeJacobians(stacked, torch.tensor(invertible, device=v.device), torch.stack(active), complete)
 
 
 def one_sided_derivative(
@@ -85,7 +85,8 @@ def one_sided_derivative(
 ) -> tuple[Tensor, ...]:
     """Derivatives of the layer's outputs at t = 0+ along params + t directions.
 
-    At kinks of all cones: a cone programme over the critical cone is solved, see `conelayers.residual.directional`.
+    At kinks of all cones: a cone programme over the critical cone is solved, see `conelayers.residual.directional`. It
+    is made and solved on the CPU, wherever the parameters are.
 
     Args:
         layer: The layer.
@@ -95,7 +96,7 @@ def one_sided_derivative(
             solution.
 
     Returns:
-        One tensor per output, of its shape.
+        One tensor per output, of its shape, on the device of the parameters.
 
     Raises:
         InvalidArgument: If parameters have batch axes, or directions do not fit them.
@@ -103,8 +104,9 @@ def one_sided_derivative(
         UnsupportedError: If the problem is certainly not regular; or where a flat face of an exponential cone, or a ray
             of a power cone, touches its curved boundary.
     """
-    values = tuple(p.detach().to(torch.float64) for p in params)
-    tangents = tuple(d.detach().to(torch.float64) for d in directions)
+    device = params[0].device if params else torch.device("cpu")
+    values = tuple(p.detach().to("cpu", torch.float64) for p in params)
+    tangents = tuple(d.detach().to("cpu", torch.float64) for d in directions)
     if [t.shape for t in tangents] != [p.shape for p in values]:
         raise InvalidArgument("directions must have the shapes of params, one for each.")
     program, solution = _solved(layer, values)
@@ -117,7 +119,8 @@ def one_sided_derivative(
     radius = _radius(solution, solution.y - solution.s, radius)
     moves = one_sided(program, solution, tangent, radius, default_backend(program.structure))
     at = (solution.x, solution.y, solution.s)
-    return torch.func.jvp(lambda x, y, s: layer.program.recover(x, y, s), at, moves)[1]
+    outputs = torch.func.jvp(lambda x, y, s: layer.program.recover(x, y, s), at, moves)[1]
+    return tuple(output.to(device) for output in outputs)
 
 
 def _solved(layer: CvxpyLayer, params: Sequence[Tensor]) -> tuple[ConeProgram, ConeSolution]:

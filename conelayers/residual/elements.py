@@ -75,7 +75,7 @@ def weak_rows(cone: ProductCone, v: Tensor, radius: float) -> tuple[Tensor, bool
             curved = curved or bool(margins[position] <= radius)
         elif not isinstance(block, Zero | Free):
             rows.extend((start + torch.nonzero(v[start:stop].abs() <= radius)[:, 0]).tolist())
-    return torch.tensor(rows, dtype=torch.int64), curved
+    return torch.tensor(rows, dtype=torch.int64, device=v.device), curved
 
 
 def extreme_points(v: Tensor, rows: Tensor, limit: int) -> Iterator[Tensor]:

@@ -80,6 +80,16 @@ extern "C" int broken_promises() {
         expect(all_sum(mine) == kTeam * (kTeam + 1) / 2, 5);
         expect(all_max(mine) == kTeam && all_min(mine) == 1.0, 6);
         expect(all_any(member() == 3) && !all_any(false) && from_one(mine) == 1.0, 7);
+        const auto same = [](double joined) {  // for all threads, to the bit
+            static double found[kTeam];
+            alone([] {});
+            found[member()] = joined;
+            alone([] {});
+            return to_bits(found[0]) == to_bits(found[member()]);
+        };
+        const double odd = member() == 3 ? not_a_number() : mine, zero = member() % 2 ? 0.0 : -0.0;
+        expect(same(all_max(odd)) && all_max(odd) != all_max(odd) && same(all_min(odd)), 8);
+        expect(same(all_max(zero)) && same(all_min(zero)), 9);
     };
     if (!emulated::team.run(body, nullptr)) broken |= 1 << 30;
     for (double& cell : cells) cell = 0.0;

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -184,6 +185,17 @@ def test_missing_bindings_come_with_the_remedy(monkeypatch):
 
     monkeypatch.setattr(toolkit, "nvrtc_version", missing)
     assert "conelayers[cuda]" in str(toolkit.unavailable.__wrapped__(torch.device("cuda", 0)))
+
+
+@pytest.mark.parametrize(("version", "suits"), [(12_080, False), (13_000, True), (14_010, True)])
+def test_a_driver_older_than_the_compiler_is_named(version, suits, monkeypatch):
+    monkeypatch.setattr(toolkit, "nvrtc_version", lambda: (13, 5))
+    monkeypatch.setattr(toolkit, "driver", lambda: SimpleNamespace(cuDriverGetVersion=lambda: (0, version)))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    reason = toolkit.unavailable.__wrapped__(torch.device("cuda", 0))
+    assert (reason is None) == suits
+    assert suits or ("up to 12.8" in reason and "compiler 13.5" in reason and "conelayers[cuda12]" in reason)
 
 
 def test_the_engine_stays_on_the_cpu_where_asked(monkeypatch):

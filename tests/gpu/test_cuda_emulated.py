@@ -135,6 +135,26 @@ def test_threads_keep_to_their_columns(emulated, monkeypatch):
     assert len(set.union(*written)) == sum(map(len, written))
 
 
+def test_where_memory_is_short_fewer_warps_take_turns(emulated, monkeypatch):
+    batch, structure = family(CONES["qp"], 100)
+    engine, data = DeviceEngine(*structure, device=CPU), tensors(batch.P, batch.q, batch.A, batch.b)
+    emulated.warps, empty, table = 4, torch.empty, 32 * sum(engine.entries)
+    expected, left = engine.solve(*data, 100), 1.5 * table
+
+    def scarce(shape, **options):
+        if np.prod(shape) > left:
+            raise torch.OutOfMemoryError("out of memory")
+        return empty(shape, **options)
+
+    monkeypatch.setattr(kernels.torch, "empty", scarce)
+    found = engine.solve(*data, 100)
+    assert [warps for _, _, warps in emulated.launched] == [4, 1]
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+    left = 0.5 * table
+    with pytest.raises(torch.OutOfMemoryError):
+        engine.solve(*data, 100)
+
+
 def test_shared_rows(emulated):
     batch, structure = family(CONES["every"], 40)
     engine = DeviceEngine(*structure, device=CPU)

@@ -72,7 +72,7 @@ class _Kernels:
         warps = min(-(-items // lanes), run.resident(kernel, shared))
         if not shared:
             warps = min(warps, max(1, run.device.memory // _LARGEST_SHARE // max(1, entries * lanes * 8)))
-        work = self._empty(0 if shared else warps * max(1, entries) * lanes)
+        work, warps = self._work(0 if shared else max(1, entries) * lanes, warps)
         rows = [(i.data_ptr(), 0 if i.shape[0] == 1 else i[0].numel()) for i in inputs]
         rows += [(0, 0)] * (_INPUTS - len(rows))
         addresses = [o.data_ptr() for o in outputs] + [0] * (_OUTPUTS - len(outputs))
@@ -81,6 +81,16 @@ class _Kernels:
         task = struct.pack(f"{len(words)}qd", *words, number)
         run.launch(kernel, [*views, task], warps, shared)
         self.keep_for_stream()
+
+    def _work(self, table: int, warps: int) -> tuple[Tensor, int]:
+        """Tables of so many numbers, and how many there are: one per warp, or fewer where memory is short."""
+        while True:
+            try:
+                return self._empty(warps * table), warps
+            except torch.OutOfMemoryError:
+                if warps == 1:
+                    raise
+                warps //= 2
 
     def keep_for_stream(self) -> None:
         """The analysis is not to be freed while another stream than the one it was made on uses it."""

@@ -61,12 +61,18 @@ def unavailable(device: torch.device) -> str | None:
     if torch.version.hip is not None:
         return "AMD devices are not supported"
     try:
-        nvrtc_version()
+        compiler = nvrtc_version()
         driver()
     except (ImportError, RuntimeError) as error:
         return f"CUDA's run-time compiler cannot be loaded ({error}); {_REMEDY}"
     if not torch.cuda.is_available():
         return "torch finds no CUDA device"
+    version = call(driver().cuDriverGetVersion())
+    if compiler[0] > version // 1000:  # within one major version a driver takes machine code of newer compilers
+        return (
+            f"the driver knows CUDA up to {version // 1000}.{version % 1000 // 10}, which does not take code of the "
+            f"run-time compiler {compiler[0]}.{compiler[1]}; {_REMEDY}"
+        )
     if torch.cuda.get_device_capability(device) < (7, 0):
         return "its compute capability is below 7.0"
     return None

@@ -112,10 +112,13 @@ CL_INLINE double all_sum(double value) {
         value += __shfl_xor_sync(kEveryThread, value, distance);
     return value;
 }
+// Not a number if one is, and to the bit the same for all: threads that decided differently would wait for ever.
 CL_INLINE double all_max(double value) {
-    for (int distance = kTeam / 2; distance > 0; distance /= 2)
-        value = max(value, __shfl_xor_sync(kEveryThread, value, distance));
-    return value;
+    for (int distance = kTeam / 2; distance > 0; distance /= 2) {
+        const double other = __shfl_xor_sync(kEveryThread, value, distance);
+        value = other > value || other != other ? other : value;
+    }
+    return from_one(value);
 }
 CL_INLINE double all_min(double value) { return -all_max(-value); }
 CL_INLINE bool all_any(bool mask) { return __any_sync(kEveryThread, mask) != 0; }
