@@ -1,21 +1,26 @@
 """Which semidefinite blocks are Hermitian matrices in disguise.
 
 CVXPY lifts a Hermitian X + iY of order n to the real symmetric [[X, -Y], [Y, X]] of order 2n. Only matrices of this
-form occur as slacks; the dual of the lifted block has more freedom than the user's, so it is never unique.
+form occur as slacks; the dual of the lifted block has more freedom than the user's, so it is never unique. Its
+orthogonal projection onto the lifted matrices is a dual solution again (it is the mean of Z and J'ZJ, with J the
+lifted i), and it has no more freedom than the user's.
 """
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
 from conelayers.canonicalize.affine_map import AffineMap
+from conelayers.canonicalize.outputs import Output
 from conelayers.cones import PositiveSemidefinite
 from conelayers.program import ConeStructure
 
-__all__ = ["hermitian_blocks"]
+__all__ = ["hermitian_blocks", "without_freedom"]
 
 
 def hermitian_blocks(structure: ConeStructure, A: AffineMap, b: AffineMap) -> np.ndarray:
@@ -28,6 +33,21 @@ def hermitian_blocks(structure: ConeStructure, A: AffineMap, b: AffineMap) -> np
             conditions = _conditions(block.order // 2)
             found[position] = all(_vanishes(conditions @ part) for part in _coefficients(structure, A, b, start, stop))
     return found
+
+
+def without_freedom(outputs: Sequence[Output], structure: ConeStructure, lifted: np.ndarray) -> tuple[Output, ...]:
+    """Outputs that read the duals of `lifted` blocks through the projection onto lifted matrices."""
+    projections: list[Any] = []
+    for block, disguised in zip(structure.cone.cones, lifted, strict=True):
+        projections.append(sp.eye_array(block.dim))
+        if disguised and isinstance(block, PositiveSemidefinite):
+            conditions = _conditions(block.order // 2)  # with orthogonal rows
+            scaled = sp.diags_array(1 / conditions.power(2).sum(axis=1)) @ conditions
+            projections[-1] = projections[-1] - conditions.T @ scaled
+    projection: Any = sp.block_diag(projections, format="csr")
+    return tuple(
+        dataclasses.replace(o, matrix=sp.csr_array(o.matrix @ projection)) if o.source == "dual" else o for o in outputs
+    )
 
 
 def _coefficients(structure: ConeStructure, A: AffineMap, b: AffineMap, start: int, stop: int) -> list[sp.csr_array]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from conelayers.canonicalize import _cvxpy
 from conelayers.canonicalize.affine_map import AffineMap
 from conelayers.canonicalize.form import CanonicalForm
-from conelayers.canonicalize.hermitian import hermitian_blocks
+from conelayers.canonicalize.hermitian import hermitian_blocks, without_freedom
 from conelayers.canonicalize.outputs import Output
 from conelayers.canonicalize.parameters import Block, ParameterLayout
 from conelayers.canonicalize.presolve import substitute_epigraphs
@@ -104,7 +104,7 @@ class ParametricProgram:
     def _from_form(cls, form: CanonicalForm) -> ParametricProgram:
         m, n = form.A.shape
         structure = ConeStructure(n, m, form.P.indptr, form.P.rows, form.A.indptr, form.A.rows, ProductCone(form.cones))
-        return cls(
+        program = cls(
             structure,
             _part(form.P.coefficients, form.blocks),
             _part(_dense_rows(form.q), form.blocks),
@@ -114,6 +114,9 @@ class ParametricProgram:
             form.outputs,
             form.provenance,
         )
+        if not any(output.source == "dual" for output in form.outputs) or not program.hermitian_blocks.any():
+            return program
+        return dataclasses.replace(program, outputs=without_freedom(form.outputs, structure, program.hermitian_blocks))
 
     @property
     def parts(self) -> tuple[PartMap, PartMap, PartMap, PartMap]:

@@ -184,3 +184,29 @@ def test_third_derivatives_of_curved_cones_are_refused(outer):
     layer, (F, c) = second_order()
     with pytest.raises(UnsupportedError, match="Third derivatives"):
         outer(torch.func.hessian(lambda value: layer(F, value)[0].square().sum()))(c)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_duals_of_hermitian_constraints_are_unique(seed):
+    """The nearest semidefinite matrix X to A has the dual 2(X - A); as real matrices of twice the order it has many."""
+    X, target = cp.Variable((3, 3), hermitian=True), cp.Parameter((3, 3), hermitian=True)
+    psd = X >> 0
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(X - target)), [psd])
+    layer = CvxpyLayer(problem, [target], [X, psd.dual_variables[0]])
+    torch.manual_seed(seed)
+    A, direction, weights = (M + M.mH for M in torch.randn(3, 3, 3, dtype=torch.complex128))
+
+    def closed_form(M):
+        values, vectors = torch.linalg.eigh((M + M.mH) / 2)
+        return 2 * (vectors * (-values).clamp(min=0).to(M.dtype)) @ vectors.mH
+
+    def along(function):
+        return torch.func.jvp(lambda M: torch.view_as_real(function(M)), (A,), (direction,))[1]
+
+    torch.testing.assert_close(layer(A)[1], closed_form(A), rtol=0, atol=1e-9)
+    expected = along(closed_form)
+    torch.testing.assert_close(along(lambda M: layer(M)[1]), expected, rtol=0, atol=1e-8)
+    leaf = A.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad((weights.conj() * layer(leaf)[1]).real.sum(), leaf)
+    reverse, forward = (gradient.conj() * direction).real.sum(), (torch.view_as_real(weights) * expected).sum()
+    torch.testing.assert_close(reverse, forward, rtol=0, atol=1e-8)
