@@ -29,13 +29,14 @@ class Rescued(Batched):
     def solve(self, program: ConeProgram, warm_start: ConeSolution | None = None) -> ConeSolution:
         """Solve every programme of a batch; see `Backend.solve`."""
         solution = super().solve(program, warm_start)
-        codes = solution.status_code.numpy()
-        if not ((codes == Status.INACCURATE) | (codes >= _GIVEN_UP)).any():
+        if not solution.status_code.numpy().any():
             return solution
         batch_shape = program.batch_shape
         first, data = solution.reshape(torch.Size([batch_shape.numel()])), program.flatten()
         doubtful = (first.status_code == int(Status.INACCURATE)) | (first.status_code >= _GIVEN_UP)
         items = torch.nonzero(doubtful)[:, 0]
+        if not items.numel():
+            return solution
         values = (value if value.shape[0] == 1 else value[items] for value in (data.P, data.q, data.A, data.b))
         limit = Clarabel.max_iter if self.max_iter == Batched.max_iter else self.max_iter
         second = Clarabel(self.tol, limit, self.threads, self.verbose)
