@@ -75,7 +75,7 @@ inline void restore_free_rows(const EngineProblem& problem, int item) {
         const ConeBlock& c = view.cone[k];
         if (c.kind != kNonnegative) continue;
         for (int i = c.row; i < c.row + c.dim; ++i) {
-            if (b[i] < kNoBound) continue;
+            if (!(b[i] >= kNoBound)) continue;
             problem.result.s[(long long)view.m * item + i] = b[i];
             problem.result.y[(long long)view.m * item + i] = 0.0;
         }
@@ -98,7 +98,7 @@ void store(const EngineProblem& problem, const PackItems<Real>& items, const Pac
     for (int l = 0; l < lanes<Real>; ++l) {
         if (!items.occupied[l]) continue;
         const int item = items.item[l];
-        restore_free_rows(problem, item);
+        if (get_lane(status, l) <= kInaccurate) restore_free_rows(problem, item);
         out.status[item] = static_cast<signed char>(get_lane(status, l));
         out.iterations[item] = static_cast<long long>(get_lane(iteration, l));
         out.primal_residual[item] = get_lane(residual[0], l);
