@@ -298,7 +298,8 @@ class InteriorPoint {
     // Where the shift, not rounding, is what keeps a solve from being accurate, it is lowered for the following iterations, as
     // long as the tenfold rounding that this may bring is no worse; where rounding prevails by far it goes back up.
     CL_HD void adapt_shift(const Real& unsolved) {
-        const Mask<Real> missed = mask_and(active, mask_not(unsolved == Real(0.0)));
+        const Real harmless = mu * Real(settings.refine_below);
+        const Mask<Real> missed = mask_and(active, mask_not(unsolved <= harmless));
         if (!any_lane(missed)) return;
         const Mask<Real> lost = mask_and(missed, mask_not(is_finite(unsolved)));
         const Mask<Real> biased = mask_and(missed, kkt.rounding < unsolved);
