@@ -22,6 +22,8 @@ void solve_from_start(const EngineProblem& problem, std::atomic<int>& next, Real
         which = mask_and(which, read_rows<Real>(problem.start_x, items, view.n, finish.newton.x));
         which = mask_and(which, read_rows<Real>(problem.start_y, items, view.m, finish.newton.v));
         which = mask_and(which, read_rows<Real>(problem.start_s, items, view.m, finish.newton.s));
+        for (int i = 0; i < view.m; ++i)  // rows without a bound, see read_programme
+            finish.newton.s[i] = select(finish.newton.s[i] >= Real(kNoBound), Real(1.0), finish.newton.s[i]);
         const Mask<Real> solved = finish.run_from_point(which);
         const Real status = select(solved, Real(double(kSolved)), Real(double(kRunning)));
         store<Real>(problem, items, {finish.x, finish.y, finish.s}, finish.residual, status, Real(0.0));

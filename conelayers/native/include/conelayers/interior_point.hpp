@@ -53,7 +53,7 @@ class InteriorPoint {
     // Take up the programme in p (unscaled P, q, A, b). usable: lanes with finite data; the others fail at once.
     CL_HD void begin(const Mask<Real>& usable) {
         prepare(usable);
-        kkt_assemble<Real>(view, settings, p, kkt);
+        kkt_assemble<Real>(view, p, kkt);
         assembled = true;
         start();
     }
@@ -65,7 +65,7 @@ class InteriorPoint {
             measure();
             judge(tolerance);
             if (count_lanes<Real>(active) <= few || round >= rounds) break;
-            if (!assembled) kkt_assemble<Real>(view, settings, p, kkt);
+            if (!assembled) kkt_assemble<Real>(view, p, kkt);
             assembled = true;
             iteration = select(active, iteration + Real(1.0), iteration);
             advance();
@@ -142,11 +142,11 @@ class InteriorPoint {
     // Exchange a lane's problem with one of another pack, but for the arrays of `state`.
     CL_HD void swap_scalars(int lane, InteriorPoint& other, int other_lane) {
         Real* const mine[] = {&p.c, &p.r, &status, &iteration, &tau, &kappa, &norm_q, &norm_b, &stalls,
-                              &best, &best_tau, &scaled_P, &scaled_q, &scaled_b};
+                              &best, &best_tau, &scaled_P, &scaled_q, &scaled_b, &kkt.shift};
         Real* const theirs[] = {&other.p.c, &other.p.r, &other.status, &other.iteration, &other.tau,
                                 &other.kappa, &other.norm_q, &other.norm_b, &other.stalls, &other.best,
-                                &other.best_tau, &other.scaled_P, &other.scaled_q, &other.scaled_b};
-        for (int k = 0; k < 14; ++k) {
+                                &other.best_tau, &other.scaled_P, &other.scaled_q, &other.scaled_b, &other.kkt.shift};
+        for (int k = 0; k < 15; ++k) {
             const double kept = get_lane(*mine[k], lane);
             set_lane(*mine[k], lane, get_lane(*theirs[k], other_lane));
             set_lane(*theirs[k], other_lane, kept);
@@ -175,6 +175,7 @@ class InteriorPoint {
         best = Real(1e300);
         best_tau = Real(1.0);
         dual_only = cautious = Real(0.0) > Real(1.0);
+        kkt.shift = Real(settings.regularisation);
         norm_q = norm_inf<Real>(p.q, view.n);
         norm_b = norm_inf<Real>(p.b, view.m);
         equilibrate<Real>(view, p, settings.equilibrate, step);
@@ -287,10 +288,27 @@ class InteriorPoint {
         cone_product::correct<Real>(view, z, ds, step + (N + n), sigma * mu, scaling, shift, cone_work);
         for (int i : each(n)) rhs[N + i] = f * residual_x(i);
         for (int i : each(m)) rhs[N + n + i] = shift[i] - f * residual_z(i);
-        kkt_solve<Real, 1>(view, settings, p, kkt, rhs + N, step + N, fine, active);
+        const Real unsolved = kkt_solve<Real, 1>(view, settings, p, kkt, rhs + N, step + N, fine, active);
+        adapt_shift(unsolved);
         complete(tau * kappa + dtau * dkappa - sigma * mu, f, dtau, dkappa, true);
         alpha = length(dtau, dkappa, Real(settings.step_fraction));
         move(alpha, dtau, dkappa);
+    }
+
+    // Where the shift, not rounding, is what keeps a solve from being accurate, it is lowered for the following iterations, as
+    // long as the tenfold rounding that this may bring is no worse; where rounding prevails by far it goes back up.
+    CL_HD void adapt_shift(const Real& unsolved) {
+        const Real harmless = mu * Real(settings.refine_below);
+        const Mask<Real> missed = mask_and(active, mask_not(unsolved <= harmless));
+        if (!any_lane(missed)) return;
+        const Mask<Real> lost = mask_and(missed, mask_not(is_finite(unsolved)));
+        const Mask<Real> biased = mask_and(missed, kkt.rounding < unsolved);
+        const Mask<Real> swamped = mask_and(missed, kkt.rounding > Real(10.0) * kkt.bias);
+        const Real lower = min(kkt.shift, max(kkt.shift * Real(0.1), settings.least_shift));
+        const Real higher = max(kkt.shift, min(kkt.shift * Real(10.0), settings.regularisation));
+        const Real shift = select(lost, kkt.shift * Real(100.0), select(biased, lower, select(swamped, higher, kkt.shift)));
+        assembled = assembled && !any_lane(mask_not(shift == kkt.shift));
+        kkt.shift = shift;
     }
 
     // After a short step a lane is badly centred: the next corrector only centres, without the second-order term.
@@ -356,7 +374,7 @@ class InteriorPoint {
         const Real worst = max(-dtau / tau, -dkappa / kappa);
         Real alpha = min(view.symmetric ? Real(1.0) : fraction, fraction / max(worst, 1e-300));
         alpha = cone_product::max_step<Real>(view, s, ds, z, step + (N + n), scaling, alpha, fraction, active, cone_work);
-        return select(is_finite(alpha), alpha, Real(0.0));
+        return select(is_finite(alpha + dtau + dkappa), alpha, Real(0.0));
     }
 
     CL_HD void move(Real alpha, const Real& dtau, const Real& dkappa) {
@@ -367,10 +385,24 @@ class InteriorPoint {
         stalls = select(short_step, stalls + Real(1.0), Real(0.0));
         if (!view.symmetric) dual_only = short_step;  // try the other scaling once
         Arr<Real> u1 = step + N;
-        for (int i : each(N)) x[i] = select(active, x[i] + alpha * u1[i], x[i]);
-        for (int i : each(view.m)) s[i] = select(active, s[i] + alpha * ds[i], s[i]);
-        tau = select(active, tau + alpha * dtau, tau);
-        kappa = select(active, kappa + alpha * dkappa, kappa);
+        const Mask<Real> moving = alpha > Real(0.0);
+        for (int i : each(N)) x[i] = select(moving, x[i] + alpha * u1[i], x[i]);
+        for (int i : each(view.m)) s[i] = select(moving, s[i] + alpha * ds[i], s[i]);
+        tau = select(moving, tau + alpha * dtau, tau);
+        kappa = select(moving, kappa + alpha * dkappa, kappa);
+        enlarge();
+    }
+
+    // The embedding is homogeneous: a point that has become small goes on as a multiple of it, so that what solves leave is
+    // small against it. The factor is a power of two: no digit changes.
+    CL_HD void enlarge() {
+        const Mask<Real> tiny = mask_and(active, max(tau, kappa) < Real(0.0625));
+        if (!any_lane(tiny)) return;
+        const Real factor = select(tiny, Real(16.0), Real(1.0));
+        for (int i : each(view.n + view.m)) x[i] *= factor;
+        for (int i : each(view.m)) s[i] *= factor;
+        tau *= factor;
+        kappa *= factor;
     }
 
     const EngineView& view;

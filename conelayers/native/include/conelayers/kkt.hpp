@@ -17,6 +17,8 @@ struct Kkt {
     Arr<Real> base;                          // of the factor, the part that H changes, before it does
     Arr<Real> h, scaling, cone_work;         // see cone_product.hpp
     bool identity;                           // H = I: no scaling data
+    Real shift;                              // regularisation of the diagonal
+    Real bias, rounding;                     // what it and what rounding left of the last right-hand side before refinement
     Arr<Real> residual, correction;          // 2 (n + m) packs each
     Arr<Real> scratch;                       // twice the order of the factor
 };
@@ -25,13 +27,12 @@ CL_HD inline PivotRule kkt_pivots() { return {1e-13, 2e-7}; }
 
 // What does not depend on H: P, A, the regularisation, and all that is eliminated before a row of H.
 template <class Real>
-CL_HD inline void kkt_assemble(const EngineView& view, const EngineSettings& settings, const Programme<Real>& p,
-                               Kkt<Real>& kkt) {
+CL_HD inline void kkt_assemble(const EngineView& view, const Programme<Real>& p, Kkt<Real>& kkt) {
     Arr<Real> f = kkt.factor;
     ldlt_clear<Real>(view.kkt, f);
     for (int e : each(view.P_nnz)) f[view.P_position[e]] = p.P[e];
     for (int e : each(view.A_nnz)) f[view.A_position[e]] = p.A[e];
-    const Real eps(settings.regularisation);
+    const Real eps = kkt.shift;
     for (int i : each(view.n)) f[view.diagonal_position[i]] += eps;
     for (int b = 0; b < view.cones; ++b) {
         const ConeBlock& c = view.cone[b];
@@ -48,7 +49,7 @@ CL_HD inline void kkt_factor(const EngineView& view, const EngineSettings& setti
     Arr<Real> f = kkt.factor;
     ldlt_copy_varying<Real>(view.kkt, kkt.base, f);
     for (long long e : each(view.h_size)) f[view.h_position[e]] -= kkt.h[e];  // nothing in rows of zero cones
-    const Real eps(settings.regularisation);
+    const Real eps = kkt.shift;
     const Real relative(settings.relative_regularisation);  // rounding in dense blocks of H may swamp eps
     for (int b = 0; b < view.cones; ++b) {
         const ConeBlock& c = view.cone[b];
@@ -77,9 +78,25 @@ CL_HD inline void kkt_residual(const EngineView& view, const Programme<Real>& p,
     }
 }
 
-// Solve for N right-hand sides, n + m packs apart, to residuals of at most `tolerance` if refinement gets there. A lane keeps a correction only where it lowers the residual.
+// An exact solve with the shift leaves the residual shift * (x, -z); what is left besides is rounding. Where `which` holds somewhere.
+template <class Real>
+CL_HD inline void measure_errors(const EngineView& view, Kkt<Real>& kkt, Arr<Real> solution, Arr<Real> residual,
+                                 const Mask<Real>& which) {
+    if (!any_lane(which)) return;
+    Real bias(0.0), rounding(0.0);
+    for (int i : each(view.n + view.m)) {
+        const Real left = kkt.shift * (i < view.n ? solution[i] : -solution[i]);
+        bias = max(bias, abs(left));
+        rounding = max(rounding, abs(residual[i] - left));
+    }
+    join_max(bias, rounding);
+    kkt.bias = bias, kkt.rounding = rounding;
+}
+
+// Solve for N right-hand sides, n + m packs apart, to residuals of at most `tolerance` if refinement gets there. A lane keeps
+// a correction only where it lowers the residual. Returns the residual of the last one where it is above that, else 0.
 template <class Real, int N>
-CL_HD inline void kkt_solve(const EngineView& view, const EngineSettings& settings, const Programme<Real>& p,
+CL_HD inline Real kkt_solve(const EngineView& view, const EngineSettings& settings, const Programme<Real>& p,
                             Kkt<Real>& kkt, Arr<Real> rhs, Arr<Real> solution, const Real& tolerance,
                             const Mask<Real>& active) {
     const int size = view.n + view.m;
@@ -87,12 +104,13 @@ CL_HD inline void kkt_solve(const EngineView& view, const EngineSettings& settin
     Real norm[N], after[N], target[N];
     for (int k = 0; k < N; ++k) target[k] = max(Real(1e-12) + Real(1e-13) * norm_inf<Real>(rhs + k * size, size), tolerance);
     kkt_residual<Real, N>(view, p, kkt, rhs, solution, kkt.residual, kkt.scratch, norm);
+    measure_errors<Real>(view, kkt, solution + (N - 1) * size, kkt.residual + (N - 1) * size, mask_and(active, norm[N - 1] > target[N - 1]));
     Mask<Real> going = active;
     for (int it = 0; it < (N == 1 ? settings.refinements : 1); ++it) {
         Mask<Real> above = norm[0] > target[0];
         for (int k = 1; k < N; ++k) above = mask_or(above, norm[k] > target[k]);
         going = mask_and(going, above);
-        if (!any_lane(going)) return;
+        if (!any_lane(going)) break;
         ldlt_solve<Real, N>(view.kkt, kkt.factor, kkt.inverse, kkt.residual, kkt.correction, kkt.scratch);
         for (int i : each(N * size)) kkt.correction[i] += solution[i];
         kkt_residual<Real, N>(view, p, kkt, rhs, kkt.correction, kkt.residual, kkt.scratch, after);
@@ -102,10 +120,11 @@ CL_HD inline void kkt_solve(const EngineView& view, const EngineSettings& settin
             for (int i : each(k * size, (k + 1) * size))
                 solution[i] = select(better, kkt.correction[i], solution[i]);
             halved = mask_or(halved, mask_and(norm[k] > target[k], after[k] < Real(0.5) * norm[k]));
-            norm[k] = select(better, after[k], Real(0.0));  // a lane that went back is done
+            norm[k] = select(better, after[k], norm[k]);
         }
         going = mask_and(going, halved);
     }
+    return select(norm[N - 1] <= target[N - 1], Real(0.0), norm[N - 1]);
 }
 
 }  // namespace CONELAYERS_ARCH
