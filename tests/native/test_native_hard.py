@@ -6,7 +6,7 @@ import scipy.sparse as sp
 import torch
 
 from conelayers.backends.batched import Batched
-from conelayers.cones import Nonnegative, ProductCone, SecondOrder, Zero
+from conelayers.cones import Exponential, Nonnegative, Power, ProductCone, SecondOrder, Zero
 from conelayers.program import ConeProgram, ConeStructure, Status
 
 
@@ -77,6 +77,35 @@ def test_bounds_that_stand_for_infinity(bound):
     assert (solution.s[:, :n][program.b[:, :n] >= 1e20] == bound).all()
     again = Batched(threads=1).solve(program, warm_start=solution)
     assert (again.iterations == 0).all()
+
+
+def test_a_large_bound_of_a_large_row_is_kept():
+    """1e20 x <= 3e20 in one item says x <= 3; in the next one x <= 3e20 says nothing."""
+    A = np.array([[[1e20], [1.0]], [[1.0], [1.0]]])
+    b = np.array([[3e20, 7.0], [3e20, 7.0]])
+    solution = Batched(threads=1).solve(programme(-np.ones(1), A, b, [Nonnegative(2)]))
+    assert (solution.status_code == Status.SOLVED).all()
+    torch.testing.assert_close(solution.x[:, 0], torch.tensor([3.0, 7.0], dtype=torch.float64), rtol=1e-8, atol=0)
+
+
+@pytest.mark.parametrize(("seed", "n"), [(0, 9), (3, 8)])
+@pytest.mark.parametrize("cone", [Exponential(), Power(0.45)])
+def test_unbounded_with_more_unknowns_than_rows(cone, seed, n):
+    """What solves leave in the directions that only the regularisation holds is rounding: no reason to lower it."""
+    rng = np.random.default_rng(seed)
+    half = rng.standard_normal((40, n, 2))
+    P = np.einsum("bik,bjk->bij", half, half)
+    A, b, q = rng.standard_normal((40, 4, n)), rng.standard_normal((40, 4)), rng.standard_normal((40, n))
+    cones = [Zero(1), cone]
+    pattern = sp.triu(np.ones((n, n)), format="csc")
+    program = programme(q, A, b, cones, pattern)
+    rows, columns = pattern.nonzero()
+    order = np.lexsort((rows, columns))
+    values = torch.from_numpy(np.ascontiguousarray(P[:, rows[order], columns[order]]))
+    status = (
+        Batched(threads=1).solve(ConeProgram(program.structure, values, program.q, program.A, program.b)).status_code
+    )
+    assert (status == Status.DUAL_INFEASIBLE).all()
 
 
 def test_minus_infinity_is_not_dropped():

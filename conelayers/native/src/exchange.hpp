@@ -1,11 +1,9 @@
 // Between the rows of a batch and the lanes of a pack: which items a pack takes, their programmes, their results.
 #pragma once
 
-#include <algorithm>
-#include <vector>
-
 #include "conelayers/interleave.hpp"
 #include "engine_kernels.hpp"
+#include "free_rows.hpp"
 
 namespace conelayers {
 inline namespace CONELAYERS_ARCH {
@@ -29,30 +27,6 @@ Mask<Real> read_rows(const Rows& rows, const PackItems<Real>& items, long long c
     return sum == Real(0.0);
 }
 
-// A nonnegative row with a bound from here on constrains nothing: bounds that stand for infinity are written so.
-constexpr double kNoBound = 1e20;
-
-// Such rows become 0 x + s = 1 in the lanes that have them.
-template <class Real>
-void drop_free_rows(const EngineView& view, Real* A, Real* b) {
-    Mask<Real> some = Real(0.0) > Real(1.0);
-    for (int k = 0; k < view.cones; ++k) {
-        const ConeBlock& c = view.cone[k];
-        if (c.kind != kNonnegative) continue;
-        for (int i = c.row; i < c.row + c.dim; ++i) some = mask_or(some, b[i] >= Real(kNoBound));
-    }
-    if (!any_lane(some)) return;
-    std::vector<char> bounds(view.m, 0);
-    for (int k = 0; k < view.cones; ++k)
-        if (view.cone[k].kind == kNonnegative) std::fill_n(bounds.begin() + view.cone[k].row, view.cone[k].dim, 1);
-    for (int e = 0; e < view.A_nnz; ++e) {
-        const int i = view.A_row[e];
-        if (bounds[i]) A[e] = select(b[i] >= Real(kNoBound), Real(0.0), A[e]);
-    }
-    for (int i = 0; i < view.m; ++i)
-        if (bounds[i]) b[i] = select(b[i] >= Real(kNoBound), Real(1.0), b[i]);
-}
-
 // P, q, A and b; which lanes have a programme of finite numbers.
 template <class Real>
 Mask<Real> read_programme(const EngineProblem& problem, const PackItems<Real>& items, Real* P, Real* q, Real* A, Real* b) {
@@ -65,21 +39,6 @@ Mask<Real> read_programme(const EngineProblem& problem, const PackItems<Real>& i
     usable = mask_and(usable, read_rows(problem.b, items, view.m, b));
     drop_free_rows<Real>(view, A, b);
     return usable;
-}
-
-// The slack of a row that was dropped is its bound.
-inline void restore_free_rows(const EngineProblem& problem, int item) {
-    const EngineView& view = *problem.view;
-    const double* b = problem.b.data + problem.b.stride * item;
-    for (int k = 0; k < view.cones; ++k) {
-        const ConeBlock& c = view.cone[k];
-        if (c.kind != kNonnegative) continue;
-        for (int i = c.row; i < c.row + c.dim; ++i) {
-            if (!(b[i] >= kNoBound)) continue;
-            problem.result.s[(long long)view.m * item + i] = b[i];
-            problem.result.y[(long long)view.m * item + i] = 0.0;
-        }
-    }
 }
 
 template <class Real>

@@ -306,7 +306,7 @@ class InteriorPoint {
         const Mask<Real> swamped = mask_and(missed, kkt.rounding > Real(10.0) * kkt.bias);
         const Real lower = min(kkt.shift, max(kkt.shift * Real(0.1), settings.least_shift));
         const Real higher = max(kkt.shift, min(kkt.shift * Real(10.0), settings.regularisation));
-        const Real shift = select(lost, kkt.shift * Real(100.0), select(biased, lower, select(swamped, higher, kkt.shift)));
+        const Real shift = select(lost, kkt.shift * Real(100.0), select(swamped, higher, select(biased, lower, kkt.shift)));
         assembled = assembled && !any_lane(mask_not(shift == kkt.shift));
         kkt.shift = shift;
     }
