@@ -77,7 +77,7 @@ class FixedPointEquation(Equation):
         """Iterate to the fixed point."""
         z0, *theta = inputs
         batch = z0.shape[:-1]
-        flat = z0.detach().reshape(-1, z0.shape[-1])
+        flat = z0.detach().reshape(batch.numel(), z0.shape[-1])
         rows = _Rows(self.f, theta, z0.shape)
         fz0 = None if self.fz0 is None else self.fz0.detach().reshape(flat.shape)
         result = self.solver.run(rows, flat, fz0, trace=True)
@@ -86,7 +86,7 @@ class FixedPointEquation(Equation):
         if value.untyped_storage().data_ptr() == z0.untyped_storage().data_ptr():
             value = value.clone()  # an autograd function must not return its input as an output
         per_item = (result.iterations, result.residual, result.status)
-        trace = result.trace.T.reshape(*batch, -1)
+        trace = result.trace.T.reshape(*batch, len(result.trace))
         return value, *(v.reshape(batch) for v in per_item), trace
 
     def pullback(self, inputs, outputs, cotangents, needed) -> tuple[Tensor | None, ...]:

@@ -152,7 +152,7 @@ class Tape:
         if vector.dim() == output.dim():
             return self._gradient(output, source, vector)
         extra = vector.shape[: vector.dim() - output.dim()]
-        flat = vector.reshape(-1, *output.shape)
+        flat = vector.reshape(extra.numel(), *output.shape)
         return self._gradient(output, source, flat, is_grads_batched=True).reshape(*extra, *source.shape)
 
     @staticmethod

@@ -101,7 +101,7 @@ def _solve_linear(solver, operator, rhs, initial) -> _Found:
 
 
 def _iterate(solver, product, rhs, initial) -> _Found:
-    start = (rhs if initial is None else initial).reshape(-1, rhs.shape[-1])
+    start = (rhs if initial is None else initial).reshape(rhs.shape[:-1].numel(), rhs.shape[-1])
 
     def step(t: Tensor) -> Tensor:
         return (rhs + product(t.reshape(rhs.shape))).reshape(t.shape)

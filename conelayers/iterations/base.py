@@ -88,7 +88,7 @@ class FixedPointSolver(abc.ABC):
 
     def __post_init__(self) -> None:
         """Reject settings no solve could honour."""
-        if self.atol < 0 or self.rtol < 0 or self.max_steps < 1:
+        if not (self.atol >= 0 and self.rtol >= 0 and self.max_steps >= 1):
             raise InvalidArgument(
                 f"{type(self).__name__}: atol and rtol must be >= 0 and max_steps >= 1, got "
                 f"atol={self.atol}, rtol={self.rtol}, max_steps={self.max_steps}"

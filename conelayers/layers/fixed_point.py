@@ -62,11 +62,12 @@ def fixed_point(
         z, of the structure of `z0`; with `return_info` the pair (z, result).
 
     Raises:
-        InvalidArgument: If f does not map z0 to its own structure, shapes, dtype and device.
+        InvalidArgument: If f does not map z0 to its own structure, shapes, dtype and device, or a setting is none.
 
     Warns:
         InaccurateWarning: If an item has not converged, or a derivative's linear solve has not.
     """
+    _check_settings(f, solver, adjoint, batch_dims)
     layout = _Layout.of(z0, batch_dims)
     arguments = _Arguments(params)
     flat0 = layout.flatten(z0)
@@ -180,7 +181,7 @@ class _Layout:
                 f"{of} must have the dtype and device of z0, {self.dtype} on {self.device}; "
                 "convert z0 or the parameters."
             )
-        flat = [x.reshape(*self.batch, -1) for x in leaves]
+        flat = [x.flatten(len(self.batch)) if x.dim() > len(self.batch) else x[..., None] for x in leaves]
         return flat[0] if len(flat) == 1 else torch.cat(flat, dim=-1)
 
     def unflatten(self, flat: Tensor) -> Any:
@@ -258,10 +259,22 @@ class _FlatSplitting:
         return lambda v: self.resolve(v, alpha, factor)
 
     def _nest(self, flat: Tensor) -> Any:
-        return self.layout.unflatten(flat.reshape(*self.layout.batch, -1))
+        return self.layout.unflatten(flat.reshape(self.layout.flat_shape))
 
     def _flat(self, nest: Any, like: Tensor) -> Tensor:
         return self.layout.flatten(nest, of="a part of f").reshape(like.shape)
+
+
+def _check_settings(f: Any, solver: Any, adjoint: Any, batch_dims: Any) -> None:
+    """Reject what would fail later, in a place that does not know the argument's name."""
+    if not callable(f):
+        raise InvalidArgument(f"f must be a function or a module, z -> f(z, *params); got {f!r}.")
+    if not isinstance(solver, FixedPointSolver):
+        raise InvalidArgument(f"solver must be a value such as Anderson() or Broyden(), got {solver!r}.")
+    if not isinstance(adjoint, Derivative):
+        raise InvalidArgument(f"adjoint must be a value such as ImplicitAdjoint() or OneStep(), got {adjoint!r}.")
+    if batch_dims is not None and not isinstance(batch_dims, int):
+        raise InvalidArgument(f"batch_dims must be a number of axes or None, got {batch_dims!r}.")
 
 
 def _measure_unrolled(f, theta, z: Tensor, steps: int, solver: FixedPointSolver) -> FixedPointResult:

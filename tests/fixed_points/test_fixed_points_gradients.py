@@ -389,3 +389,41 @@ def test_equation_can_be_used_directly():
     (g,) = torch.autograd.grad(loss(z), x)
     (r,) = torch.autograd.grad(loss(fixed_point(cell, z0, W, x, solver=TIGHT)), x)
     assert (g - r).abs().max() < 1e-8
+
+
+@pytest.mark.parametrize(
+    "adjoint", [ImplicitAdjoint(), ImplicitAdjoint(Broyden()), Piggyback(), LeastSquares(), OneStep()], ids=repr
+)
+def test_a_batch_without_items_has_zero_gradients(adjoint):
+    W = torch.full((3, 3), 0.1, dtype=torch.float64, requires_grad=True)
+    start = {"a": torch.zeros(0, 3, dtype=torch.float64), "b": torch.zeros(0, dtype=torch.float64)}
+    one = fixed_point(lambda z: torch.tanh(z @ W), start["a"], adjoint=adjoint)
+    nest = fixed_point(lambda s: {"a": torch.tanh(s["a"] @ W), "b": s["b"] / 2}, start, adjoint=adjoint, batch_dims=1)
+    assert one.shape == nest["a"].shape == (0, 3) and nest["b"].shape == (0,)
+    (gradient,) = torch.autograd.grad(one.sum() + nest["a"].sum(), W)
+    assert torch.equal(gradient, torch.zeros_like(W))
+
+
+def test_a_state_without_entries_is_its_own_fixed_point():
+    assert fixed_point(lambda z: z / 2, torch.zeros(3, 0)).shape == (3, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("solver", {"solver": "anderson"}),
+        ("solver", {"solver": Anderson}),
+        ("adjoint", {"adjoint": "implicit"}),
+        ("adjoint", {"adjoint": OneStep}),
+        ("batch_dims", {"batch_dims": 1.0}),
+        ("f", {"f": None}),
+    ],
+)
+def test_what_is_no_setting_is_named(name, options):
+    with pytest.raises(InvalidArgument, match=rf"^{name} must be"):
+        fixed_point(**{"f": lambda z: z / 2, "z0": torch.zeros(3, 2), **options})
+
+
+def test_tolerances_must_be_numbers():
+    with pytest.raises(InvalidArgument, match="atol"):
+        Anderson(atol=float("nan"))
