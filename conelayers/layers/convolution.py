@@ -19,7 +19,9 @@ def symbol(kernel: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def apply_symbol(symbol: Tensor, z: Tensor) -> Tensor:
-    """Apply transfer matrices to images of shape (batch, channels, height, width)."""
+    """Apply transfer matrices to images of shape (batch, channels, height, width), or to a single one."""
+    if z.dim() == 3:
+        return apply_symbol(symbol, z[None])[0]
     spectrum = torch.fft.rfft2(z).permute(2, 3, 1, 0)  # shape: (height, width // 2 + 1, channels, batch)
     return torch.fft.irfft2((symbol @ spectrum).permute(3, 2, 0, 1), s=z.shape[-2:])
 

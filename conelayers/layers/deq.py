@@ -64,7 +64,6 @@ class DEQ(nn.Module):
             solver=self.solver,
             adjoint=self.adjoint,
             return_info=True,
-            batch_dims=1,
         )
         if self.warm_start:
             self.state = tree_map(lambda t: t.detach().clone(), z)

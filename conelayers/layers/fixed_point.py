@@ -269,7 +269,7 @@ def _check_settings(f: Any, solver: Any, adjoint: Any, batch_dims: Any) -> None:
     """Reject what would fail later, in a place that does not know the argument's name."""
     if not callable(f):
         raise InvalidArgument(f"f must be a function or a module, z -> f(z, *params); got {f!r}.")
-    if not isinstance(solver, FixedPointSolver):
+    if isinstance(solver, type) or not hasattr(solver, "run"):
         raise InvalidArgument(f"solver must be a value such as Anderson() or Broyden(), got {solver!r}.")
     if not isinstance(adjoint, Derivative):
         raise InvalidArgument(f"adjoint must be a value such as ImplicitAdjoint() or OneStep(), got {adjoint!r}.")

@@ -188,14 +188,14 @@ class ImplicitModel(nn.Module):
         return model
 
     def forward(self, u: Tensor, *, return_info: bool = False) -> Tensor | tuple[Tensor, object]:
-        """Y for inputs of shape (batch, p); with `return_info` also the state's `FixedPointResult`."""
+        """Y for inputs of shape (*batch, p); with `return_info` also the state's `FixedPointResult`."""
         u = self.completed(u, 1.0)
         x, info = self.state(u, return_info=True)
         y = F.linear(x, self.C) + F.linear(u, self.D)
         return (y, info) if return_info else y
 
     def state(self, u: Tensor, *, return_info: bool = False):
-        """X for inputs of shape (batch, p), shape (batch, n)."""
+        """X for inputs of shape (*batch, p), shape (*batch, n)."""
         drive = F.linear(self.completed(u, 1.0), self.B)
         return fixed_point(
             lambda x, b, A: self.activation(F.linear(x, A) + b),
@@ -205,7 +205,7 @@ class ImplicitModel(nn.Module):
             solver=self.solver,
             adjoint=self.adjoint,
             return_info=return_info,
-            batch_dims=1,
+            batch_dims=drive.dim() - 1,
         )
 
     @torch.no_grad()

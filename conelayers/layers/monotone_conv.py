@@ -36,6 +36,8 @@ class MonotoneConvDEQ(MonotoneModule):
         adjoint: How to differentiate.
     """
 
+    event_dims = 3
+
     def __init__(
         self,
         in_channels: int,
@@ -107,6 +109,8 @@ class MonotoneMultiTierDEQ(MonotoneModule):
         adjoint: How to differentiate.
     """
 
+    event_dims = 3
+
     def __init__(
         self,
         in_channels: int,
@@ -141,7 +145,10 @@ class MonotoneMultiTierDEQ(MonotoneModule):
     def inject(self, x: Tensor) -> list[Tensor]:
         """The input enters the first tier; the others have biases."""
         first = self.input(x)
-        rest = [b.expand(len(x), c, *s) for b, c, s in zip(self.bias, self.channels[1:], self.sizes[1:], strict=True)]
+        rest = [
+            b.expand(*first.shape[:-3], c, *s)
+            for b, c, s in zip(self.bias, self.channels[1:], self.sizes[1:], strict=True)
+        ]
         return [first, *rest]
 
     def certificate(self) -> ActivationCertificate:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from conelayers.errors import InvalidArgument
 from conelayers.implicit.implicit_adjoint import ImplicitAdjoint
@@ -31,6 +32,7 @@ Activation = Callable[[Tensor], Tensor]
 class MonotoneModule(nn.Module):
     """What monotone models share: the solve, and the search for a step length."""
 
+    event_dims: int  # axes of one item's state; all axes before them count items
     m: float
     solver: FixedPointSolver
     adjoint: Derivative
@@ -77,7 +79,8 @@ class MonotoneModule(nn.Module):
             )
         return fixed_point(
             splitting, z0, injection, *weights,
-            solver=solver, adjoint=self.adjoint, return_info=return_info, batch_dims=1,
+            solver=solver, adjoint=self.adjoint, return_info=return_info,
+            batch_dims=tree_leaves(injection)[0].dim() - self.event_dims,
         )  # fmt: skip
 
 
@@ -104,6 +107,8 @@ class MonotoneDEQ(MonotoneModule):
         solver: How to iterate.
         adjoint: How to differentiate.
     """
+
+    event_dims = 1
 
     def __init__(
         self,

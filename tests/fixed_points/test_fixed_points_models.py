@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.func import functional_call
+from torch.utils._pytree import tree_leaves
 
 from conelayers.errors import InvalidArgument, UnsupportedError
 from conelayers.implicit.unrolled import Unrolled
@@ -474,3 +475,44 @@ def test_norm_bound_of_padded_convolutions(stride):
         norm = torch.linalg.matrix_norm(images.flatten(1), ord=2)
         assert norm <= padded_norm(kernel, size) <= 1.3 * stride * norm
     assert torch.equal(images, downsample(kernel, inputs)) == (stride == 2)
+
+
+SINGLE_ITEMS = [
+    (lambda: MonotoneDEQ(3, 5), (3,)),
+    (lambda: MonotoneDEQ(3, 5, solver=Anderson()), (3,)),
+    (lambda: ImplicitModel(3, 5, 2), (3,)),
+    (lambda: DEQ(ContractingCell()), (3,)),
+    (lambda: MonotoneConvDEQ(2, 3, (4, 4)), (2, 4, 4)),
+    (lambda: MonotoneMultiTierDEQ(2, (3, 2), (6, 6), solver=Anderson()), (2, 6, 6)),
+]
+
+
+class ContractingCell(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 3)
+
+    def forward(self, z, x):
+        return torch.tanh(0.3 * self.linear(z) + x)
+
+
+@pytest.mark.parametrize(("build", "shape"), SINGLE_ITEMS)
+def test_an_item_without_batch_axis_is_solved_as_in_a_batch(build, shape):
+    """Its entries depend on each other: they are one item, not a batch of them."""
+    torch.manual_seed(0)
+    model = build().double()
+    model.solver = dataclasses.replace(model.solver, atol=1e-12, rtol=1e-12)
+    x = torch.randn(4, *shape, dtype=torch.float64, requires_grad=True)
+
+    def derivative(z):
+        total = sum(t.square().sum() for t in tree_leaves(z))
+        return torch.autograd.grad(total, [x, *model.parameters()])
+
+    batch, one = model(x), [model(item) for item in x]
+    mapped = torch.func.vmap(model)(x)
+    rows = [torch.stack(parts) for parts in zip(*map(tree_leaves, one), strict=True)]
+    for expected, stacked, found in zip(tree_leaves(batch), rows, tree_leaves(mapped), strict=True):
+        torch.testing.assert_close(stacked, expected, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+    for expected, stacked in zip(derivative(batch), derivative(one), strict=True):
+        torch.testing.assert_close(stacked, expected, rtol=1e-8, atol=1e-8)
