@@ -60,7 +60,7 @@ def extreme_jacobians(
     params = tuple(p.detach().to(torch.float64) for p in params)
     program, solution = _solved(layer, params)
     v = solution.y - solution.s
-    rows, curved = weak_rows(program.structure.cone, v, _radius(solution, v, radius))
+    rows, curved = weak_rows(program.structure.cone, v, _radius(program, solution, radius))
     conditions, family = layer.conditions(), ParametricSolution(layer.program)
     found, invertible, active = [], [], []
     for point in extreme_points(v, rows, limit):
@@ -116,7 +116,7 @@ def one_sided_derivative(
     family = ParametricSolution(layer.program)
     moved = torch.func.jvp(lambda *params: family.data(params), values, tangents)[1]
     tangent = ConeProgram(program.structure, *moved)
-    radius = _radius(solution, solution.y - solution.s, radius)
+    radius = _radius(program, solution, radius)
     moves = one_sided(program, solution, tangent, radius, default_backend(program.structure))
     at = (solution.x, solution.y, solution.s)
     outputs = torch.func.jvp(lambda x, y, s: layer.program.recover(x, y, s), at, moves)[1]
@@ -133,8 +133,8 @@ def _solved(layer: CvxpyLayer, params: Sequence[Tensor]) -> tuple[ConeProgram, C
         return layer.program.values(*params), solution
 
 
-def _radius(solution: ConeSolution, v: Tensor, radius: float | None) -> float:
+def _radius(program: ConeProgram, solution: ConeSolution, radius: float | None) -> float:
     if radius is not None:
         return radius
     single = solution.reshape(torch.Size([1]))
-    return float(accuracy(single, v[None]).possibly)
+    return float(accuracy(program, single, single.y - single.s).possibly)

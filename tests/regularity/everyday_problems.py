@@ -2,7 +2,8 @@
 
 Truth: "regular"; "not" where a variable or multiplier of the user is undetermined, or parameters pull dependent rows
 apart; "open" where the user's solution is Lipschitz but some element of the Clarke Jacobian of the lifted residual is
-not that of the user's problem, so that nothing may be promised.
+not that of the user's problem, so that nothing may be promised; "without multipliers" where none exist, so that the
+problem is not regular and a solver's point is on its way to infinity.
 """
 
 import cvxpy as cp
@@ -114,7 +115,7 @@ KINKS = {
     "two norms with a tie": ("open", lambda x: [cp.norm(x) + cp.norm1(x) <= 12], (0, 3, 4), None),
     "double eigenvalue": ("open", lambda x: [cp.lambda_max(cp.diag(x)) <= 2], (3, 3, 0), None),
     "redundant bound": ("not", lambda x: [x <= 1, x[0] <= 1], (2, 0, 0), None),
-    "touching sets": ("not", lambda x: [cp.norm(x) <= 1, x[0] >= 1], (2, 1, 0), None),
+    "touching sets": ("without multipliers", lambda x: [cp.norm(x) <= 1, x[0] >= 1], (2, 1, 0), None),
     "one point": ("not", lambda x: [cp.norm(x) <= 0], (2, 2, 1), None),
     "constraint twice": ("not", lambda x: [cp.norm(x) <= 1, cp.norm(2 * x) <= 2], (1, 2, 3), None),
     "inactive constraint twice": ("regular", lambda x: [cp.norm(x) <= 9, cp.norm(2 * x) <= 18], (1, 2, 3), None),

@@ -16,6 +16,18 @@ from conelayers.residual.regularity import certificate, certify
 from conelayers.residual.regularity.interface import Interface
 
 EVERYDAY = {name: rest for name, *rest in problems()}
+ALLOWED = {
+    "regular": ["regular"],
+    "not": ["not"],
+    "open": ["open"],
+    # multipliers grow without end: how dependent the constraints look there is a matter of where the solver stops
+    "without multipliers": ["not", "open"],
+}
+
+
+def _verdict(report):
+    assert report.decided or not report.regular
+    return "regular" if report.regular else "not" if report.decided else "open"
 
 
 @pytest.mark.parametrize("name", EVERYDAY)
@@ -25,8 +37,7 @@ def test_everyday_problems(name):
     layer = CvxpyLayer(problem, parameters, problem.variables())
     values = values[: len(parameters)]
     report = layer.solve(*values).regularity()
-    expected = {"regular": (True, True), "not": (False, True), "open": (False, False)}[truth]
-    assert (bool(report.regular), bool(report.decided)) == expected, report.explain()
+    assert _verdict(report) in ALLOWED[truth], report.explain()
     if not report.regular or not values or float(report.margin) < 1e-3:
         return
     directions = [torch.ones_like(v) / v.numel() for v in values]
@@ -89,5 +100,4 @@ def test_sparse_factorizations_give_the_same_verdicts(name, monkeypatch):
     truth, problem, parameters, values = EVERYDAY[name]
     monkeypatch.setattr(certificate, "_DENSE_SIZE", 0)
     report = CvxpyLayer(problem, parameters, problem.variables()).solve(*values[: len(parameters)]).regularity()
-    verdict = "regular" if report.regular else "not" if report.decided else "open"
-    assert verdict == truth, report.explain()
+    assert _verdict(report) in ALLOWED[truth], report.explain()

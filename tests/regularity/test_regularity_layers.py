@@ -323,3 +323,20 @@ def test_cone_programmes_given_as_data():
     assert single.x.dtype == torch.float32 and single.regularity().regular.tolist() == [False, True]
     for twin in (copy.deepcopy(solution.detach()), pickle.loads(pickle.dumps(single))):
         assert twin.x.shape == (2, 3)
+
+
+@pytest.mark.parametrize("bound", [1e3, 1e10, 1e20])
+def test_bounds_that_nothing_comes_near_do_not_hide_the_other_rows(bound):
+    x, q, u = cp.Variable(3), cp.Parameter(3), cp.Parameter(3)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(x) / 2 + q @ x), [x <= u, x >= -0.5, cp.norm(x) <= 3])
+    layer = CvxpyLayer(problem, [q, u], [x])
+    slopes = torch.tensor([[-1.0, 2.0, 0.3], [-1.0, 0.5, 0.3]], dtype=torch.float64)
+    limits = torch.full((3,), bound, dtype=torch.float64)
+    report = layer.solve(slopes, limits).regularity()
+    assert report.regular.tolist() == [True, True] and report.decided.all()
+    # in the second item the bound on x_1 is weakly active: reached, with a multiplier of zero
+    assert report.margin[0] > 0.1 and report.margin[1] < 1e-8
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        layer.regularity = "warn"
+        layer(slopes[:1], limits)

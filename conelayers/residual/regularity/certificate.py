@@ -14,12 +14,14 @@ lie on it.
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from conelayers.cones import Nonnegative, ProductCone
 from conelayers.program import ConeProgram, ConeSolution
 from conelayers.residual.regularity import sparse
 from conelayers.residual.regularity.artefacts import RowKinds, Verdict, is_artefact, row_kinds
@@ -91,12 +93,33 @@ class Accuracy:
     possibly: Tensor
 
 
-def accuracy(solution: ConeSolution, v: Tensor) -> Accuracy:
-    """The two distances, from the measured residuals and the size of v, (B, m)."""
-    residual = torch.maximum(solution.primal_residual, torch.maximum(solution.dual_residual, solution.gap))
+def accuracy(program: ConeProgram, solution: ConeSolution, v: Tensor) -> Accuracy:
+    """The two distances, from the residuals and the size of v.
+
+    Slack linear inequalities do not count: a bound of 1e10 that nothing comes near would hide every other number behind
+    its size.
+
+    Args:
+        program: One batch axis at most.
+        solution: With one batch axis B.
+        v: y - s, shape (B, m); anything finite for items without a solution.
+    """
+    slack = _inequalities(program.structure.cone).to(v.device) & (v < 0)
+    Ax = program.A_times(solution.x)
+    terms = (torch.where(slack, 0.0, value) for value in (Ax + solution.s - program.b, Ax, solution.s, program.b, v))
+    left, *parts, size = (value.abs().amax(-1) if v.shape[-1] else v.new_zeros(v.shape[0]) for value in terms)
+    primal = left / torch.stack(parts).amax(0).clamp(min=1.0)
+    residual = torch.maximum(primal, torch.maximum(solution.dual_residual, solution.gap))
     residual = residual.nan_to_num(nan=0.0).clamp(min=1e-15)
-    size = v.abs().amax(-1).clamp(min=1.0) if v.shape[-1] else torch.ones_like(residual)
+    size = size.clamp(min=1.0)
     return Accuracy(size * (10 * residual).clamp(min=1e-10), size * 5 * residual.sqrt())
+
+
+@functools.lru_cache(maxsize=64)
+def _inequalities(cone: ProductCone) -> Tensor:
+    """Which rows are linear inequalities, bool, (m,)."""
+    owners = [isinstance(block, Nonnegative) for block in cone.cones]
+    return torch.repeat_interleave(torch.tensor(owners, dtype=torch.bool), torch.tensor([b.dim for b in cone.cones]))
 
 
 def certify(
@@ -122,7 +145,8 @@ def certify(
     values = [t.cpu() for t in (flat.P, flat.A)]
     v = torch.where(point.has_solution[:, None], point.y - point.s, 0.0)
     radii = torch.as_tensor(radius, dtype=v.dtype).expand(batch).reshape(-1)
-    found = _Test(structure, values[0], values[1], v, radii, accuracy(point, v), interface).run()
+    here = ConeProgram(structure, values[0], flat.q.cpu(), values[1], flat.b.cpu())
+    found = _Test(structure, values[0], values[1], v, radii, accuracy(here, point, v), interface).run()
     solved = point.has_solution
     found = dataclasses.replace(
         found,

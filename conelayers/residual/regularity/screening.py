@@ -42,7 +42,7 @@ def suspicious(program: ConeProgram, solution: ConeSolution) -> Tensor:
     solved = point.has_solution
     y, s = (torch.where(solved[:, None], value, fill) for value, fill in ((point.y, 1.0), (point.s, 0.0)))
     v = y - s
-    doubtful = _near_kinks(structure.cone, y, s, v, accuracy(point, v).possibly)
+    doubtful = _near_kinks(structure.cone, y, s, v, accuracy(flat, point, v).possibly)
     doubtful = doubtful | _nearly_singular(flat.P, flat.A, y, s, structure)
     return (doubtful & solved).reshape(batch)
 
