@@ -46,13 +46,18 @@ class ProximalModel:
     solver: Solver = field(default_factory=WorkingSet)
     average: bool = True
 
+    def __post_init__(self) -> None:
+        for name, kind in (("datafit", Datafit), ("penalty", Penalty), ("solver", Solver)):
+            if not isinstance(getattr(self, name), kind):
+                raise InvalidArgument(f"{name} must be a {kind.__name__}, an instance; got {getattr(self, name)!r}")
+
     def _hyperparameters(self, values: tuple[Any, ...], device: torch.device) -> tuple[Tensor, ...]:
         names = self.penalty.names
         if len(values) != len(names):
             raise InvalidArgument(f"expected the hyperparameters {', '.join(names)}; got {len(values)} values")
         out = []
         for name, value, dims in zip(names, values, self.penalty.event_dims, strict=True):
-            tensor = as_values(value, device)
+            tensor = as_values(value, device, name)
             tensor = tensor if tensor.is_floating_point() else tensor.to(torch.float64)
             if tensor.ndim < dims:
                 raise InvalidArgument(f"{name} must have at least {dims} axes; got shape {tuple(tensor.shape)}")
@@ -61,13 +66,15 @@ class ProximalModel:
 
     def _prepare(self, X: Any, y: Any, values: tuple[Any, ...], sample_weight: Any):
         design = as_design(X)
+        if 0 in design.shape:
+            raise InvalidArgument(f"X must have a sample and a feature; its shape is {tuple(design.shape)}")
         theta = self._hyperparameters(values, design.device)
-        target = self.datafit.targets(as_values(y, design.device))
+        target = self.datafit.targets(as_values(y, design.device, "y"))
         require_finite("y", target)
         if target.shape[0] != design.shape[0]:
             raise InvalidArgument(f"y has {target.shape[0]} samples and X has {design.shape[0]}")
         ones = torch.ones(design.shape[0], dtype=torch.float64, device=design.device)
-        weights = ones if sample_weight is None else as_values(sample_weight, design.device).to(ones)
+        weights = ones if sample_weight is None else as_values(sample_weight, design.device, "sample_weight").to(ones)
         if weights.shape[-1:] != ones.shape:
             raise InvalidArgument(f"sample_weight must have {design.shape[0]} entries; got {tuple(weights.shape)}")
         require_finite("sample_weight", weights)
@@ -106,6 +113,7 @@ class ProximalModel:
         """
         with torch.no_grad():
             problem = self.problem(X, y, *hyperparameters, sample_weight=sample_weight)
+            start = None if start is None else _start(problem, start)
             return (
                 self.solver.solve(problem, start) if self.datafit.smooth else solve_exactly(self.solver, problem, start)
             )
@@ -180,3 +188,12 @@ class ProximalModel:
     def with_tolerance(self, tol: float) -> ProximalModel:
         """The same model solved to another tolerance."""
         return replace(self, solver=replace(self.solver, tol=tol))
+
+
+def _start(problem: Problem, start: Any) -> tuple[Tensor, Tensor]:
+    """The point to start from in the problem's precision."""
+    zero = problem.zero()
+    if not isinstance(start, tuple | list) or [getattr(t, "shape", None) for t in start] != [t.shape for t in zero]:
+        shapes = " and ".join(str(tuple(t.shape)) for t in zero)
+        raise InvalidArgument(f"start must be a pair (coef, intercept) of shapes {shapes}; got {start!r}")
+    return as_values(start[0], name="start").to(zero[0]), as_values(start[1], name="start").to(zero[1])

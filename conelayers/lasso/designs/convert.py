@@ -18,10 +18,19 @@ from conelayers.lasso.designs.torch_sparse import TorchSparseDesign
 __all__ = ["as_design", "as_values"]
 
 
-def as_values(values: Any, device: torch.device | None = None) -> Tensor:
-    """A tensor of numbers, lists, arrays or pandas objects."""
-    values = values if isinstance(values, Tensor) else np.asarray(values)
-    return torch.as_tensor(values, device=device)
+def as_values(values: Any, device: torch.device | None = None, name: str = "values") -> Tensor:
+    """A tensor of numbers, lists, arrays or pandas objects.
+
+    Raises:
+        InvalidArgument: They are no numbers; the message calls them `name`.
+    """
+    if isinstance(values, Tensor):
+        return torch.as_tensor(values, device=device)
+    array = np.asarray(values)
+    if array.dtype.kind not in "biuf":
+        raise InvalidArgument(f"{name} must hold real numbers, got {values!r}")
+    # torch takes no negative strides, and nothing that is read-only
+    return torch.as_tensor(np.require(array, requirements=["C", "W"]), device=device)
 
 
 def as_design(X: Any) -> Design:
