@@ -67,7 +67,7 @@ class InUnits(Equation):
         return *units.from_points(*found[:3]), *found[3:]
 
     def _units(self, inputs: tuple[Tensor, ...]) -> Units | None:
-        return Units.of(ConeProgram(self.structure, *inputs))
+        return Units.of(ConeProgram.unchecked(self.structure, *inputs))
 
 
 def optimality(conditions: ConicConditions) -> Equation:

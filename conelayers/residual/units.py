@@ -118,10 +118,7 @@ class _CurvedEntries:
         sizes = (
             np.maximum.reduceat(np.abs(A[..., self._entries]), self._starts, axis=-1) if len(self._starts) else A[:0]
         )
-        return all(
-            bool(np.all((size == 0) | ((size >= _SMALLEST) & (size <= _LARGEST)) | ~np.isfinite(size)))
-            for size in (objective, sizes)
-        )
+        return _ordinary(objective) and _ordinary(sizes)
 
     def largest(self, A: Tensor) -> Tensor:
         """Largest entry of A in each curved block, and 1 for the other rows, shape (*batch, count + 1)."""
@@ -132,6 +129,12 @@ class _CurvedEntries:
     def of_rows(self, values: Tensor) -> Tensor:
         """Values of the curved blocks and of the other rows, (*batch, count + 1), row by row, (*batch, m)."""
         return values[..., torch.as_tensor(self._block_of_row, device=values.device)]
+
+
+def _ordinary(size: np.ndarray) -> bool:
+    """Whether `_normalising` leaves all sizes as they are."""
+    inside = (size >= _SMALLEST) & (size <= _LARGEST)
+    return bool(inside.all()) or bool((inside | (size == 0) | ~np.isfinite(size)).all())
 
 
 _entries: weakref.WeakKeyDictionary[ConeStructure, _CurvedEntries | None] = weakref.WeakKeyDictionary()
