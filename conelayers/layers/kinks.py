@@ -57,6 +57,8 @@ def extreme_jacobians(
         InvalidArgument: If parameters have batch axes.
         SolveError: If the problem has no solution.
     """
+    if limit < 1:
+        raise InvalidArgument(f"limit must be at least 1, got {limit!r}.")
     params = tuple(p.detach().to(torch.float64) for p in params)
     program, solution = _solved(layer, params)
     v = solution.y - solution.s
@@ -109,6 +111,8 @@ def one_sided_derivative(
     tangents = tuple(d.detach().to("cpu", torch.float64) for d in directions)
     if [t.shape for t in tangents] != [p.shape for p in values]:
         raise InvalidArgument("directions must have the shapes of params, one for each.")
+    if not all(bool(t.isfinite().all()) for t in tangents):
+        raise InvalidArgument("directions must be finite numbers.")
     program, solution = _solved(layer, values)
     report = examine_problem(layer.program, program, solution, torch.Size([]))
     if bool(report.decided) and not bool(report.regular):
@@ -135,6 +139,8 @@ def _solved(layer: CvxpyLayer, params: Sequence[Tensor]) -> tuple[ConeProgram, C
 
 def _radius(program: ConeProgram, solution: ConeSolution, radius: float | None) -> float:
     if radius is not None:
+        if not radius >= 0:
+            raise InvalidArgument(f"radius must be a number at or above zero, or None, got {radius!r}.")
         return radius
     single = solution.reshape(torch.Size([1]))
     return float(accuracy(program, single, single.y - single.s).possibly)

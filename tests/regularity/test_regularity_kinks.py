@@ -127,3 +127,13 @@ def test_one_sided_derivatives_lie_in_the_hull_of_the_extremes():
     found = one_sided_derivative(layer, [KINK], [direction])[0]
     products = extreme_jacobians(layer, KINK).jacobians[0][0] @ direction
     assert any(torch.allclose(found, product, atol=1e-9) for product in products)
+
+
+def test_arguments_out_of_their_range_are_named():
+    layer = simplex_layer()
+    with pytest.raises(InvalidArgument, match="limit"):
+        extreme_jacobians(layer, KINK, limit=0)
+    with pytest.raises(InvalidArgument, match="radius"):
+        extreme_jacobians(layer, KINK, radius=-1.0)
+    with pytest.raises(InvalidArgument, match="directions must be finite"):
+        one_sided_derivative(layer, [KINK], [KINK * float("nan")])

@@ -340,3 +340,10 @@ def test_bounds_that_nothing_comes_near_do_not_hide_the_other_rows(bound):
         warnings.simplefilter("error")
         layer.regularity = "warn"
         layer(slopes[:1], limits)
+
+
+@pytest.mark.parametrize("radius", [-1.0, float("nan"), "a"])
+def test_a_radius_is_a_number_at_or_above_zero(radius):
+    solution = projection(lambda x: [x >= 0]).solve(T(1.0, -1.0, 0.0))
+    with pytest.raises(InvalidArgument, match="radius"):
+        solution.regularity(radius)

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from conelayers.cones import Nonnegative, ProductCone
+from conelayers.errors import InvalidArgument
 from conelayers.program import ConeProgram, ConeSolution
 from conelayers.residual.regularity import sparse
 from conelayers.residual.regularity.artefacts import RowKinds, Verdict, is_artefact, row_kinds
@@ -138,8 +139,13 @@ def certify(
             item. P and A stay fixed in it. Exact for polyhedral, second-order and semidefinite kinks; where curved
             blocks turn, "regular" is proved by a bound or left undecided.
         interface: What belongs to the user; by default everything, so that nothing counts as an artefact.
+
+    Raises:
+        InvalidArgument: If the radius is not a number, or numbers, at or above zero.
     """
     batch, structure = program.batch_shape, program.structure
+    if not isinstance(radius, int | float | Tensor) or not bool((torch.as_tensor(radius) >= 0).all()):
+        raise InvalidArgument(f"radius must be a number at or above zero, or one per item, got {radius!r}.")
     flat = program.detach().flatten()
     point = solution.detach().to(torch.device("cpu")).reshape(torch.Size([batch.numel()]))
     values = [t.cpu() for t in (flat.P, flat.A)]
