@@ -50,6 +50,7 @@ class Problem:
         y: Targets in the form of `Datafit.targets`.
         weights: Sample weights, shape (n,), normalised.
         fit_intercept: Whether the intercept is an unknown (never penalised).
+        slope_unit: What a unit of the intercept's slope counts among violations, see `measured`.
     """
 
     design: Design
@@ -58,6 +59,7 @@ class Problem:
     datafit: Datafit
     term: Term
     fit_intercept: bool
+    slope_unit: float = 1.0
 
     @property
     def coef_shape(self) -> tuple[int, ...]:
@@ -86,14 +88,28 @@ class Problem:
     def violations(self, coef: Tensor, eta: Tensor) -> tuple[Tensor, Tensor]:
         """Distance from optimality by entry of the coefficients, and of the intercept."""
         gradient, slope = self.gradients(eta)
-        return self.term.violation(coef, gradient), slope.abs()
+        return self.term.violation(coef, gradient), self.slope_unit * slope.abs()
 
     def scale(self) -> float:
-        """Size of the gradient at zero coefficients: what violations are measured against."""
+        """Size of the gradient and of the intercept's slope at zero coefficients."""
+        return max(*self._sizes(), torch.finfo(torch.float64).tiny)
+
+    def measured(self) -> tuple[Problem, float]:
+        """The problem with a slope unit, and the size of the gradient, which violations are measured against.
+
+        Features of size 1e-6 have gradients of size 1e-6 beside a slope of the intercept of size one. The slope counts
+        in units of the gradient then, for otherwise an accuracy of 1e-8 relative to it would leave two digits in the
+        coefficients.
+        """
+        gradient, slope = self._sizes()
+        unit = gradient / slope if 0 < gradient < slope else 1.0
+        return replace(self, slope_unit=unit), max(gradient, unit * slope, torch.finfo(torch.float64).tiny)
+
+    def _sizes(self) -> tuple[float, float]:
         coef, intercept = self.zero()
         gradient, slope = self.gradients(self.predictions(coef, intercept))
         largest = max(float(gradient.abs().max()), float(self.term.violation(coef, gradient).max()))
-        return max(largest, float(slope.abs().max()), torch.finfo(torch.float64).tiny)
+        return largest, float(slope.abs().max())
 
     def gap(self, coef: Tensor, eta: Tensor, dual: Tensor | None = None) -> float:
         """Duality gap at the dual point obtained by scaling the slopes of the losses.
@@ -125,4 +141,5 @@ class Problem:
 
     def result(self, coef: Tensor, intercept: Tensor, iterations: int) -> FitResult:
         """A solution with its accuracy."""
-        return FitResult(coef, intercept, self.worst(coef, intercept) / self.scale(), iterations, self)
+        problem, scale = self.measured()
+        return FitResult(coef, intercept, problem.worst(coef, intercept) / scale, iterations, self)

@@ -49,7 +49,8 @@ class ProximalGradient(Solver):
     def solve(self, problem: Problem, start: tuple[Tensor, Tensor] | None = None) -> FitResult:
         """See `Solver.solve`."""
         coef, intercept = start if start is not None else problem.zero()
-        coef, intercept, iterations = self.descend(problem, coef, intercept, self.tol * problem.scale())
+        problem, scale = problem.measured()
+        coef, intercept, iterations = self.descend(problem, coef, intercept, self.tol * scale)
         return problem.result(coef, intercept, iterations)
 
     def descend(self, problem: Problem, coef: Tensor, intercept: Tensor, target: float) -> tuple[Tensor, Tensor, int]:

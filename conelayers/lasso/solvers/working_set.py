@@ -36,12 +36,11 @@ class WorkingSet(Solver):
     def solve(self, problem: Problem, start: _Point | None = None) -> FitResult:
         """See `Solver.solve`."""
         coef, intercept = start if start is not None else problem.zero()
-        scale, iteration, least, stalled = problem.scale(), 0, float("inf"), 0
-        target = self.tol * scale
+        problem, scale = problem.measured()
+        iteration, least, stalled, target = 0, float("inf"), 0, self.tol * scale
         while True:
-            gradient, slope = problem.gradients(problem.predictions(coef, intercept))
-            entries = problem.term.violation(coef, gradient)
-            worst = max(float(entries.max()), float(slope.abs().max()))
+            entries, slope = problem.violations(coef, problem.predictions(coef, intercept))
+            worst = max(float(entries.max()), float(slope.max()))
             # rounding errors set a floor; below it there is no progress to wait for
             stalled = 0 if worst < 0.9 * least else stalled + 1
             least = min(least, worst)
