@@ -309,15 +309,28 @@ def test_unfinished_solutions_say_so():
     assert fit.violation > 1e-4 and fit.gap > 1e-4
 
 
+@pytest.mark.parametrize("solver", [WorkingSet(), ProximalGradient()])
 @pytest.mark.parametrize("size", [1e-8, 1e-4, 1.0, 1e4])
 @pytest.mark.parametrize("mean", [0.0, 1.5, 1e3])
-def test_units_of_the_features_do_not_matter(size, mean):
+def test_units_of_the_features_do_not_matter(size, mean, solver):
     """Beside features of size 1e-8 the slope of the intercept is 1e8 times the gradient."""
     rng = np.random.default_rng(0)
     X = rng.normal(size=(40, 8))
     y = X @ np.r_[1.0, 2.0, 3.0, np.zeros(5)] + mean + 0.1 * rng.normal(size=40)
     alpha = 0.05 * np.abs(X.T @ (y - y.mean())).max() / 40
     expected = Lasso(alpha=alpha, tol=1e-14, max_iter=100_000).fit(X, y)
-    fit = ProximalModel(Quadratic(), L1()).fit(size * X, y, size * alpha)
+    fit = ProximalModel(Quadratic(), L1(), solver=solver).fit(size * X, y, size * alpha)
+    assert fit.violation <= 1e-8
     np.testing.assert_allclose(size * fit.coef.numpy(), expected.coef_, rtol=0, atol=1e-7)
     assert float(fit.intercept) == pytest.approx(expected.intercept_, abs=1e-7)
+
+
+@pytest.mark.parametrize("size", [1e-8, 1e-4, 1e4])
+def test_units_of_the_features_do_not_matter_to_nonconvex_penalties(size):
+    X, y, _ = _data()
+    y = y + 3.0
+    model = ProximalModel(Quadratic(), MCP())
+    one, other = model.fit(X, y, 0.3, 3.0), model.fit(size * X, y, size * 0.3, 3.0 / size**2)
+    assert max(one.violation, other.violation) <= 1e-8
+    np.testing.assert_allclose(size * other.coef.numpy(), one.coef.numpy(), rtol=0, atol=1e-7)
+    assert other.iterations <= one.iterations + 2

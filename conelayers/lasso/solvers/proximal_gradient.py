@@ -14,8 +14,15 @@ from conelayers.lasso.solvers.base import Solver, newton_polish
 __all__ = ["ProximalGradient"]
 
 
-def _lipschitz(problem: Problem, iterations: int = 30) -> float:
-    """Upper estimate of the largest eigenvalue of the Hessian in (coef, intercept), by power iteration."""
+def _intercept_unit(problem: Problem) -> float:
+    """Size of the largest column of X: with the intercept in its units one step length suits all unknowns."""
+    squared = problem.design.squared_norms(problem.weights)
+    largest = float(squared.max() / problem.weights.sum()) if squared.numel() else 0.0
+    return math.sqrt(largest) if 0 < largest < math.inf else 1.0
+
+
+def _lipschitz(problem: Problem, unit: float, iterations: int = 30) -> float:
+    """Upper estimate of the largest eigenvalue of the Hessian in (coef, intercept / unit), by power iteration."""
     generator = torch.Generator().manual_seed(0)
     n, p = problem.design.shape
     v = torch.randn(p, generator=generator, dtype=torch.float64).to(problem.weights)
@@ -23,9 +30,9 @@ def _lipschitz(problem: Problem, iterations: int = 30) -> float:
     size = v.new_ones(())
     for _ in range(iterations):
         norm = (v.square().sum() + c.square()).sqrt().clamp_min(1e-300)
-        eta = problem.weights * (problem.design.matmul(v / norm) + c / norm)
+        eta = problem.weights * (problem.design.matmul(v / norm) + unit * c / norm)
         v = problem.design.rmatmul(eta)
-        c = eta.sum() if problem.fit_intercept else torch.zeros_like(c)
+        c = unit * eta.sum() if problem.fit_intercept else torch.zeros_like(c)
         size = (v.square().sum() + c.square()).sqrt()
     return 1.05 * float(size) * problem.datafit.curvature
 
@@ -58,15 +65,16 @@ class ProximalGradient(Solver):
         coef, intercept, worst = self._polish(problem, coef, intercept, target)
         if worst <= target:
             return coef, intercept, 0
-        step = min(1 / max(_lipschitz(problem), 1e-300), problem.term.max_step())
+        unit = _intercept_unit(problem)
+        step = min(1 / max(_lipschitz(problem, unit), 1e-300), problem.term.max_step())
         ahead, shift, momentum = coef, intercept, 1.0
         for iteration in range(1, self.max_iter + 1):
             gradient, slope = problem.gradients(problem.predictions(ahead, shift))
-            new, new_intercept = problem.term.prox(ahead - step * gradient, step), shift - step * slope
+            new, new_intercept = problem.term.prox(ahead - step * gradient, step), shift - step * unit**2 * slope
             # restart when the momentum points uphill
             uphill = ((ahead - new) * (new - coef)).sum() + (
                 (shift - new_intercept) * (new_intercept - intercept)
-            ).sum()
+            ).sum() / unit**2
             if float(uphill) > 0:
                 momentum = 1.0
             following = 0.5 * (1 + math.sqrt(1 + 4 * momentum**2))
