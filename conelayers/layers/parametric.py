@@ -72,12 +72,19 @@ class ParametricSolution:
         return tuple(values[i] for i in self._data)
 
     def _read(self, params: Sequence[Tensor]) -> list[Tensor]:
-        """The inputs of the chain. The constant parts are copied to the parameters' device once."""
+        """The inputs of the chain."""
         device = params[0].device if params else torch.device("cpu")
-        if device not in self._on_device:
+        return [*self.program.layout.read(params, self._blocks), *self._fixed(device)]
+
+    def _fixed(self, device: torch.device) -> list[Tensor]:
+        """The constant parts, kept for the next call unless a transform made them: then they belong to it."""
+        found = self._on_device.get(device)
+        if found is None:
             with torch.inference_mode(False):  # they will be saved for backward passes later
-                self._on_device[device] = [affine.constant(device) for affine in self._constants]
-        return [*self.program.layout.read(params, self._blocks), *self._on_device[device]]
+                found = [affine.constant(device) for affine in self._constants]
+            if not torch._C._are_functorch_transforms_active():
+                self._on_device[device] = found
+        return found
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_on_device": {}}

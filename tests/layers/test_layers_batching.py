@@ -104,6 +104,22 @@ def test_transforms_map_some_parameters_only(mapped):
                 torch.testing.assert_close(g[item], other, rtol=1e-8, atol=1e-9)
 
 
+@pytest.mark.parametrize("first", [torch.func.hessian, torch.func.grad, torch.func.jacfwd, torch.func.jacrev])
+def test_a_first_call_inside_a_transform_leaves_nothing_of_it_behind(first):
+    x, a = cp.Variable(2), cp.Parameter(2)
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - a)), [x >= 0, cp.sum(x) <= 3]), [a], [x])
+    value = torch.tensor([1.0, -1.0], dtype=torch.float64)
+
+    def loss(value):
+        return layer(value)[0].square().sum()
+
+    first(loss)(value)
+    expected = torch.tensor([2.0, 0.0], dtype=torch.float64)
+    torch.testing.assert_close(torch.func.grad(loss)(value), expected, rtol=1e-9, atol=1e-9)
+    value.requires_grad_()
+    torch.testing.assert_close(torch.autograd.grad(loss(value), value)[0], expected, rtol=1e-9, atol=1e-9)
+
+
 def test_constants_of_a_first_call_in_inference_mode_serve_later_derivatives():
     x, a = cp.Variable(2), cp.Parameter(2)
     layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - a)), [x >= 0]), [a], [x])

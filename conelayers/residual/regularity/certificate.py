@@ -105,7 +105,7 @@ def accuracy(program: ConeProgram, solution: ConeSolution, v: Tensor) -> Accurac
         solution: With one batch axis B.
         v: y - s, shape (B, m); anything finite for items without a solution.
     """
-    slack = _inequalities(program.structure.cone).to(v.device) & (v < 0)
+    slack = torch.as_tensor(_inequalities(program.structure.cone), device=v.device) & (v < 0)
     Ax = program.A_times(solution.x)
     terms = (torch.where(slack, 0.0, value) for value in (Ax + solution.s - program.b, Ax, solution.s, program.b, v))
     left, *parts, size = (value.abs().amax(-1) if v.shape[-1] else v.new_zeros(v.shape[0]) for value in terms)
@@ -117,10 +117,10 @@ def accuracy(program: ConeProgram, solution: ConeSolution, v: Tensor) -> Accurac
 
 
 @functools.lru_cache(maxsize=64)
-def _inequalities(cone: ProductCone) -> Tensor:
+def _inequalities(cone: ProductCone) -> np.ndarray:
     """Which rows are linear inequalities, bool, (m,)."""
-    owners = [isinstance(block, Nonnegative) for block in cone.cones]
-    return torch.repeat_interleave(torch.tensor(owners, dtype=torch.bool), torch.tensor([b.dim for b in cone.cones]))
+    owners = np.array([isinstance(block, Nonnegative) for block in cone.cones], dtype=bool)
+    return np.repeat(owners, [block.dim for block in cone.cones])
 
 
 def certify(
