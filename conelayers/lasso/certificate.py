@@ -47,7 +47,7 @@ def certify(problem: Problem, coef: Tensor, intercept: Tensor, radius: float = 1
     """
     with torch.no_grad():
         gradient, _ = problem.gradients(problem.predictions(coef, intercept))
-        slack = problem.term.slack(coef, gradient) / problem.scale()
+        slack = problem.term.slack(coef, gradient) / problem.measured()[1]
         weak = (slack <= radius) & ~problem.term.support(coef)
         support = Support.of(problem.term, coef, also=weak)
         sub = problem.restrict(support.features)

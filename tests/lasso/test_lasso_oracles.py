@@ -334,3 +334,15 @@ def test_units_of_the_features_do_not_matter_to_nonconvex_penalties(size):
     assert max(one.violation, other.violation) <= 1e-8
     np.testing.assert_allclose(size * other.coef.numpy(), one.coef.numpy(), rtol=0, atol=1e-7)
     assert other.iterations <= one.iterations + 2
+
+
+@pytest.mark.parametrize("size", [1e-8, 1.0, 1e4])
+def test_certificates_do_not_depend_on_the_units_of_the_features(size):
+    X, y, _ = _data()
+    model = ProximalModel(Quadratic(), L1())
+    fit = model.fit(size * X, y + 3.0, size * 0.3)
+    found = model.regularity(size * X, y + 3.0, size * 0.3, coef=fit.coef, intercept=fit.intercept)
+    reference = model.fit(X, y + 3.0, 0.3)
+    expected = model.regularity(X, y + 3.0, 0.3, coef=reference.coef, intercept=reference.intercept)
+    assert found.regular and found.weak.numel() == expected.weak.numel() == 0
+    assert found.margin == pytest.approx(expected.margin, rel=1e-4)
