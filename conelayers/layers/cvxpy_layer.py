@@ -101,7 +101,7 @@ class CvxpyLayer(nn.Module):
             verbose=verbose,
             quadratic=getattr(backend, "quadratic", True),
         )
-        self._solution = ParametricSolution(self.program)
+        self.parametric = ParametricSolution(self.program)
         self.backend = backend or configure(default_backend(self.program.structure), options)
         self.regularity: RegularityPolicy = regularity
         self._previous: ConeSolution | None = None
@@ -146,7 +146,7 @@ class CvxpyLayer(nn.Module):
         backend = configure(self.backend, solver_args) if solver_args else self.backend
         batch_shape = self.program.validate_params(params)
         dtype = result_type(params)
-        data, cone = self._solution(self.conditions(backend, self._start(warm_start, batch_shape)), params)
+        data, cone = self.parametric(self.conditions(backend, self._start(warm_start, batch_shape)), params)
         if warm_start is True and not torch._C._are_functorch_transforms_active():
             self._previous = cone.detach()
         variables = self.program.recover(cone.x, cone.y, cone.s)

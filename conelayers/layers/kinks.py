@@ -12,7 +12,6 @@ from conelayers.backends import default_backend
 from conelayers.errors import InvalidArgument, SolveError, UnsupportedError
 from conelayers.implicit import implicit
 from conelayers.layers.cvxpy_layer import CvxpyLayer
-from conelayers.layers.parametric import ParametricSolution
 from conelayers.layers.regularity import examine_problem
 from conelayers.program import ConeProgram, ConeSolution, Status
 from conelayers.residual.directional import one_sided
@@ -63,7 +62,7 @@ def extreme_jacobians(
     program, solution = _solved(layer, params)
     v = solution.y - solution.s
     rows, curved = weak_rows(program.structure.cone, v, _radius(program, solution, radius))
-    conditions, family = layer.conditions(), ParametricSolution(layer.program)
+    conditions = layer.conditions()
     found, invertible, active = [], [], []
     for point in extreme_points(v, rows, limit):
         invertible.append(is_invertible(program, point))
@@ -71,7 +70,7 @@ def extreme_jacobians(
         element = FixedElement(conditions, solution, point)
 
         def outputs(*values: Tensor, element: FixedElement = element) -> tuple[Tensor, ...]:
-            x, y, s = implicit(element, *family.data(values))[:3]
+            x, y, s = implicit(element, *layer.parametric.data(values))[:3]
             return layer.program.recover(x, y, s)
 
         jacobian = torch.func.jacrev(outputs, argnums=tuple(range(len(params))))(*params)
@@ -117,8 +116,7 @@ def one_sided_derivative(
     report = examine_problem(layer.program, program, solution, torch.Size([]))
     if bool(report.decided) and not bool(report.regular):
         raise UnsupportedError(f"There is no one-sided derivative to be trusted. {report.explain()}")
-    family = ParametricSolution(layer.program)
-    moved = torch.func.jvp(lambda *params: family.data(params), values, tangents)[1]
+    moved = torch.func.jvp(lambda *params: layer.parametric.data(params), values, tangents)[1]
     tangent = ConeProgram(program.structure, *moved)
     radius = _radius(program, solution, radius)
     moves = one_sided(program, solution, tangent, radius, default_backend(program.structure))
