@@ -15,9 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from conelayers.errors import InvalidArgument
+from conelayers.errors import InvalidArgument, UnsupportedError
 from conelayers.implicit.neumann import neumann_sum
 from conelayers.linalg import CG, FunctionOperator
+from conelayers.settings import check_kind, require_counts, require_numbers
 
 __all__ = [
     "BilevelProblem",
@@ -81,6 +82,10 @@ class ConjugateGradient(HessianSolver):
     steps: int = 50
     rtol: float = 1e-10
 
+    def __post_init__(self) -> None:
+        require_counts(self, steps=0)
+        require_numbers(self, rtol="[0, inf)")
+
     def solve(self, product: Product, g: Tensor, start: Tensor | None) -> Tensor:
         """See `HessianSolver.solve`."""
         solver = CG(tolerance=self.rtol, max_iterations=self.steps, check_every=1 if g.device.type == "cpu" else 5)
@@ -100,6 +105,10 @@ class Neumann(HessianSolver):
     terms: int = 20
     step: float = 0.1
 
+    def __post_init__(self) -> None:
+        require_counts(self, terms=0)
+        require_numbers(self, step="(0, inf)")
+
     def solve(self, product: Product, g: Tensor, start: Tensor | None) -> Tensor:
         """See `HessianSolver.solve`; a series has no start."""
         return neumann_sum(lambda v: v - self.step * product(v), self.step * g, self.terms)
@@ -117,6 +126,10 @@ class FixedPointAdjoint(HessianSolver):
     steps: int = 20
     step: float = 0.1
 
+    def __post_init__(self) -> None:
+        require_counts(self, steps=0)
+        require_numbers(self, step="(0, inf)")
+
     def solve(self, product: Product, g: Tensor, start: Tensor | None) -> Tensor:
         """See `HessianSolver.solve`."""
         # The steps add up to the Neumann series of the first residual.
@@ -127,7 +140,7 @@ class FixedPointAdjoint(HessianSolver):
 
 def flatten(tensors: Tensors) -> Tensor:
     """One vector from a tuple of tensors."""
-    return torch.cat([t.reshape(-1) for t in tensors])
+    return torch.cat([t.reshape(-1) for t in tensors]) if tensors else torch.zeros(0)
 
 
 def unflatten(vector: Tensor, like: Tensors) -> Tensors:
@@ -136,8 +149,44 @@ def unflatten(vector: Tensor, like: Tensors) -> Tensors:
     return tuple(part.reshape(t.shape) for part, t in zip(parts, like, strict=True))
 
 
-def _leaves(tensors: Tensors) -> Tensors:
+def leaves(name: str, tensors: Tensors) -> Tensors:
+    """The same values, cut off from all graphs and ready to be differentiated.
+
+    Raises:
+        InvalidArgument: They are no tuple of floating-point tensors.
+        UnsupportedError: This is inside a `torch.func` transform or inference mode.
+    """
+    if not isinstance(tensors, tuple | list) or not all(
+        isinstance(t, Tensor) and t.is_floating_point() for t in tensors
+    ):
+        raise InvalidArgument(f"{name} must be a tuple of floating-point tensors, (tensor,) for one; got {tensors!r}.")
+    if torch._C._are_functorch_transforms_active() or torch.is_inference_mode_enabled():
+        raise UnsupportedError(
+            "Hypergradients are not taken inside torch.func transforms (loop over the problems), nor inside "
+            "torch.inference_mode (take torch.no_grad)."
+        )
     return tuple(t.detach().requires_grad_() for t in tensors)
+
+
+def scalar(name: str, value: Tensor) -> Tensor:
+    """The same value, if it is a scalar tensor.
+
+    Raises:
+        InvalidArgument: It is not.
+    """
+    if not isinstance(value, Tensor) or value.ndim:
+        got = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+        raise InvalidArgument(f"{name} must return a scalar tensor, of shape (); got {got}.")
+    return value
+
+
+def gradients(outputs: Tensors, inputs: Tensors, cotangents: Tensors | None = None, **options: bool) -> Tensors:
+    """Vector-Jacobian products, zero where an output does not depend on an input."""
+    pairs = [(z, g) for z, g in zip(outputs, cotangents or (None,) * len(outputs), strict=True) if z.requires_grad]
+    if not pairs or not inputs:
+        return tuple(torch.zeros_like(t) for t in inputs)
+    values, weights = zip(*pairs, strict=True)
+    return torch.autograd.grad(values, inputs, weights, allow_unused=True, materialize_grads=True, **options)
 
 
 def implicit_hypergradient(
@@ -157,23 +206,24 @@ def implicit_hypergradient(
         start: The `adjoint` of a previous evaluation.
 
     Raises:
-        InvalidArgument: A function does not return a scalar.
+        InvalidArgument: A function does not return a scalar, or an argument is none; the message says which.
+        UnsupportedError: It is called inside a `torch.func` transform or inference mode.
     """
     solver = solver if solver is not None else ConjugateGradient()
-    w, theta = _leaves(w), _leaves(theta)
+    check_kind("solver", solver, HessianSolver)
+    w, theta = leaves("w", w), leaves("theta", theta)
+    size = sum(t.numel() for t in w)
+    if start is not None and (not isinstance(start, Tensor) or start.shape != (size,)):
+        raise InvalidArgument(f"start must be the adjoint of an evaluation with {size} inner numbers; got {start!r}.")
     with torch.enable_grad():
-        value, inner = problem.outer(w, theta), problem.inner(w, theta)
-        if value.ndim or inner.ndim:
-            raise InvalidArgument("inner and outer must return scalar tensors")
-        outer_grads = torch.autograd.grad(value, (*w, *theta), allow_unused=True, materialize_grads=True)
-        slope = torch.autograd.grad(inner, w, create_graph=True, allow_unused=True, materialize_grads=True)
-        flat = flatten(slope)
+        value = scalar("outer", problem.outer(w, theta))
+        outer_grads = gradients((value,), (*w, *theta))
+        slope = gradients((scalar("inner", problem.inner(w, theta)),), w, create_graph=True)
 
         def product(vector: Tensor) -> Tensor:
-            out = torch.autograd.grad(flat, w, vector, retain_graph=True, allow_unused=True, materialize_grads=True)
-            return flatten(out)
+            return flatten(gradients(slope, w, unflatten(vector, w), retain_graph=True))
 
         u = solver.solve(product, flatten(outer_grads[: len(w)]), start).detach()
-        cross = torch.autograd.grad(flat, theta, u, allow_unused=True, materialize_grads=True)
+        cross = gradients(slope, theta, unflatten(u, w))
     gradient = tuple(direct - mixed for direct, mixed in zip(outer_grads[len(w) :], cross, strict=True))
     return Hypergradient(value.detach(), gradient, u)

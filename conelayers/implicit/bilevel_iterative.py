@@ -7,20 +7,28 @@ from collections.abc import Callable, Collection, Mapping
 import torch
 from torch import Tensor
 
-from conelayers.implicit.bilevel import BilevelProblem, Hypergradient, Tensors, flatten
+from conelayers.errors import InvalidArgument
+from conelayers.implicit.bilevel import BilevelProblem, Hypergradient, Tensors, flatten, gradients, leaves, scalar
+from conelayers.implicit.products import pullback
+from conelayers.settings import check_count, check_number
 
 __all__ = ["adapt", "inner_descent", "iterative_hypergradient"]
 
 
 def inner_descent(problem: BilevelProblem, w: Tensors, theta: Tensors, steps: int, step: float) -> Tensors:
-    """Gradient steps on the inner function, without recording them."""
-    theta = tuple(t.detach() for t in theta)
+    """Gradient steps on the inner function, without recording them.
+
+    Raises:
+        InvalidArgument: w or theta is no tuple of tensors, steps no count, or inner returns no scalar.
+    """
+    check_count("steps", steps, 0)
+    check_number("step", step, "(0, inf)")
+    w, theta = leaves("w", w), tuple(t.detach() for t in leaves("theta", theta))
     for _ in range(steps):
-        w = tuple(t.detach().requires_grad_() for t in w)
         with torch.enable_grad():
-            slope = torch.autograd.grad(problem.inner(w, theta), w)
-        w = tuple((t - step * g).detach() for t, g in zip(w, slope, strict=True))
-    return w
+            slope = gradients((scalar("inner", problem.inner(w, theta)),), w)
+        w = tuple((t - step * g).detach().requires_grad_() for t, g in zip(w, slope, strict=True))
+    return tuple(t.detach() for t in w)
 
 
 def iterative_hypergradient(
@@ -32,16 +40,20 @@ def iterative_hypergradient(
 
     Returns:
         The hypergradient (its adjoint is the cotangent of the starting point), and the last iterate.
+
+    Raises:
+        InvalidArgument: w or theta is no tuple of tensors, steps no count, or a function returns no scalar.
     """
-    start = tuple(t.detach().requires_grad_() for t in w)
-    theta = tuple(t.detach().requires_grad_() for t in theta)
+    check_count("steps", steps, 0)
+    check_number("step", step, "(0, inf)")
+    start, theta = leaves("w", w), leaves("theta", theta)
     with torch.enable_grad():
         point = start
         for _ in range(steps):
-            slope = torch.autograd.grad(problem.inner(point, theta), point, create_graph=True)
+            slope = gradients((scalar("inner", problem.inner(point, theta)),), point, create_graph=True)
             point = tuple(t - step * g for t, g in zip(point, slope, strict=True))
-        value = problem.outer(point, theta)
-        grads = torch.autograd.grad(value, (*theta, *start), allow_unused=True, materialize_grads=True)
+        value = scalar("outer", problem.outer(point, theta))
+        grads = gradients((value,), (*theta, *start))
     result = Hypergradient(value.detach(), grads[: len(theta)], flatten(grads[len(theta) :]))
     return result, tuple(t.detach() for t in point)
 
@@ -68,12 +80,28 @@ def adapt(
         first_order: Treat the gradients as constants (first-order MAML).
 
     Returns:
-        All parameters, the adapted ones moved.
+        All parameters, the adapted ones moved. Where nobody records derivatives (`torch.no_grad`), without graph.
+
+    Raises:
+        InvalidArgument: `only` names what is no floating-point parameter, the loss is no scalar, steps no count.
     """
+    check_count("steps", steps, 0)
+    check_number("step", step, "(0, inf)")
     current = dict(parameters)
-    names = [name for name in current if only is None or name in only]
-    for _ in range(steps):
-        grads = torch.autograd.grad(loss(current), [current[name] for name in names], create_graph=not first_order)
-        moved = {name: current[name] - step * g for name, g in zip(names, grads, strict=True)}
+    floating = [name for name, value in current.items() if value.is_floating_point()]
+    chosen = floating if only is None else [only] if isinstance(only, str) else list(only)
+    unknown = [name for name in chosen if name not in floating]
+    if unknown:
+        raise InvalidArgument(f"only must name floating-point parameters among {floating}, not {unknown}.")
+    names = [name for name in current if name in chosen]
+
+    def at(*values: Tensor) -> Tensor:
+        return scalar("loss", loss({**current, **dict(zip(names, values, strict=True))}))
+
+    for _ in range(steps if names else 0):
+        values = [current[name] for name in names]
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not first_order):
+            grads = pullback(at, values, values[0].new_ones(()))
+        moved = {name: current[name] - step * g for name, g in zip(names, grads, strict=True) if g is not None}
         current = {**current, **moved}
     return current

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from conelayers.implicit.bilevel import Hypergradient, Tensors, flatten, unflatten
+from conelayers.errors import InvalidArgument
+from conelayers.implicit.bilevel import Hypergradient, Tensors, flatten, gradients, leaves, scalar, unflatten
+from conelayers.settings import require_counts, require_numbers
 
 __all__ = ["StochasticNeumann"]
 
@@ -30,14 +32,18 @@ class StochasticNeumann:
     terms: int = 10
     step: float = 0.1
 
+    def __post_init__(self) -> None:
+        require_counts(self, terms=1)
+        require_numbers(self, step="(0, inf)")
+
     def hypergradient(
         self,
         inner: BatchFunction,
         outer: BatchFunction,
         w: Tensors,
         theta: Tensors,
-        inner_batches: Iterator[Any],
-        outer_batches: Iterator[Any],
+        inner_batches: Iterable[Any],
+        outer_batches: Iterable[Any],
     ) -> Hypergradient:
         """Estimate the hypergradient.
 
@@ -46,28 +52,36 @@ class StochasticNeumann:
             outer: outer(w, theta, batch), scalar.
             w: Approximate inner solution.
             theta: Outer variables.
-            inner_batches: Independent minibatches of the inner function; terms + 1 are taken.
+            inner_batches: Independent minibatches of the inner function; as many as `terms` are taken.
             outer_batches: Minibatches of the outer function; one is taken.
+
+        Raises:
+            InvalidArgument: There are too few minibatches, a function does not return a scalar, or w or theta is no
+                tuple of tensors.
         """
-        w = tuple(t.detach().requires_grad_() for t in w)
-        theta = tuple(t.detach().requires_grad_() for t in theta)
+        w, theta = leaves("w", w), leaves("theta", theta)
+        inner_batches, outer_batches = iter(inner_batches), iter(outer_batches)
         with torch.enable_grad():
-            value = outer(w, theta, next(outer_batches))
-            grads = torch.autograd.grad(value, (*w, *theta), allow_unused=True, materialize_grads=True)
+            value = scalar("outer", outer(w, theta, _taken("outer_batches", outer_batches, 1)))
+            grads = gradients((value,), (*w, *theta))
             term = flatten(grads[: len(w)])
             total = term
             for _ in range(self.terms - 1):
-                slope = self._slope(inner, w, theta, next(inner_batches))
-                moved = torch.autograd.grad(slope, w, unflatten(term, w), allow_unused=True, materialize_grads=True)
+                moved = gradients(self._slope(inner, w, theta, inner_batches), w, unflatten(term, w))
                 term = (term - self.step * flatten(moved)).detach()
                 total = total + term
             u = (self.step * total).detach()
-            slope = self._slope(inner, w, theta, next(inner_batches))
-            cross = torch.autograd.grad(slope, theta, unflatten(u, w), allow_unused=True, materialize_grads=True)
+            cross = gradients(self._slope(inner, w, theta, inner_batches), theta, unflatten(u, w))
         gradient = tuple(direct - mixed for direct, mixed in zip(grads[len(w) :], cross, strict=True))
         return Hypergradient(value.detach(), gradient, u)
 
-    @staticmethod
-    def _slope(inner: BatchFunction, w: Tensors, theta: Tensors, batch: Any) -> tuple[Tensor, ...]:
-        value = inner(w, theta, batch)
-        return torch.autograd.grad(value, w, create_graph=True, allow_unused=True, materialize_grads=True)
+    def _slope(self, inner: BatchFunction, w: Tensors, theta: Tensors, batches: Iterator[Any]) -> Tensors:
+        value = scalar("inner", inner(w, theta, _taken("inner_batches", batches, self.terms)))
+        return gradients((value,), w, create_graph=True)
+
+
+def _taken(name: str, batches: Iterator[Any], needed: int) -> Any:
+    try:
+        return next(batches)
+    except StopIteration:
+        raise InvalidArgument(f"{name} must yield {needed} or more minibatches, and is exhausted.") from None

@@ -3,9 +3,9 @@
 import dataclasses
 from typing import Any
 
-from conelayers.errors import InvalidArgument
 from conelayers.implicit.mode import Derivative
 from conelayers.implicit.one_step import contraction
+from conelayers.settings import require_counts, require_numbers
 
 __all__ = ["PhantomGradient"]
 
@@ -26,8 +26,8 @@ class PhantomGradient(Derivative):
     tau: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.k < 1 or not 0 < self.tau <= 1:
-            raise InvalidArgument(f"PhantomGradient needs k >= 1 and tau in (0, 1], got k={self.k}, tau={self.tau}.")
+        require_counts(self, k=1)
+        require_numbers(self, tau="(0, 1]")
 
     def solve(self, linearization: Any, rhs: Any) -> Any:
         """Horner's scheme: k - 1 products."""

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from conelayers.errors import InvalidArgument
 from conelayers.implicit.function import implicit
 from conelayers.implicit.mode import Derivative
 from conelayers.implicit.one_step import contraction
+from conelayers.settings import require_counts, require_numbers
 
 __all__ = ["Piggyback"]
 
@@ -39,8 +39,8 @@ class Piggyback(Derivative):
     check_every: int | None = None
 
     def __post_init__(self) -> None:
-        if self.atol < 0 or self.rtol < 0 or self.max_steps < 1:
-            raise InvalidArgument("Piggyback needs atol >= 0, rtol >= 0 and max_steps >= 1.")
+        require_numbers(self, atol="[0, inf]", rtol="[0, inf]")
+        require_counts(self, max_steps=1)
 
     def solve(self, linearization: Any, rhs: Tensor) -> Tensor:
         """The second half of the pair's fixed point."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from conelayers.errors import InvalidArgument, UnsupportedError
+from conelayers.errors import UnsupportedError
 from conelayers.implicit.mode import Derivative
+from conelayers.settings import require_counts, require_numbers
 
 __all__ = ["Unrolled"]
 
@@ -28,8 +29,8 @@ class Unrolled(Derivative):
     damping: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.k < 1 or not 0 < self.damping <= 1:
-            raise InvalidArgument(f"Unrolled needs k >= 1 and damping in (0, 1], got {self.k}, {self.damping}.")
+        require_counts(self, k=1)
+        require_numbers(self, damping="(0, 1]")
 
     def solve(self, linearization: Any, rhs: Any) -> Any:
         """Not available: an unrolled derivative belongs to the iteration, not to a linearised equation.

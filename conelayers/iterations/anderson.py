@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from conelayers.errors import InvalidArgument
 from conelayers.iterations.base import FixedPointSolver, Iterate, Map
+from conelayers.settings import require_counts, require_numbers
 
 __all__ = ["Anderson"]
 
@@ -103,13 +103,10 @@ class Anderson(FixedPointSolver):
     def __post_init__(self) -> None:
         """Reject settings outside their ranges."""
         super().__post_init__()
-        if self.memory < 1 or not 0 < self.mixing <= 1 or self.restart <= 1 or not 0 <= self.plain_below < 1:
-            raise InvalidArgument(
-                "Anderson: memory must be >= 1, mixing in (0, 1], restart > 1 and plain_below in [0, 1), got "
-                f"memory={self.memory}, mixing={self.mixing}, restart={self.restart}, plain_below={self.plain_below}"
-            )
-        if self.ridge is not None and self.ridge < 0:
-            raise InvalidArgument(f"ridge must be >= 0 or None, got {self.ridge}")
+        require_counts(self, memory=1)
+        require_numbers(self, mixing="(0, 1]", restart="(1, inf]", plain_below="[0, 1)")
+        if self.ridge is not None:
+            require_numbers(self, ridge="[0, inf)")
 
     def init(self, f: Map, z: Tensor) -> _Memory:
         """No history."""

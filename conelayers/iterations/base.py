@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from conelayers.errors import InvalidArgument
+from conelayers.settings import require_counts, require_numbers
 
 __all__ = ["FixedPointResult", "FixedPointSolver", "FixedPointStatus", "Iterate"]
 
@@ -88,13 +89,10 @@ class FixedPointSolver(abc.ABC):
 
     def __post_init__(self) -> None:
         """Reject settings no solve could honour."""
-        if not (self.atol >= 0 and self.rtol >= 0 and self.max_steps >= 1):
-            raise InvalidArgument(
-                f"{type(self).__name__}: atol and rtol must be >= 0 and max_steps >= 1, got "
-                f"atol={self.atol}, rtol={self.rtol}, max_steps={self.max_steps}"
-            )
-        if self.check_every is not None and self.check_every < 1:
-            raise InvalidArgument(f"check_every must be a positive number of steps or None, got {self.check_every}")
+        require_numbers(self, atol="[0, inf]", rtol="[0, inf]")
+        require_counts(self, max_steps=1)
+        if self.check_every is not None:
+            require_counts(self, check_every=1)
 
     @abc.abstractmethod
     def init(self, f: Map, z: Tensor) -> Any:
@@ -134,7 +132,7 @@ class FixedPointSolver(abc.ABC):
 
     def _loop(self, f: Map, z0: Tensor, fz0: Tensor, trace: bool) -> FixedPointResult:
         batch, every = z0.shape[0], self.stride(z0.device)
-        atol = z0.new_tensor(self.atol)
+        atol = z0.new_tensor(float(self.atol))
         point = best = self._measure(z0, fz0, atol)
         # Comparisons with NaN are false, so non-finite items count as finished.
         active = point.residual > point.target

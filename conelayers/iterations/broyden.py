@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from conelayers.errors import InvalidArgument
 from conelayers.iterations.base import FixedPointSolver, Iterate, Map
+from conelayers.settings import require_counts, require_numbers
 
 __all__ = ["Broyden"]
 
@@ -44,10 +44,8 @@ class Broyden(FixedPointSolver):
     def __post_init__(self) -> None:
         """Reject settings outside their ranges."""
         super().__post_init__()
-        if self.memory < 1 or self.restart <= 1:
-            raise InvalidArgument(
-                f"Broyden: memory must be >= 1 and restart > 1, got memory={self.memory}, restart={self.restart}"
-            )
+        require_counts(self, memory=1)
+        require_numbers(self, restart="(1, inf]")
 
     def init(self, f: Map, z: Tensor) -> _Memory:
         """No terms yet."""

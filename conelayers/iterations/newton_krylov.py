@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from conelayers.errors import InvalidArgument
 from conelayers.implicit.products import Tape
 from conelayers.iterations.base import FixedPointSolver, Iterate, Map
 from conelayers.linalg import GMRES, IdentityMinus
+from conelayers.settings import require_counts, require_numbers
 
 __all__ = ["NewtonKrylov"]
 
@@ -45,8 +45,8 @@ class NewtonKrylov(FixedPointSolver):
     def __post_init__(self) -> None:
         """Reject settings outside their ranges."""
         super().__post_init__()
-        if self.krylov_steps < 1 or not 0 < self.forcing < 1 or self.halvings < 0:
-            raise InvalidArgument("NewtonKrylov: krylov_steps >= 1, 0 < forcing < 1 and halvings >= 0 are needed.")
+        require_counts(self, krylov_steps=1, halvings=0)
+        require_numbers(self, forcing="(0, 1)")
 
     def init(self, f: Map, z: Tensor) -> _Memory:
         """Nothing is known yet."""

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from conelayers.errors import InvalidArgument
 from conelayers.iterations.base import FixedPointSolver, Iterate, Map
+from conelayers.settings import require_numbers
 
 __all__ = ["Picard"]
 
@@ -27,8 +27,7 @@ class Picard(FixedPointSolver):
     def __post_init__(self) -> None:
         """Reject a damping outside (0, 1]."""
         super().__post_init__()
-        if not 0 < self.damping <= 1:
-            raise InvalidArgument(f"damping must lie in (0, 1], got {self.damping}")
+        require_numbers(self, damping="(0, 1]")
 
     def init(self, f: Map, z: Tensor) -> None:
         """Nothing is remembered."""

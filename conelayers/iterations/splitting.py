@@ -8,8 +8,9 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from conelayers.errors import InvalidArgument, UnsupportedError
+from conelayers.errors import UnsupportedError
 from conelayers.iterations.base import FixedPointSolver, Iterate, Map
+from conelayers.settings import check_count, require_numbers
 
 __all__ = ["BoundSplitting", "ForwardBackward", "MonotoneSplitting", "PeacemanRachford", "search_step"]
 
@@ -90,7 +91,7 @@ class ForwardBackward(FixedPointSolver):
     def __post_init__(self) -> None:
         """Reject a step that is not positive."""
         super().__post_init__()
-        _positive(self.alpha)
+        require_numbers(self, alpha="(0, inf)")
 
     def init(self, f: Map, z: Tensor) -> _Forward:
         """F at the start."""
@@ -130,7 +131,7 @@ class PeacemanRachford(FixedPointSolver):
     def __post_init__(self) -> None:
         """Reject a step that is not positive."""
         super().__post_init__()
-        _positive(self.alpha)
+        require_numbers(self, alpha="(0, inf)")
 
     def init(self, f: Map, z: Tensor) -> _Reflected:
         """Factor the resolvent."""
@@ -143,11 +144,6 @@ class PeacemanRachford(FixedPointSolver):
         half = 2 * point.z - memory.u
         memory.u = 2 * memory.resolvent(half) - half
         return memory.splitting.prox(memory.u, self.alpha), memory
-
-
-def _positive(alpha: float) -> None:
-    if not alpha > 0:
-        raise InvalidArgument(f"alpha must be positive, got {alpha}")
 
 
 Solver = TypeVar("Solver", ForwardBackward, PeacemanRachford)
@@ -169,6 +165,9 @@ def search_step(
         `solver` with the best `alpha`: the measure is the largest residual of the batch over the second half of the
         steps, its decrease per step, because early decrease says little about the rate.
     """
+    check_count("steps", steps)
+    if len(z0) == 0:
+        return solver  # nothing to judge by
     best, chosen = torch.inf, solver.alpha
     for alpha in candidates or [2.0**-k for k in range(-1, 9)]:
         trial = replace(solver, alpha=alpha, max_steps=steps)

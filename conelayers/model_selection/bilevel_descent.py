@@ -13,8 +13,10 @@ from conelayers.implicit.bilevel import (
     HessianSolver,
     Hypergradient,
     implicit_hypergradient,
+    leaves,
 )
 from conelayers.implicit.bilevel_iterative import inner_descent
+from conelayers.settings import require_counts, require_kinds, require_numbers
 
 __all__ = ["BilevelDescent", "BilevelResult"]
 
@@ -58,6 +60,11 @@ class BilevelDescent:
     solver: HessianSolver = field(default_factory=lambda: ConjugateGradient(steps=10, rtol=1e-6))
     project: Callable[[Tensors], Tensors] | None = None
 
+    def __post_init__(self) -> None:
+        require_counts(self, outer_steps=0, inner_steps=0)
+        require_numbers(self, outer_step="(0, inf)", inner_step="(0, inf)", momentum="[0, 1)")
+        require_kinds(self, solver=HessianSolver)
+
     def run(
         self,
         problem: BilevelProblem,
@@ -65,7 +72,12 @@ class BilevelDescent:
         theta: Tensors,
         callback: Callable[[int, Hypergradient], None] | None = None,
     ) -> BilevelResult:
-        """Descend from (w, theta)."""
+        """Descend from (w, theta).
+
+        Raises:
+            InvalidArgument: w or theta is no tuple of floating-point tensors, or a function returns no scalar.
+        """
+        theta = tuple(t.detach() for t in leaves("theta", theta))
         previous, ahead, adjoint, values = theta, theta, None, []
         for iteration in range(self.outer_steps):
             w = inner_descent(problem, w, ahead, self.inner_steps, self.inner_step)

@@ -207,7 +207,13 @@ def test_restarts_are_deterministic_and_parallel():
     again = Safeguarded(size=2, local=MultiStart(starts=3)).run(criterion)  # as a part of another search
     assert again.value <= GridSearch(size=2).run(criterion).value
     with pytest.raises(InvalidArgument, match="starts"):
-        MultiStart(starts=0).run(criterion)
+        MultiStart(starts=0)
+
+
+def test_restarts_have_the_settings_of_their_search_or_their_own():
+    criterion = TorchCriterion(_waves, LogSpace.between({"a": (1e-3, 10.0), "b": (1e-3, 10.0)}))
+    assert len(MultiStart(LBFGS(max_evaluations=3), starts=2).run(criterion).history) == 6
+    assert len(MultiStart(Adam(), starts=2, max_evaluations=4).run(criterion).history) == 8
 
 
 def test_progress_is_shown(capsys, monkeypatch):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from conelayers.errors import InvalidArgument
 from conelayers.lasso.datafits.base import Datafit
+from conelayers.settings import require_counts
 
 __all__ = ["Logistic", "Multinomial"]
 
@@ -53,6 +54,9 @@ class Multinomial(Datafit):
     n_classes: int
     outputs: ClassVar[bool] = True
     curvature = 0.5
+
+    def __post_init__(self) -> None:
+        require_counts(self, n_classes=2)
 
     def loss(self, eta: Tensor, y: Tensor) -> Tensor:
         """See `Datafit.loss`."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from conelayers.errors import InvalidArgument
 from conelayers.lasso.datafits.base import Datafit
+from conelayers.settings import require_numbers
 
 __all__ = ["Huber", "Quantile"]
 
@@ -28,8 +29,7 @@ class Huber(_Regression):
     delta: float = 1.35
 
     def __post_init__(self) -> None:
-        if not self.delta > 0:
-            raise InvalidArgument(f"delta must be positive; got {self.delta}")
+        require_numbers(self, delta="(0, inf]")
 
     def loss(self, eta: Tensor, y: Tensor) -> Tensor:
         """See `Datafit.loss`."""
@@ -68,10 +68,7 @@ class Quantile(_Regression):
     smoothing: float = 1e-2
 
     def __post_init__(self) -> None:
-        if not (0 < self.level < 1 and self.smoothing >= 0):
-            raise InvalidArgument(
-                f"level must lie in (0, 1) and smoothing be nonnegative; got {self.level}, {self.smoothing}"
-            )
+        require_numbers(self, level="(0, 1)", smoothing="[0, inf)")
 
     @property
     def smooth(self) -> bool:  # type: ignore[override]

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from conelayers.errors import InvalidArgument
 from conelayers.lasso.problem import FitResult, Problem
 from conelayers.lasso.support import Support, SupportSystem
+from conelayers.settings import require_counts, require_numbers
 
 __all__ = ["Solver", "newton_polish", "newton_step"]
 
@@ -28,8 +28,8 @@ class Solver(abc.ABC):
     max_iter: int = 200
 
     def __post_init__(self) -> None:
-        if not (self.tol >= 0 and self.max_iter >= 0):
-            raise InvalidArgument(f"tol and max_iter must be nonnegative; got {self.tol} and {self.max_iter}")
+        require_numbers(self, tol="[0, inf)")
+        require_counts(self, max_iter=0)
 
     @abc.abstractmethod
     def solve(self, problem: Problem, start: tuple[Tensor, Tensor] | None = None) -> FitResult:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from conelayers.lasso.problem import FitResult, Problem
 from conelayers.lasso.solvers.base import Solver, newton_polish
+from conelayers.settings import require_counts
 
 __all__ = ["ProximalGradient"]
 
@@ -52,6 +53,10 @@ class ProximalGradient(Solver):
     max_iter: int = 20_000
     check: int = 20
     newton: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_counts(self, check=1)
 
     def solve(self, problem: Problem, start: tuple[Tensor, Tensor] | None = None) -> FitResult:
         """See `Solver.solve`."""

@@ -11,6 +11,7 @@ from conelayers.lasso.problem import FitResult, Problem
 from conelayers.lasso.solvers.base import Solver, newton_polish
 from conelayers.lasso.solvers.proximal_gradient import ProximalGradient
 from conelayers.lasso.solvers.quadratic_model import minimize_model, supported
+from conelayers.settings import require_counts, require_kinds
 
 __all__ = ["WorkingSet"]
 
@@ -32,6 +33,11 @@ class WorkingSet(Solver):
 
     first: int = 20
     inner: ProximalGradient = field(default_factory=ProximalGradient)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_counts(self, first=1)
+        require_kinds(self, inner=ProximalGradient)
 
     def solve(self, problem: Problem, start: _Point | None = None) -> FitResult:
         """See `Solver.solve`."""

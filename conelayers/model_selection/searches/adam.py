@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from conelayers.model_selection.searches.base import Objective, Search
+from conelayers.settings import require_counts, require_numbers
 
 __all__ = ["Adam"]
 
@@ -26,6 +27,11 @@ class Adam(Search):
     beta1: float = 0.9
     beta2: float = 0.99
     patience: int = 15
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_counts(self, patience=1)
+        require_numbers(self, step="(0, inf)", beta1="[0, 1)", beta2="[0, 1)")
 
     def minimize(self, objective: Objective, start: np.ndarray) -> str:
         """See `Search.minimize`."""

@@ -15,8 +15,9 @@ from conelayers.errors import InvalidArgument
 from conelayers.model_selection.criteria import Criterion
 from conelayers.model_selection.history import History, Trial
 from conelayers.model_selection.progress import Progress
+from conelayers.settings import check_kind, require_counts, require_numbers
 
-__all__ = ["Objective", "Search", "SearchResult"]
+__all__ = ["Objective", "Search", "SearchResult", "start_point"]
 
 
 class _Spent(Exception):
@@ -103,6 +104,25 @@ class Objective:
         return np.where(blocked, 0.0, slope)
 
 
+def start_point(criterion: Criterion, start: object) -> np.ndarray:
+    """Where a search begins, in log space: the start, or the middle of the bounds for None.
+
+    Raises:
+        InvalidArgument: The start has the wrong size or is not finite, or the criterion is none.
+    """
+    check_kind("criterion", criterion, Criterion)
+    space = criterion.space
+    if start is None:
+        return space.center()
+    try:
+        begin = np.asarray(start, dtype=float).ravel()
+    except (TypeError, ValueError) as error:
+        raise InvalidArgument(f"start must hold {space.size} numbers, got {start!r}.") from error
+    if begin.shape != space.lower.shape or not np.isfinite(begin).all():
+        raise InvalidArgument(f"start must have {space.size} entries, finite logarithms; got {start!r}.")
+    return begin
+
+
 @dataclass(frozen=True)
 class Search(abc.ABC):
     """Settings of an outer method.
@@ -117,6 +137,10 @@ class Search(abc.ABC):
     rtol: float = 1e-4
     verbose: int = 0
 
+    def __post_init__(self) -> None:
+        require_counts(self, max_evaluations=1)
+        require_numbers(self, rtol="[0, inf)")
+
     @abc.abstractmethod
     def minimize(self, objective: Objective, start: np.ndarray) -> str:
         """Call the objective; its memory is the result. Returns why the search ended."""
@@ -130,12 +154,10 @@ class Search(abc.ABC):
         """Search from a point in log space (by default the middle of the bounds).
 
         Raises:
-            InvalidArgument: The start has the wrong size.
+            InvalidArgument: The start has the wrong size or is not finite, or the criterion is none.
         """
+        begin = start_point(criterion, start)
         objective = Objective(criterion, self.max_evaluations, callback, self.verbose)
-        begin = criterion.space.center() if start is None else np.asarray(start, dtype=float).ravel()
-        if begin.shape != criterion.space.lower.shape:
-            raise InvalidArgument(f"start must have {criterion.space.size} entries; got {begin.size}")
         try:
             message = self.minimize(objective, criterion.space.clip(begin))
         except _Spent:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from conelayers.model_selection.searches.base import Objective, Search
+from conelayers.settings import require_numbers
 
 __all__ = ["GradientDescent"]
 
@@ -30,6 +31,10 @@ class GradientDescent(Search):
     last_tol: float = 1e-8
     decrease: float = 0.3
     first_step: float = 0.7
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_numbers(self, first_tol="(0, inf)", last_tol="[0, inf)", decrease="(0, 1)", first_step="(0, inf)")
 
     def minimize(self, objective: Objective, start: np.ndarray) -> str:
         """See `Search.minimize`."""

@@ -8,6 +8,7 @@ import numpy as np
 from scipy.optimize import minimize
 
 from conelayers.model_selection.searches.base import Objective, Search
+from conelayers.settings import require_counts
 
 __all__ = ["LBFGS"]
 
@@ -21,6 +22,10 @@ class LBFGS(Search):
     """
 
     memory: int = 10
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_counts(self, memory=1)
 
     def minimize(self, objective: Objective, start: np.ndarray) -> str:
         """See `Search.minimize`."""

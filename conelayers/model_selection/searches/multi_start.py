@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from conelayers.errors import InvalidArgument
 from conelayers.model_selection.criteria import Criterion
 from conelayers.model_selection.history import History, Trial
 from conelayers.model_selection.parallel import run_parallel
-from conelayers.model_selection.searches.base import Objective, Search, SearchResult
+from conelayers.model_selection.searches.base import Objective, Search, SearchResult, start_point
 from conelayers.model_selection.searches.lbfgs import LBFGS
+from conelayers.settings import require_counts, require_kinds
 
 __all__ = ["MultiStart"]
 
@@ -29,23 +29,29 @@ class MultiStart(Search):
         starts: Number of starts.
         seed: Of the starts.
         n_jobs: Runs in parallel through joblib, under the caller's backend (`joblib.parallel_config`).
+        max_evaluations: Of each run, in place of that of `local`.
+        rtol: In place of that of `local`.
+        verbose: In place of that of `local`.
     """
 
+    max_evaluations: int | None = field(default=None, kw_only=True)  # type: ignore[assignment]
+    rtol: float | None = field(default=None, kw_only=True)  # type: ignore[assignment]
+    verbose: int | None = field(default=None, kw_only=True)  # type: ignore[assignment]
     local: Search = field(default_factory=LBFGS)
     starts: int = 4
     seed: int = 0
     n_jobs: int | None = None
 
-    def points(self, criterion: Criterion, start: np.ndarray | None) -> np.ndarray:
-        """The starts in log space, shape (starts, d).
+    def __post_init__(self) -> None:
+        require_counts(self, starts=1, seed=0)
+        require_kinds(self, local=Search)
+        names = ("max_evaluations", "rtol", "verbose")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        object.__setattr__(self, "local", replace(self.local, **given))
 
-        Raises:
-            InvalidArgument: Fewer than one start is asked for.
-        """
-        if self.starts < 1:
-            raise InvalidArgument(f"starts must be at least 1; got {self.starts}")
-        space = criterion.space
-        first = space.center() if start is None else np.asarray(start, dtype=float).ravel()
+    def points(self, criterion: Criterion, start: np.ndarray | None) -> np.ndarray:
+        """The starts in log space, shape (starts, d)."""
+        first, space = start_point(criterion, start), criterion.space
         cube = np.random.default_rng(self.seed).random((self.starts - 1, space.size))
         return np.vstack([first[None], space.lower + cube * (space.upper - space.lower)])
 

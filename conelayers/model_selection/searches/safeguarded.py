@@ -9,6 +9,7 @@ import numpy as np
 
 from conelayers.model_selection.searches.base import Objective, Search
 from conelayers.model_selection.searches.lbfgs import LBFGS
+from conelayers.settings import require_counts, require_kinds, require_numbers
 
 __all__ = ["GridSearch", "Safeguarded"]
 
@@ -34,6 +35,10 @@ class GridSearch(Search):
 
     size: int = 100
     points: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_counts(self, size=1)
 
     def minimize(self, objective: Objective, start: np.ndarray) -> str:
         """See `Search.minimize`."""
@@ -67,6 +72,16 @@ class Safeguarded(Search):
     coarse_tol: float | None = 1e-3
     local: Search = field(default_factory=LBFGS)
     xtol: float = 1e-3
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_counts(self, size=1)
+        require_numbers(self, xtol="[0, inf)")
+        require_kinds(self, local=Search)
+        if self.patience is not None:
+            require_counts(self, patience=1)
+        if self.coarse_tol is not None:
+            require_numbers(self, coarse_tol="(0, inf)")
 
     def minimize(self, objective: Objective, start: np.ndarray) -> str:
         """See `Search.minimize`."""
