@@ -18,6 +18,7 @@ from conelayers.lasso.interpolation import InterpolationEquation, solve_exactly
 from conelayers.lasso.penalties import Penalty
 from conelayers.lasso.problem import FitResult, Problem
 from conelayers.lasso.solvers import Solver, WorkingSet
+from conelayers.layers._compile import outside_graphs
 
 __all__ = ["ProximalModel"]
 
@@ -118,6 +119,7 @@ class ProximalModel:
                 self.solver.solve(problem, start) if self.datafit.smooth else solve_exactly(self.solver, problem, start)
             )
 
+    @outside_graphs
     def __call__(
         self,
         X: Any,

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from conelayers.errors import InvalidArgument
+from conelayers.settings import check_count
 
 __all__ = ["apply_symbol", "check_kernel", "downsample", "padded_norm", "symbol", "upsample"]
 
@@ -22,6 +23,8 @@ def apply_symbol(symbol: Tensor, z: Tensor) -> Tensor:
     """Apply transfer matrices to images of shape (batch, channels, height, width), or to a single one."""
     if z.dim() == 3:
         return apply_symbol(symbol, z[None])[0]
+    if len(z) == 0:  # the FFT takes no empty batch
+        return z.new_zeros(0, symbol.shape[-2], *z.shape[-2:])
     spectrum = torch.fft.rfft2(z).permute(2, 3, 1, 0)  # shape: (height, width // 2 + 1, channels, batch)
     return torch.fft.irfft2((symbol @ spectrum).permute(3, 2, 0, 1), s=z.shape[-2:])
 
@@ -40,8 +43,12 @@ def check_kernel(kernel: int, size: tuple[int, int]) -> None:
     """Refuse what cannot be centred or does not fit.
 
     Raises:
-        InvalidArgument: If the kernel is even or larger than the image.
+        InvalidArgument: If the kernel is even or larger than the image, or either is no count.
     """
+    if not isinstance(size, tuple | list) or len(size) != 2:
+        raise InvalidArgument(f"size must be a pair (height, width), got {size!r}.")
+    for name, value in (("kernel", kernel), ("size", size[0]), ("size", size[1])):
+        check_count(name, value)
     if kernel % 2 == 0 or kernel > min(size):
         raise InvalidArgument(f"kernel must be odd and at most the image size {size}, got {kernel}.")
 

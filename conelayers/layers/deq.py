@@ -15,7 +15,9 @@ from conelayers.implicit.implicit_adjoint import ImplicitAdjoint
 from conelayers.implicit.mode import Derivative
 from conelayers.implicit.products import pullback
 from conelayers.iterations import Anderson, FixedPointSolver
+from conelayers.layers._inputs import check_callable, check_derivative, check_float, check_solver
 from conelayers.layers.fixed_point import fixed_point
+from conelayers.settings import check_count, check_number
 
 __all__ = ["DEQ", "fixed_point_correction"]
 
@@ -49,8 +51,13 @@ class DEQ(nn.Module):
         warm_start: bool = False,
     ) -> None:
         super().__init__()
-        if spectral_norm is not None and not spectral_norm > 0:
-            raise InvalidArgument(f"spectral_norm must be positive or None, got {spectral_norm}.")
+        check_callable("cell", cell)
+        check_solver(solver)
+        check_derivative(adjoint)
+        if initial is not None:
+            check_callable("initial", initial)
+        if spectral_norm is not None:
+            check_number("spectral_norm", spectral_norm, "(0, inf]")
         self.cell, self.solver, self.adjoint, self.initial = cell, solver, adjoint, initial
         self.spectral_norm, self.warm_start = spectral_norm, warm_start
         self.state = None
@@ -84,6 +91,8 @@ class DEQ(nn.Module):
             x: The cell's input.
             samples: Random probes.
         """
+        check_count("samples", samples)
+        check_float("z", z)
         f = self._map()
         leaves, spec = tree_flatten(tree_map(lambda t: t.detach(), z))
         shapes = [t.shape for t in leaves]
@@ -97,7 +106,7 @@ class DEQ(nn.Module):
                 probe = torch.randn_like(_join(leaves))
                 rows = pullback(flat, leaves, probe)
                 total = total + sum((r.square().sum() for r in rows if r is not None), start=total.new_zeros(()))
-        return total / (samples * sum(s.numel() for s in shapes))
+        return total / (samples * max(sum(s.numel() for s in shapes), 1))
 
     def trajectory(self, x: Any, steps: Sequence[int], z0: Any = None) -> list[Any]:
         """States after so many solver steps, each with the derivative of one application of the cell.
@@ -120,6 +129,7 @@ class DEQ(nn.Module):
             return _join(tree_leaves(f(tree_unflatten(_split(v, shapes), spec), x)))
 
         for count in steps:
+            check_count("steps", count)
             if count <= done:
                 raise InvalidArgument(f"steps must increase and be positive, got {list(steps)}.")
             flat = dataclasses.replace(self.solver, max_steps=count - done).run(bound, flat).value
@@ -141,6 +151,8 @@ class DEQ(nn.Module):
         return lambda z, x: torch.func.functional_call(self.cell, parameters, (z, x))
 
     def _start(self, x: Any) -> Any:
+        if self.initial is None:
+            check_float("x, without `initial`,", x)
         fresh = tree_map(torch.zeros_like, x) if self.initial is None else self.initial(x)
         if not self.warm_start or self.state is None:
             return fresh
@@ -153,6 +165,8 @@ def fixed_point_correction(losses: Sequence[Tensor], decay: float = 0.8) -> Tens
 
     Sparse fixed-point correction (Bai et al. 2022) trains the path to the equilibrium as well as its end.
     """
+    if not losses:
+        raise InvalidArgument("losses must hold one loss or more; `DEQ.trajectory` gives the states for them.")
     total = losses[-1]
     for distance, loss in enumerate(reversed(losses[:-1]), start=1):
         total = total + decay**distance * loss
@@ -166,7 +180,7 @@ def _bounded(weight: Tensor, bound: float) -> Tensor:
 
 def _join(leaves: Sequence[Tensor]) -> Tensor:
     """One matrix (batch, n) from tensors (batch, ...)."""
-    return torch.cat([t.reshape(t.shape[0], -1) for t in leaves], dim=1)
+    return torch.cat([t.reshape(t.shape[0], t.shape[1:].numel()) for t in leaves], dim=1)
 
 
 def _split(flat: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:

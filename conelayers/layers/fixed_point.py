@@ -21,6 +21,9 @@ from conelayers.implicit.resolvent import AdjointInfo
 from conelayers.implicit.unrolled import Unrolled
 from conelayers.iterations import Anderson, FixedPointResult, FixedPointSolver, FixedPointStatus, MonotoneSplitting
 from conelayers.layers._closure import ClosedFunction, capture
+from conelayers.layers._compile import outside_graphs
+from conelayers.layers._inputs import check_callable, check_derivative, check_solver
+from conelayers.settings import check_count
 
 __all__ = ["FixedPointLayer", "fixed_point"]
 
@@ -28,6 +31,7 @@ _ANDERSON = Anderson()
 _IMPLICIT = ImplicitAdjoint()
 
 
+@outside_graphs
 def fixed_point(
     f: Callable[..., Any],
     z0: Any,
@@ -80,7 +84,7 @@ def fixed_point(
         with torch.no_grad():
             start = flat0.view_as(flat0)
             own = [t.view_as(t) for t in arguments.tensors]
-        fz0, captured = capture(flat_map, start, *own)
+        fz0, captured = _first_value(flat_map, start, own)
         info = AdjointInfo()
         equation = FixedPointEquation(
             ClosedFunction(flat_map, captured), solver, adjoint, None if transforming() else fz0, info
@@ -112,6 +116,7 @@ class FixedPointLayer(nn.Module):
         batch_dims: int | None = None,
     ) -> None:
         super().__init__()
+        _check_settings(module, solver, adjoint, batch_dims)
         self.module, self.solver, self.adjoint, self.batch_dims = module, solver, adjoint, batch_dims
 
     def forward(self, z0: Any, *inputs: Any, return_info: bool = False) -> Any:
@@ -265,16 +270,33 @@ class _FlatSplitting:
         return self.layout.flatten(nest, of="a part of f").reshape(like.shape)
 
 
+def _first_value(flat_map: _FlatMap, start: Tensor, own: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """f(z0) and the tensors that f captures.
+
+    Raises:
+        InvalidArgument: f cannot be evaluated there.
+    """
+    try:
+        return capture(flat_map, start, *own)
+    except (RuntimeError, TypeError) as error:
+        if type(error) not in (RuntimeError, TypeError):  # out of memory, unsupported: not a matter of arguments
+            raise
+        layout = flat_map.layout
+        shapes = [tuple(layout.batch + event) for event in layout.events]
+        others = [(tuple(t.shape), t.dtype) for t in own]
+        raise InvalidArgument(
+            f"f does not take z0 of shapes {shapes} and {layout.dtype}, with params of {others}: {error}. "
+            "Give z0 and params of the shapes and dtypes that f computes with."
+        ) from error
+
+
 def _check_settings(f: Any, solver: Any, adjoint: Any, batch_dims: Any) -> None:
     """Reject what would fail later, in a place that does not know the argument's name."""
-    if not callable(f):
-        raise InvalidArgument(f"f must be a function or a module, z -> f(z, *params); got {f!r}.")
-    if isinstance(solver, type) or not hasattr(solver, "run"):
-        raise InvalidArgument(f"solver must be a value such as Anderson() or Broyden(), got {solver!r}.")
-    if not isinstance(adjoint, Derivative):
-        raise InvalidArgument(f"adjoint must be a value such as ImplicitAdjoint() or OneStep(), got {adjoint!r}.")
-    if batch_dims is not None and not isinstance(batch_dims, int):
-        raise InvalidArgument(f"batch_dims must be a number of axes or None, got {batch_dims!r}.")
+    check_callable("f", f)
+    check_solver(solver)
+    check_derivative(adjoint)
+    if batch_dims is not None:
+        check_count("batch_dims", batch_dims, 0)
 
 
 def _measure_unrolled(f, theta, z: Tensor, steps: int, solver: FixedPointSolver) -> FixedPointResult:

@@ -6,8 +6,6 @@ implicit models again. phi acts entrywise with slope in [0, 1].
 
 from __future__ import annotations
 
-import abc
-import dataclasses
 from collections.abc import Callable
 
 import torch
@@ -18,92 +16,15 @@ from conelayers.errors import InvalidArgument
 from conelayers.implicit.implicit_adjoint import ImplicitAdjoint
 from conelayers.implicit.mode import Derivative
 from conelayers.iterations import Anderson, FixedPointSolver
+from conelayers.layers._inputs import check_callable, check_derivative, check_float, check_input, check_solver
 from conelayers.layers.fixed_point import fixed_point
+from conelayers.layers.well_posedness import InfinityNorm, PerronFrobenius, WellPosedness, project_rows
 from conelayers.residual.fixed_point import ActivationCertificate, certify_activation, perron_vector
+from conelayers.settings import check_count, check_kind, check_number
 
 __all__ = ["ImplicitModel", "InfinityNorm", "PerronFrobenius", "WellPosedness", "project_rows"]
 
 Activation = Callable[[Tensor], Tensor]
-
-
-def _check_kappa(kappa: float) -> None:
-    if not 0 < kappa < 1:
-        raise InvalidArgument(f"kappa must lie in (0, 1), got {kappa}.")
-
-
-class WellPosedness(abc.ABC):
-    """A set of matrices A for which x = phi(A x + b) has exactly one solution for every b, and how to get into it."""
-
-    @abc.abstractmethod
-    def project(self, A: Tensor) -> Tensor:
-        """A matrix of the set, shape (n, n), close to A."""
-
-
-@dataclasses.dataclass(frozen=True)
-class InfinityNorm(WellPosedness):
-    """||A||_inf <= kappa < 1: every absolute row sum at most kappa.
-
-    Attributes:
-        kappa: The bound, in (0, 1).
-    """
-
-    kappa: float = 0.95
-
-    def __post_init__(self) -> None:
-        _check_kappa(self.kappa)
-
-    def project(self, A: Tensor) -> Tensor:
-        """The Frobenius-nearest matrix of the set: each row projected onto the l1 ball of radius kappa."""
-        return project_rows(A, torch.full_like(A[:, 0], self.kappa), torch.ones_like(A[0]))
-
-
-@dataclasses.dataclass(frozen=True)
-class PerronFrobenius(WellPosedness):
-    """The spectral radius of |A| is at most kappa < 1.
-
-    Weaker than the norm condition, and invariant under diagonal scaling. The set is not convex; `project` takes the
-    nearest matrix of the convex subset {|A| s <= kappa s}, s the Perron vector of |A|, and leaves A alone where it
-    is in the set.
-
-    Attributes:
-        kappa: The bound, in (0, 1).
-    """
-
-    kappa: float = 0.95
-
-    def __post_init__(self) -> None:
-        _check_kappa(self.kappa)
-
-    def project(self, A: Tensor) -> Tensor:
-        """Each row projected onto its weighted l1 ball sum_j s_j |a_ij| <= kappa s_i."""
-        vector, radius = perron_vector(A)
-        if radius <= self.kappa:
-            return A.clone()
-        return project_rows(A, self.kappa * vector, vector)
-
-
-def project_rows(A: Tensor, radius: Tensor, weights: Tensor) -> Tensor:
-    """Euclidean projection of each row onto {a: sum_j w_j |a_j| <= r}, exact by sorting.
-
-    The solution is sign(a) max(|a| - t w, 0) with the smallest t >= 0 that meets the constraint; over the k largest
-    |a_j| / w_j, t = (sum w_j |a_j| - r) / sum w_j^2 (Duchi et al. 2008, with weights).
-
-    Args:
-        A: Shape (rows, n).
-        radius: r >= 0 of each row, shape (rows,).
-        weights: w > 0, shape (n,).
-    """
-    size = A.abs()
-    inside = (size * weights).sum(1) <= radius
-    breaks, order = (size / weights).sort(dim=1, descending=True)
-    w = weights.expand_as(A).gather(1, order)
-    excess = (w * size.gather(1, order)).cumsum(1) - radius[:, None]
-    thresholds = excess / w.square().cumsum(1)
-    # The active set is the longest prefix whose breakpoints exceed its threshold.
-    count = (breaks > thresholds).sum(1, keepdim=True).clamp(min=1)
-    t = thresholds.gather(1, count - 1).clamp(min=0)
-    projected = A.sign() * (size - t * weights).clamp(min=0)
-    return torch.where(inside[:, None], A, projected)
 
 
 class ImplicitModel(nn.Module):
@@ -135,6 +56,12 @@ class ImplicitModel(nn.Module):
         adjoint: Derivative = ImplicitAdjoint(),  # noqa: B008 (an immutable value)
     ) -> None:
         super().__init__()
+        for name, count in (("inputs", inputs), ("states", states), ("outputs", outputs)):
+            check_count(name, count, 0)
+        check_callable("activation", activation)
+        check_kind("wellposed", wellposed, WellPosedness)
+        check_solver(solver)
+        check_derivative(adjoint)
         self.activation, self.wellposed, self.solver, self.adjoint = activation, wellposed, solver, adjoint
         self.A = nn.Parameter(torch.randn(states, states) / max(states, 1))
         self.B = nn.Parameter(torch.randn(states, inputs) / max(inputs, 1) ** 0.5)
@@ -144,7 +71,17 @@ class ImplicitModel(nn.Module):
 
     @classmethod
     def from_matrices(cls, A: Tensor, B: Tensor, C: Tensor, D: Tensor, **options) -> ImplicitModel:
-        """A model with the given matrices, as they are (they are not projected)."""
+        """A model with the given matrices, as they are (they are not projected).
+
+        Raises:
+            InvalidArgument: They are no floating-point matrices of one dtype, or do not fit.
+        """
+        for name, M in zip("ABCD", (A, B, C, D), strict=True):
+            check_float(name, M)
+            if M.dim() != 2 or M.dtype != A.dtype or M.device != A.device:
+                raise InvalidArgument(
+                    f"{name} must be a matrix of A's dtype and device, got {tuple(M.shape)}, {M.dtype}, {M.device}."
+                )
         n, p, q = A.shape[0], B.shape[1], C.shape[0]
         if A.shape != (n, n) or B.shape != (n, p) or C.shape != (q, n) or D.shape != (q, p):
             shapes = [tuple(M.shape) for M in (A, B, C, D)]
@@ -164,6 +101,7 @@ class ImplicitModel(nn.Module):
         Raises:
             InvalidArgument: If the network is not Linear, ReLU, Linear, ..., Linear.
         """
+        check_kind("network", network, nn.Sequential)
         layers = list(network)
         linear = [m for m in layers[::2] if isinstance(m, nn.Linear)]
         relu = [m for m in layers[1::2] if isinstance(m, nn.ReLU)]
@@ -225,14 +163,14 @@ class ImplicitModel(nn.Module):
         Raises:
             InvalidArgument: If the spectral radius of |A| is not below 1.
         """
-        return F.linear(self.completed(sigma, 0.0), self._magnitude_inverse() @ self.B.abs())
+        return F.linear(self.completed(sigma, 0.0, "sigma"), self._magnitude_inverse() @ self.B.abs())
 
     def output_bound(self, sigma: Tensor) -> Tensor:
         """A bound of |y - y0| entrywise for all |u - u0| <= sigma, shape (*batch, q).
 
         Differentiable in the model's matrices, for robust training.
         """
-        return F.linear(self.completed(sigma, 0.0), self.sensitivity())
+        return F.linear(self.completed(sigma, 0.0, "sigma"), self.sensitivity())
 
     def sensitivity(self) -> Tensor:
         """The sensitivity matrix |C| (I - |A|)^-1 |B| + |D|, shape (q, p): |y - y0| <= S |u - u0|."""
@@ -247,6 +185,7 @@ class ImplicitModel(nn.Module):
 
     def sparsified(self, threshold: float) -> ImplicitModel:
         """A copy whose entries of magnitude at most `threshold` are zero. It stays well-posed: |A| only shrinks."""
+        check_number("threshold", threshold, "[0, inf]")
         kept = [torch.where(M.abs() > threshold, M, torch.zeros_like(M)) for M in (self.A, self.B, self.C, self.D)]
         return self._like(*kept, constant=self.constant)
 
@@ -266,6 +205,7 @@ class ImplicitModel(nn.Module):
         Raises:
             InvalidArgument: If outputs and inputs do not fit, or only `after` has a constant input.
         """
+        check_kind("after", after, ImplicitModel)
         middle_C, middle_D = self.C, self.D
         if after.constant:  # the constant goes through
             last = self.D.new_zeros(1, self.D.shape[1])
@@ -282,11 +222,17 @@ class ImplicitModel(nn.Module):
 
     def parallel(self, other: ImplicitModel) -> ImplicitModel:
         """The model (u1, u2) -> (self(u1), other(u2)), inputs and outputs concatenated."""
+        check_kind("other", other, ImplicitModel)
         pairs = [(self.A, other.A), (self.B, other.B), (self.C, other.C), (self.D, other.D)]
         return self._like(*(torch.block_diag(M, N) for M, N in pairs))
 
     def sum(self, other: ImplicitModel) -> ImplicitModel:
-        """The model u -> self(u) + other(u)."""
+        """The model u -> self(u) + other(u).
+
+        Raises:
+            InvalidArgument: If inputs or outputs differ in size.
+        """
+        self._check_ends(other, self.D.shape)
         A = torch.block_diag(self.A, other.A)
         B, C, constant = torch.cat([self.B, other.B]), torch.cat([self.C, other.C], 1), self.constant and other.constant
         return self._like(A, B, C, self.D + other.D, constant=constant)
@@ -295,8 +241,10 @@ class ImplicitModel(nn.Module):
         """The closed loop y = self(u + other(y)).
 
         Raises:
-            InvalidArgument: If the direct terms alone already close a singular loop (I - D1 D2 not invertible).
+            InvalidArgument: If sizes do not fit, or the direct terms alone already close a singular loop (I - D1 D2 not
+                invertible).
         """
+        self._check_ends(other, self.D.T.shape)
         eye = torch.eye(self.D.shape[0], dtype=self.D.dtype, device=self.D.device)
         loop = eye - self.D @ other.D
         if not float(torch.linalg.cond(loop.detach())) < 1 / torch.finfo(loop.dtype).eps:  # 0 / 0 is singular too
@@ -310,9 +258,21 @@ class ImplicitModel(nn.Module):
         A = _blocks([[self.A + self.B @ inner[0], self.B @ inner[1]], [other.B @ y[0], other.A + other.B @ y[1]]])
         return self._like(A, _blocks([[self.B @ direct], [other.B @ y[2]]]), _blocks([y[:2]]), y[2])
 
-    def completed(self, u: Tensor, last: float) -> Tensor:
-        """Inputs, shape (*batch, p - 1) or (*batch, p), with `last` in place of a constant input that was left out."""
-        missing = self.constant and u.shape[-1] == self.B.shape[1] - 1
+    def _check_ends(self, other: ImplicitModel, shape: torch.Size) -> None:
+        check_kind("other", other, ImplicitModel)
+        if other.D.shape != shape:
+            (q, p), found = shape, tuple(other.D.shape[::-1])
+            raise InvalidArgument(f"other must have {p} inputs and {q} outputs, got {found[0]} and {found[1]}.")
+
+    def completed(self, u: Tensor, last: float, name: str = "u") -> Tensor:
+        """Inputs, shape (*batch, p - 1) or (*batch, p), with `last` in place of a constant input that was left out.
+
+        Raises:
+            InvalidArgument: They are no tensor of such a shape, or not of the model's dtype and device.
+        """
+        p = self.B.shape[1]
+        check_input(name, u, self.B, [(p,), (p - 1,)] if self.constant else [(p,)])
+        missing = self.constant and u.shape[-1] == p - 1
         return torch.cat([u, u.new_full((*u.shape[:-1], 1), last)], -1) if missing else u
 
     def _like(self, A: Tensor, B: Tensor, C: Tensor, D: Tensor, constant: bool = False) -> ImplicitModel:

@@ -13,9 +13,11 @@ from conelayers.errors import InvalidArgument
 from conelayers.implicit.implicit_adjoint import ImplicitAdjoint
 from conelayers.implicit.mode import Derivative
 from conelayers.iterations import FixedPointSolver, ForwardBackward, MonotoneSplitting, PeacemanRachford
+from conelayers.layers._inputs import check_input
 from conelayers.layers.convolution import apply_symbol, check_kernel, downsample, padded_norm, symbol, upsample
 from conelayers.layers.monotone_deq import MonotoneModule
 from conelayers.residual.fixed_point import ActivationCertificate, certify_activation, monotone_certificate
+from conelayers.settings import check_count
 
 __all__ = ["MonotoneConvDEQ", "MonotoneMultiTierDEQ"]
 
@@ -50,8 +52,10 @@ class MonotoneConvDEQ(MonotoneModule):
     ) -> None:
         super().__init__()
         self.setup(m, solver, adjoint)
+        check_count("in_channels", in_channels)
+        check_count("channels", channels)
         check_kernel(kernel, size)
-        self.size = size
+        self.size = tuple(size)
         scale = 1 / (2 * kernel * math.sqrt(channels))
         self.A = nn.Parameter(torch.randn(channels, channels, kernel, kernel) * scale)
         self.B = nn.Parameter(torch.randn(channels, channels, kernel, kernel) * scale)
@@ -65,6 +69,7 @@ class MonotoneConvDEQ(MonotoneModule):
 
     def inject(self, x: Tensor) -> Tensor:
         """U x + b, shape (batch, channels, height, width)."""
+        check_input("x", x, self.input.weight, [(self.input.in_channels, *self.size)], batch_axes=1)
         return self.input(x)
 
     def splitting(self) -> tuple[MonotoneSplitting, tuple[Any, ...]]:
@@ -123,11 +128,15 @@ class MonotoneMultiTierDEQ(MonotoneModule):
     ) -> None:
         super().__init__()
         self.setup(m, solver, adjoint)
+        check_count("in_channels", in_channels)
+        check_kernel(kernel, size)
+        if not isinstance(channels, Sequence) or len(channels) < 2:
+            raise InvalidArgument(f"channels must hold the channels of two or more tiers, got {channels!r}.")
+        for count in channels:
+            check_count("channels", count)
         factor = 2 ** (len(channels) - 1)
-        if len(channels) < 2 or size[0] % factor or size[1] % factor:
-            raise InvalidArgument(
-                f"two or more tiers and a size divisible by {factor} are needed, got {channels}, {size}."
-            )
+        if size[0] % factor or size[1] % factor:
+            raise InvalidArgument(f"size must be divisible by {factor} for {len(channels)} tiers, got {size}.")
         self.sizes = [(size[0] >> i, size[1] >> i) for i in range(len(channels))]
         for s in self.sizes:
             check_kernel(kernel, s)
@@ -144,6 +153,7 @@ class MonotoneMultiTierDEQ(MonotoneModule):
 
     def inject(self, x: Tensor) -> list[Tensor]:
         """The input enters the first tier; the others have biases."""
+        check_input("x", x, self.input.weight, [(self.input.in_channels, *self.sizes[0])], batch_axes=1)
         first = self.input(x)
         rest = [
             b.expand(*first.shape[:-3], c, *s)

@@ -21,8 +21,10 @@ from conelayers.errors import InvalidArgument
 from conelayers.implicit.implicit_adjoint import ImplicitAdjoint
 from conelayers.implicit.mode import Derivative
 from conelayers.iterations import FixedPointSolver, ForwardBackward, MonotoneSplitting, PeacemanRachford, search_step
+from conelayers.layers._inputs import check_callable, check_derivative, check_input, check_same, check_solver
 from conelayers.layers.fixed_point import fixed_point
 from conelayers.residual.fixed_point import ActivationCertificate, certify_activation
+from conelayers.settings import check_count, check_number
 
 __all__ = ["MonotoneDEQ", "MonotoneModule"]
 
@@ -39,8 +41,9 @@ class MonotoneModule(nn.Module):
 
     def setup(self, m: float, solver: FixedPointSolver, adjoint: Derivative) -> None:
         """Check m and keep the settings."""
-        if not 0 < m <= 1:
-            raise InvalidArgument(f"m must lie in (0, 1], got {m}.")
+        check_number("m", m, "(0, 1]")
+        check_solver(solver)
+        check_derivative(adjoint)
         self.m, self.solver, self.adjoint = m, solver, adjoint
 
     def splitting(self) -> tuple[MonotoneSplitting, tuple[Any, ...]]:
@@ -77,6 +80,8 @@ class MonotoneModule(nn.Module):
             z0 = (
                 [torch.zeros_like(v) for v in injection] if isinstance(injection, list) else torch.zeros_like(injection)
             )
+        else:
+            check_same("z0", z0, injection, "the state")
         return fixed_point(
             splitting, z0, injection, *weights,
             solver=solver, adjoint=self.adjoint, return_info=return_info,
@@ -121,7 +126,10 @@ class MonotoneDEQ(MonotoneModule):
     ) -> None:
         super().__init__()
         self.setup(m, solver, adjoint)
-        if activation is not torch.relu and isinstance(solver, PeacemanRachford | ForwardBackward):
+        check_count("in_features", in_features, 0)
+        check_count("features", features, 0)
+        check_callable("activation", activation)
+        if not _is_relu(activation) and isinstance(solver, PeacemanRachford | ForwardBackward):
             raise InvalidArgument(
                 "splitting solvers need relu, whose prox does not depend on the step; use Anderson()."
             )
@@ -137,7 +145,8 @@ class MonotoneDEQ(MonotoneModule):
         return (1 - self.m) * eye - self.A.T @ self.A + self.B - self.B.T
 
     def inject(self, x: Tensor) -> Tensor:
-        """U x + b."""
+        """U x + b, shape (*batch, n) for x of shape (*batch, in_features)."""
+        check_input("x", x, self.input.weight, [(self.input.in_features,)])
         return self.input(x)
 
     def splitting(self) -> tuple[MonotoneSplitting, tuple[Any, ...]]:
@@ -147,6 +156,10 @@ class MonotoneDEQ(MonotoneModule):
     def certificate(self) -> ActivationCertificate:
         """Lower bound of sigma_min(I - D W) over all Clarke elements D of the activation."""
         return certify_activation(self.W.detach())
+
+
+def _is_relu(activation: Activation) -> bool:
+    return activation in (torch.relu, F.relu, Tensor.relu) or isinstance(activation, nn.ReLU)
 
 
 class _Dense(MonotoneSplitting):

@@ -8,13 +8,17 @@ all with the same matrix.
 
 from __future__ import annotations
 
+import warnings
+
 import cvxpy as cp
 import torch
 from torch import Tensor, nn
 
 from conelayers.errors import InvalidArgument
+from conelayers.layers._inputs import check_float
 from conelayers.layers.cvxpy_layer import CvxpyLayer
 from conelayers.layers.implicit_model import ImplicitModel, InfinityNorm
+from conelayers.settings import check_kind, check_number
 
 __all__ = ["fit_states", "state_driven_training"]
 
@@ -35,6 +39,7 @@ def state_driven_training(
     """
     if isinstance(teacher, nn.Sequential):
         teacher = ImplicitModel.from_feedforward(teacher)
+    check_kind("teacher", teacher, ImplicitModel)
     u = teacher.completed(u, 1.0)
     with torch.no_grad():
         x = teacher.state(u)
@@ -75,9 +80,14 @@ def fit_states(
     Raises:
         InvalidArgument: If shapes do not fit, there is no sample, or a setting is out of range.
         SolveError: If data are not finite.
+
+    Warns:
+        UserWarning: If all entries are zero, because `sparsity` exceeds all correlations.
     """
-    if not sparsity >= 0 or not 0 < kappa < 1:
-        raise InvalidArgument(f"sparsity must be >= 0 and kappa in (0, 1), got {sparsity} and {kappa}.")
+    check_number("sparsity", sparsity, "[0, inf)")
+    check_number("kappa", kappa, "(0, 1)")
+    for name, value in (("u", u), ("z", z), ("x", x), ("y", y)):
+        check_float(name, value)
     shapes = [tuple(t.shape) for t in (u, z, x, y)]
     if any(len(s) != 2 for s in shapes) or len({s[0] for s in shapes}) > 1 or z.shape != x.shape or len(u) == 0:
         raise InvalidArgument(f"u, z, x and y need one row per sample, and z and x one shape; got {shapes}.")
@@ -87,23 +97,42 @@ def fit_states(
     Q, R = torch.linalg.qr(features / len(u) ** 0.5)
     targets = [t.detach().double().T @ Q / len(u) ** 0.5 for t in (z, y)]
     rows = [_sparse_rows(R, t, sparsity, bounded) for t, bounded in zip(targets, ((n, kappa), None), strict=True)]
+    if not any(w.any() for w in rows) and any(t.any() for t in targets):
+        largest = max(float((t @ R).abs().max()) for t in targets if t.numel())
+        warnings.warn(
+            f"All entries are zero: correlations of targets and features are {largest:.1e} at most, and sparsity is "
+            f"{sparsity:.1e}; take a smaller one.",
+            stacklevel=2,
+        )
     A, B, C, D = (part.to(x) for w in rows for part in (w[:, :n], w[:, n:]))
     return A, B, C, D
 
 
 def _sparse_rows(R: Tensor, targets: Tensor, sparsity: float, bounded: tuple[int, float] | None) -> Tensor:
     """Argmin |R w - t|^2 / 2 + sparsity |w|_1 for each row t of `targets`; `bounded` (n, kappa): |w_:n|_1 <= kappa."""
-    k = R.shape[1]
-    if len(targets) == 0 or k == 0:
-        return R.new_zeros(len(targets), k)
+    rows, k = len(targets), R.shape[1]
+    found = R.new_zeros(rows, k)
+    # Rows whose correlations do not exceed the weight are zero, exactly.
+    left = ~((targets @ R).abs().amax(1) <= sparsity) if k else found.new_zeros(rows, dtype=torch.bool)
+    if not left.any():
+        return found
+    # Data of any size are brought to size one, each row by itself: |R w - t| = high |(R / wide) v - t / high|.
+    wide, high = R.abs().amax(), targets[left].abs().amax(1)
+    unit = high / wide  # of the entries of w
+    weight = sparsity / (wide * high)
     # With the weight of the norm at one, the solver's accuracy suffices to tell zeros from small entries.
-    scale = sparsity**-0.5 if sparsity > 0 else 1.0
-    w, t = cp.Variable(k), cp.Parameter(R.shape[0])
-    objective = cp.sum_squares(scale * R.cpu().numpy() @ w - t) / 2 + (sparsity > 0) * cp.norm1(w)
+    scale = float(weight.amax()) ** -0.5 if sparsity > 0 else 1.0
+    v, t, less, bound = cp.Variable(k), cp.Parameter(R.shape[0]), cp.Parameter(nonneg=True), cp.Parameter(nonneg=True)
+    objective = cp.sum_squares((scale * R / wide).cpu().numpy() @ v - t) / 2 + less * cp.norm1(v)
     constraints: list[cp.Constraint] = []
     if bounded is not None and bounded[0] > 0:
-        constraints.append(cp.norm1(w[: bounded[0]]) <= bounded[1])
-    layer = CvxpyLayer(cp.Problem(cp.Minimize(objective), constraints), [t], [w])
+        constraints.append(cp.norm1(v[: bounded[0]]) <= bound)
+    given = [scale * targets[left] / high[:, None], scale**2 * weight]
+    if bounded is not None and constraints:
+        given.append(bounded[1] / unit)
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(objective), constraints), [t, less, bound][: len(given)], [v])
     with torch.no_grad():
-        (found,) = layer(scale * targets)
-    return torch.where(found.abs() > 1e-7 * found.abs().amax(), found, 0.0) if sparsity > 0 else found
+        (solved,) = layer(*given)
+    if sparsity > 0:
+        solved = torch.where(solved.abs() > 1e-7 * solved.abs().amax(), solved, 0.0)
+    return found.index_copy(0, torch.nonzero(left).flatten(), unit[:, None] * solved)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from conelayers import ImplicitModel, state_driven_training
-from conelayers.errors import InvalidArgument
+from conelayers.errors import InvalidArgument, SolveError
 from conelayers.iterations import Anderson
 from conelayers.layers import fit_states
 
@@ -99,3 +99,51 @@ def test_shapes_dtypes_and_degenerate_data():
     ):
         with pytest.raises(InvalidArgument):
             bad()
+
+
+@pytest.mark.parametrize("size", [1e-6, 1e-3, 1e4])
+def test_units_of_the_data_do_not_matter(size):
+    """Rows of one size: the same matrices where the weight goes with the square of the data."""
+    model, u = teacher()
+    reference = fit_states(u, *states_of(model, u), sparsity=1e-3)
+    found = fit_states(size * u, *states_of(model, size * u), sparsity=1e-3 * size**2)
+    recovered = fit_states(size * u, *states_of(model, size * u), sparsity=0.0)
+    for a, b in zip(found, reference, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-8)
+    for a, M in zip(recovered, matrices(model), strict=True):
+        torch.testing.assert_close(a, M, rtol=0, atol=1e-9)
+
+
+def test_rows_of_different_sizes_are_each_recovered():
+    model, u = teacher()
+    with torch.no_grad():
+        model.C[0] *= 1e-7
+        model.D[0] *= 1e-7
+    *_, C, D = fit_states(u, *states_of(model, u), sparsity=0.0)
+    assert (C - model.C)[0].abs().max() < 1e-9 * model.C[0].abs().max()
+    assert (D - model.D).abs().max() < 1e-9
+
+
+def test_a_weight_above_all_correlations_gives_zeros_and_says_so():
+    model, u = teacher()
+    with pytest.warns(UserWarning, match="take a smaller one"):
+        found = fit_states(1e-6 * u, *states_of(model, 1e-6 * u), sparsity=1e-6)
+    assert not any(M.any() for M in found)
+
+
+@pytest.mark.parametrize("setting", ["sparsity", "kappa"])
+@pytest.mark.parametrize("value", ["a", float("nan"), -1.0])
+def test_settings_and_teachers_are_named(setting, value):
+    model, u = teacher()
+    with pytest.raises(InvalidArgument, match=f"^{setting} must be a number"):
+        state_driven_training(model, u, **{setting: value})
+    with pytest.raises(InvalidArgument, match="^teacher must be"):
+        state_driven_training(nn.Linear(4, 2), u)
+    with pytest.raises(SolveError):
+        fit_states(u * torch.nan, *states_of(model, u))
+
+
+def states_of(model, u):
+    """Pre-activations, states and outputs, in the order of `fit_states`."""
+    x, z, y = states(model, u)
+    return z, x, y
