@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -18,7 +19,10 @@ from conelayers.program import ConeProgram, ConeSolution, ConeStructure
 from conelayers.program.codes import CODES
 from conelayers.program.compiled import compiled_differentiator, engine, rows
 
-__all__ = ["Batched"]
+if TYPE_CHECKING:
+    from conelayers.native import EngineSolution
+
+__all__ = ["Batched", "engine_solution"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,15 +82,26 @@ class Batched(Backend):
         """Solve every programme of a batch; see `Backend.solve`."""
         structure = program.structure
         self.check(structure)
-        batch_shape = program.batch_shape
-        flat = program.flatten()
-        x, y, s = (None,) * 3 if warm_start is None else _point(warm_start, batch_shape)
-        result = engine(structure).solve(
-            _rows(flat.P),
-            _rows(flat.q),
-            _rows(flat.A),
-            _rows(flat.b),
-            batch_shape.numel(),
+        batch_shape, flat = program.batch_shape, program.flatten()
+        start = () if warm_start is None else _point(warm_start, batch_shape)
+        result = self.run(structure, [_rows(v) for v in (flat.P, flat.q, flat.A, flat.b)], batch_shape.numel(), *start)
+        return self.conclude(flat, result).reshape(batch_shape)
+
+    def run(
+        self, structure: ConeStructure, data: Sequence[np.ndarray], items: int, *start: np.ndarray
+    ) -> EngineSolution:
+        """The compiled engine's work alone.
+
+        Args:
+            structure: Patterns and cones, all of which the engine takes.
+            data: P, q, A and b, shape (items or 1, size), float64, contiguous.
+            items: How many programmes.
+            *start: x, y and s to start from, as the data, or nothing.
+        """
+        P, q, A, b = data
+        x, y, s = start or (None,) * 3
+        return engine(structure).solve(
+            *(P, q, A, b, items),
             differentiator=compiled_differentiator(structure),
             threads=self.threads or torch.get_num_threads(),
             tol=self.tol,
@@ -95,12 +110,23 @@ class Batched(Backend):
             y=y,
             s=s,
         )
+
+    def conclude(self, program: ConeProgram, result: EngineSolution) -> ConeSolution:
+        """The solution, and what is to be said of it and done about items without one.
+
+        Args:
+            program: The programmes, one batch axis at most.
+            result: What `run` made of them.
+        """
         if self.verbose:
             report(self.name, result["status"], result["iterations"])
-        solution = ConeSolution(*(torch.from_numpy(result[name]) for name in _RESULTS))
-        if result["status"].any():
-            solution = without_certificates(solution)
-        return solution.reshape(batch_shape)
+        solution = engine_solution(result)
+        return solution if result["worst"] < np.inf else without_certificates(solution)
+
+
+def engine_solution(result: EngineSolution) -> ConeSolution:
+    """The engine's results as tensors."""
+    return ConeSolution(*(torch.from_numpy(result[name]) for name in _RESULTS))
 
 
 # The engine's results in the order of a solution's attributes.

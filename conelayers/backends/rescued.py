@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from conelayers.backends.batched import Batched
 from conelayers.backends.clarabel import Clarabel
 from conelayers.program import ConeProgram, ConeSolution, Status
+
+if TYPE_CHECKING:
+    from conelayers.native import EngineSolution
 
 __all__ = ["Rescued"]
 
@@ -26,18 +31,17 @@ class Rescued(Batched):
     default is set.
     """
 
-    def solve(self, program: ConeProgram, warm_start: ConeSolution | None = None) -> ConeSolution:
-        """Solve every programme of a batch; see `Backend.solve`."""
-        solution = super().solve(program, warm_start)
-        if not solution.status_code.numpy().any():
-            return solution
-        batch_shape = program.batch_shape
-        first, data = solution.reshape(torch.Size([batch_shape.numel()])), program.flatten()
+    def conclude(self, program: ConeProgram, result: EngineSolution) -> ConeSolution:
+        """The solution; see `Batched.conclude`."""
+        first = super().conclude(program, result)
+        if result["worst"] < np.inf:
+            return first
         doubtful = (first.status_code == int(Status.INACCURATE)) | (first.status_code >= _GIVEN_UP)
         items = torch.nonzero(doubtful)[:, 0]
         if not items.numel():
-            return solution
-        values = (value if value.shape[0] == 1 else value[items] for value in (data.P, data.q, data.A, data.b))
+            return first
+        data = (program.P, program.q, program.A, program.b)
+        values = (value if value.shape[0] == 1 else value[items] for value in data)
         limit = Clarabel.max_iter if self.max_iter == Batched.max_iter else self.max_iter
         second = Clarabel(self.tol, limit, self.threads, self.verbose)
         again = second.solve(ConeProgram(program.structure, *values))
@@ -45,7 +49,7 @@ class Rescued(Batched):
         merged = first.map(torch.clone)
         for value, other in zip(merged.tensors, again.tensors, strict=True):
             value[items[better]] = other[better]
-        return merged.reshape(batch_shape)
+        return merged
 
 
 def _improves(again: ConeSolution, first: ConeSolution) -> Tensor:

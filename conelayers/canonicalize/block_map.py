@@ -52,6 +52,10 @@ class BlockMap:
         """
         return self._product(*thetas)
 
+    def multiply(self, thetas: Sequence[np.ndarray], items: Sequence[int]) -> list[np.ndarray]:
+        """`apply` for arrays where the engine is compiled, see `SparseProduct.multiply`."""
+        return self._product.multiply(thetas, items)
+
     @property
     def entering(self) -> tuple[tuple[int, ...], ...]:
         """For each z_k the numbers of the vectors that enter it."""

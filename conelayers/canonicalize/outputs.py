@@ -61,7 +61,10 @@ class Output:
     def _multiply(self, source: Tensor) -> Tensor:
         """Matrix times source along the last axis, by index operations, which vmap, jvp and double backward know."""
         rows, columns, factors, height = self._entries
-        picked = source.index_select(-1, torch.as_tensor(columns, device=source.device))
+        if columns is None:
+            picked = source.clone()  # the caller may write on it
+        else:
+            picked = source.index_select(-1, torch.as_tensor(columns, device=source.device))
         if factors is not None:
             picked = picked * torch.as_tensor(factors, device=source.device, dtype=source.dtype)
         if rows is None:
@@ -70,13 +73,14 @@ class Output:
         return zeros.index_add(-1, torch.as_tensor(rows, device=source.device), picked)
 
     @cached_property
-    def _entries(self) -> tuple[np.ndarray | None, np.ndarray, np.ndarray | None, int]:
-        """Rows (None if row i is just entry i), columns and factors (None if all are 1) of the matrix; its height."""
+    def _entries(self) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None, int]:
+        """Rows and columns (None if they only count) and factors (None if all are 1) of the entries, and the height."""
         coo: Any = sp.coo_array(self.matrix)
-        height = coo.shape[0]
+        height, width = coo.shape
         rows = None if np.array_equal(coo.row, np.arange(height)) else coo.row.astype(np.int64)
+        columns = None if np.array_equal(coo.col, np.arange(width)) else coo.col.astype(np.int64)
         factors = None if np.all(coo.data == 1.0) else coo.data
-        return rows, coo.col.astype(np.int64), factors, height
+        return rows, columns, factors, height
 
     def __getstate__(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}

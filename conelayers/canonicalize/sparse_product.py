@@ -51,11 +51,10 @@ class SparseProduct:
                 broadcast: what depends on shared vectors alone is computed once.
         """
         batches = [broadcast(*[xs[b].shape[:-1] for b in blocks]) for blocks in self.entering]
-        multiply = _compiled() if xs[0].is_cpu else None
-        if multiply is not None:
+        if xs[0].is_cpu and _compiled() is not None:
             batch = max(batches, key=torch.Size.numel)
             if all(one == batch or one.numel() == 1 for one in batches):
-                return self._together(multiply, xs, batch, batches)
+                return self._together(xs, batch, batches)
         if len(self.rows) > 1:
             return self._one_by_one(xs)
         batch = broadcast(*(x.shape[:-1] for x in xs))
@@ -63,19 +62,30 @@ class SparseProduct:
         found = self._by_scipy(flat, batch.numel()) if xs[0].is_cpu else self._elsewhere(flat, batch.numel())
         return (found.reshape(*batch, *self.rows),)
 
-    def _together(
-        self, multiply: Callable[..., None], xs: Sequence[Tensor], batch: torch.Size, batches: Sequence[torch.Size]
-    ) -> tuple[Tensor, ...]:
+    def _together(self, xs: Sequence[Tensor], batch: torch.Size, batches: Sequence[torch.Size]) -> tuple[Tensor, ...]:
         """All z_k by one call of the compiled product; `batch` is the largest of their batch shapes."""
-        flat = [_flatten(x, batch) for x in xs]
-        vectors = [_join(flat, batch.numel())] if len(flat) > _MOST_BLOCKS else flat
-        blocks = [x.contiguous().numpy(force=True) for x in vectors]
-        found = [np.empty((one.numel(), size)) for one, size in zip(batches, self.rows, strict=True)]
-        multiply(*self._arrays, self.offset, blocks, found, threads=torch.get_num_threads())
+        vectors = [_flatten(x, batch).contiguous().numpy(force=True) for x in xs]
+        found = self.multiply(vectors, [one.numel() for one in batches])
         return tuple(
             torch.from_numpy(z if len(one) == 1 else z.reshape(*one, z.shape[1]))
             for z, one in zip(found, batches, strict=True)
         )
+
+    def multiply(self, vectors: Sequence[np.ndarray], items: Sequence[int]) -> list[np.ndarray]:
+        """The vectors z_k by the compiled product.
+
+        Args:
+            vectors: The x_b, shape (items or 1, columns[b]), float64, contiguous.
+            items: For each z_k how many items it has: 1, or as many as the others.
+        """
+        if len(vectors) > _MOST_BLOCKS:
+            count = next((len(x) for x in vectors if len(x) != 1), 1)
+            vectors = [np.concatenate([np.broadcast_to(x, (count, x.shape[1])) for x in vectors], axis=1)]
+        found = [np.empty((count, size)) for count, size in zip(items, self.rows, strict=True)]
+        product = _compiled()
+        assert product is not None
+        product(*self._arrays, self.offset, vectors, found, threads=torch.get_num_threads())
+        return found
 
     def _one_by_one(self, xs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Each z_k by a product of its own, from the vectors that enter it."""

@@ -14,7 +14,7 @@ from conelayers.implicit.chain import Chain, Step
 from conelayers.implicit.equation import Equation, zeros_for_none
 from conelayers.implicit.exact import Exact
 from conelayers.implicit.fixed_point import FixedPointEquation
-from conelayers.implicit.function import implicit
+from conelayers.implicit.function import implicit, nothing_records
 from conelayers.implicit.implicit_adjoint import ImplicitAdjoint
 from conelayers.implicit.itemwise import Itemwise, against, along, item_by_item
 from conelayers.implicit.least_squares import LeastSquares
@@ -68,5 +68,6 @@ __all__ = [
     "item_by_item",
     "inner_descent",
     "iterative_hypergradient",
+    "nothing_records",
     "zeros_for_none",
 ]

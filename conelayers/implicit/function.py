@@ -10,7 +10,7 @@ from torch.autograd import forward_ad
 
 from conelayers.implicit.equation import Equation
 
-__all__ = ["implicit"]
+__all__ = ["implicit", "nothing_records"]
 
 
 def implicit(equation: Equation, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -24,12 +24,12 @@ def implicit(equation: Equation, *inputs: Tensor) -> tuple[Tensor, ...]:
         The equation's outputs, connected to the inputs for reverse mode, forward mode, their compositions and
         `torch.func` transforms.
     """
-    if _nothing_records():
+    if nothing_records():
         return equation.solve(*inputs)
     return _ImplicitFunction.apply(equation, *inputs)
 
 
-def _nothing_records() -> bool:
+def nothing_records() -> bool:
     """Whether neither autograd nor forward mode nor a `torch.func` transform watches: then the numerics are all.
 
     So it is in inference and inside an ordinary backward pass, where the bookkeeping would cost as much as small

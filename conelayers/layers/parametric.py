@@ -12,8 +12,9 @@ from torch import Tensor
 
 from conelayers.canonicalize import Block, BlockMap, ParametricProgram
 from conelayers.implicit import Affine, Chain, Step, implicit
+from conelayers.layers.compiled_chain import CompiledChain
 from conelayers.program import ConeSolution
-from conelayers.residual import ConicConditions, optimality
+from conelayers.residual import ConicConditions
 
 __all__ = ["ParametricSolution"]
 
@@ -37,10 +38,10 @@ class ParametricSolution:
         self._constants = [part.map for part in program.parts if not part.blocks]
         blocks = list(dict.fromkeys(block for part in varying for block in part.blocks))
         takes, count = [tuple(map(blocks.index, part.blocks)) for part in varying], len(blocks)
-        self._maps: tuple[Step, ...] = ()
+        self._operator, self._maps = None, ()
         if varying:
-            operator = BlockMap.join([part.map for part in varying], takes, [block.size for block in blocks])
-            self._maps = (Step(Affine(operator, count), tuple(range(count)), len(varying)),)
+            self._operator = BlockMap.join([part.map for part in varying], takes, [block.size for block in blocks])
+            self._maps = (Step(Affine(self._operator, count), tuple(range(count)), len(varying)),)
         entering = {block.parameter for block in blocks}
         shapes = enumerate(program.layout.shapes)
         idle = [Block(i, "real", math.prod(shape)) for i, shape in shapes if i not in entering]
@@ -61,8 +62,8 @@ class ParametricSolution:
             params: One tensor per parameter, as `ParametricProgram.values` takes them; not checked.
         """
         inputs = self._read(params)
-        steps = (*self._maps, Step(optimality(conditions), self._data, _SOLUTION))
-        values = (*inputs, *implicit(Chain((1,) * self._inputs, steps), *inputs))
+        chain = CompiledChain(self._inputs, self._maps, self._operator, self._data, conditions)
+        values = (*inputs, *implicit(chain, *inputs))
         return tuple(values[i] for i in self._data), ConeSolution(*values[-_SOLUTION:])
 
     def data(self, params: Sequence[Tensor]) -> tuple[Tensor, ...]:

@@ -4,6 +4,8 @@ The C++ headers are in ``include/conelayers``; ``_engine`` is the compiled modul
 module and never compiles anything.
 """
 
+from typing import TYPE_CHECKING
+
 try:
     from conelayers.native._engine import (
         LDLT,
@@ -20,6 +22,10 @@ except ImportError as error:  # a source tree that has not been built
         "conelayers.native is not compiled. Install a C++17 compiler (for example `apt install g++`) and run "
         "`pip install .` in the source folder."
     ) from error
+
+if TYPE_CHECKING:  # these are types only, and not in the compiled module
+    from conelayers.native._engine import EngineSolution as EngineSolution
+    from conelayers.native._engine import Gradients as Gradients
 
 __all__ = [
     "LDLT",

@@ -10,6 +10,7 @@ __all__ = [
     "Differentiator",
     "Engine",
     "EngineSolution",
+    "Gradients",
     "LDLTFactor",
     "csr_product",
     "derivative_image",
@@ -71,8 +72,23 @@ class LDLT:
     def supernodes(self) -> int:
         """Number of supernodes."""
 
+class Gradients(TypedDict):
+    """What `Differentiator.pullback` returns; `worst` is the largest residual, infinite if one is no number."""
+
+    dP: NDArray[np.float64]
+    dq: NDArray[np.float64]
+    dA: NDArray[np.float64]
+    db: NDArray[np.float64]
+    lam: NDArray[np.float64]
+    u: NDArray[np.float64]
+    residual: NDArray[np.float64]
+    worst: float
+
 class EngineSolution(TypedDict):
-    """What `Engine.solve` returns; x, y, s hold a normalised certificate where the status is infeasible."""
+    """What `Engine.solve` returns; x, y, s hold a normalised certificate where the status is infeasible.
+
+    `worst` is the largest residual of all items, infinite if one of them is not solved.
+    """
 
     x: NDArray[np.float64]
     y: NDArray[np.float64]
@@ -82,6 +98,7 @@ class EngineSolution(TypedDict):
     primal_residual: NDArray[np.float64]
     dual_residual: NDArray[np.float64]
     gap: NDArray[np.float64]
+    worst: float
 
 class Engine:
     """Interior-point solver of all cone programmes with one structure.
@@ -198,8 +215,8 @@ class Differentiator:
         gs: NDArray[np.float64],
         mu: float = 0.0,
         threads: int = 1,
-    ) -> dict[str, NDArray[np.float64]]:
-        """dP, dq, dA, db, lam, u and the relative residual of the adjoint system."""
+    ) -> Gradients:
+        """dP, dq, dA, db, and of the adjoint system the solution (lam, u) and the relative residual."""
 
     def probe(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ __all__ = ["compiled_differentiator", "described", "device_differentiator", "eng
 _LARGEST_BLOCKS = 2_000_000
 
 _Made = TypeVar("_Made")
+_ABSENT: Any = object()
 _lock = threading.Lock()
 _engines: weakref.WeakKeyDictionary[ConeStructure, Engine] = weakref.WeakKeyDictionary()
 _differentiators: weakref.WeakKeyDictionary[ConeStructure, Differentiator | None] = weakref.WeakKeyDictionary()
@@ -39,9 +40,7 @@ def engine(structure: ConeStructure) -> Engine:
         ImportError: If the engine is not compiled.
         KeyError: If it does not take a cone.
     """
-    from conelayers.native import Engine  # only here: the package imports without a compiled engine
-
-    return _kept(_engines, structure, lambda: Engine(*described(structure)))
+    return _kept(_engines, structure, lambda: _make_engine(structure))
 
 
 def compiled_differentiator(structure: ConeStructure) -> Differentiator | None:
@@ -78,6 +77,12 @@ def described(structure: ConeStructure) -> tuple:
     return (structure.n, structure.m, *patterns, *cone_codes(structure.cone))
 
 
+def _make_engine(structure: ConeStructure) -> Engine:
+    from conelayers.native import Engine  # only here: the package imports without a compiled engine
+
+    return Engine(*described(structure))
+
+
 def _make_differentiator(structure: ConeStructure) -> Differentiator | None:
     if not suits_kernels(structure):
         return None
@@ -92,10 +97,13 @@ def _make_differentiator(structure: ConeStructure) -> Differentiator | None:
 def _kept(
     store: weakref.WeakKeyDictionary[ConeStructure, _Made], structure: ConeStructure, make: Callable[[], _Made]
 ) -> _Made:
-    with _lock:
-        if structure not in store:
-            store[structure] = make()
-        return store[structure]
+    found = store.get(structure, _ABSENT)
+    if found is _ABSENT:
+        with _lock:
+            if structure not in store:
+                store[structure] = make()
+            found = store[structure]
+    return found
 
 
 def rows(values: Tensor) -> np.ndarray:

@@ -66,12 +66,15 @@ class ConicConditions(Equation):
     def solve(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Solve by the backend, polish, and deal with items that have no solution."""
         program = ConeProgram.unchecked(self.structure, *inputs)
-        solution = solve_and_polish(program, self.backend, self.warm_start)
+        return self.conclude(program, solve_and_polish(program, self.backend, self.warm_start)).tensors
+
+    def conclude(self, program: ConeProgram, solution: ConeSolution) -> ConeSolution:
+        """What becomes of items without a solution; whoever inspects sees the outcome."""
         if not solution.all_solved:
             solution = self._with_failures(solution)
         if self.inspect is not None:
             self.inspect(program, solution)
-        return solution.tensors
+        return solution
 
     def _with_failures(self, solution: ConeSolution) -> ConeSolution:
         """A warning for items of reduced accuracy; an error, or NaN, for those without a solution."""

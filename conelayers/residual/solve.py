@@ -14,13 +14,13 @@ from conelayers.program import ConeProgram, ConeSolution, ConeStructure, Status,
 from conelayers.residual.compiled import compiled_kernels
 from conelayers.residual.polish import polish
 
-__all__ = ["Backend", "fitted_start", "solve_and_polish"]
+__all__ = ["FINISHED", "Backend", "fitted_start", "polished", "solve_and_polish"]
 
 # Newton steps at most, the relative residual at which they stop, and the one from which on the result is doubted.
 _STEPS, _TARGET, _DOUBTFUL = 6, 1e-12, 1e-10
 
-# Largest residual at which a backend that polishes is believed to have done it.
-_FINISHED = 1e-9
+FINISHED = 1e-9
+"""Largest residual at which a backend that polishes is believed to have done it."""
 
 # Largest residual, or multiple of the backend's tolerance, at which a polished point is believed to be a solution.
 _BELIEVED, _SLACK = 1e-5, 1e2
@@ -59,13 +59,24 @@ def solve_and_polish(program: ConeProgram, backend: Backend, warm_start: ConeSol
         _warn_about_device(device, backend)
         flat = ConeProgram(flat.structure, flat.P.cpu(), flat.q.cpu(), flat.A.cpu(), flat.b.cpu())
     solution = backend.solve(flat, None if warm_start is None else fitted_start(warm_start, flat))
-    if not (_polishes(backend, flat.structure) and _is_exact(solution)):
-        tol = getattr(backend, "tol", 1e-8)
-        solution = _believed(_polished(flat, solution, tol), max(_BELIEVED, _SLACK * tol))
+    if not (_polishes(backend, flat.structure) and float(solution.worst.max()) <= FINISHED):
+        solution = polished(flat, backend, solution)
     return solution.reshape(batch_shape).to(device)
 
 
-def _polished(program: ConeProgram, solution: ConeSolution, tol: float) -> ConeSolution:
+def polished(program: ConeProgram, backend: Backend, solution: ConeSolution) -> ConeSolution:
+    """A backend's solution after Newton steps, without what is none.
+
+    Args:
+        program: One batch axis at most, on the solution's device.
+        backend: What has solved it.
+        solution: Its solution, one batch axis.
+    """
+    tol = getattr(backend, "tol", 1e-8)
+    return _believed(_after_newton(program, solution, tol), max(_BELIEVED, _SLACK * tol))
+
+
+def _after_newton(program: ConeProgram, solution: ConeSolution, tol: float) -> ConeSolution:
     """Newton steps for the items that have a solution; an inaccurate one that reaches `tol` this way is solved."""
     kernels = compiled_kernels(program.structure, program.q.device)
     if kernels is None:
@@ -167,12 +178,6 @@ def _on(backend: Backend, device: torch.device) -> Backend:
 def _polishes(backend: Backend, structure: ConeStructure) -> bool:
     """Whether nothing is left to do after the backend; backends need not say."""
     return hasattr(backend, "polishes") and backend.polishes(structure)  # type: ignore[attr-defined]
-
-
-def _is_exact(solution: ConeSolution) -> bool:
-    """Whether all residuals are as small as Newton steps leave them; those of rescued items are not."""
-    found = (solution.primal_residual, solution.dual_residual, solution.gap)
-    return all(float(values.max()) <= _FINISHED for values in found)
 
 
 _warned_about_device = False

@@ -24,7 +24,7 @@ from torch import Tensor
 from conelayers.cones import Nonnegative, Zero
 from conelayers.program import ConeProgram, ConeSolution, ConeStructure
 
-__all__ = ["Units", "units_matter"]
+__all__ = ["Units", "ordinary_units", "units_matter"]
 
 # Largest entries between these bounds are left as they are.
 _SMALLEST, _LARGEST = 2.0**-6, 2.0**6
@@ -50,7 +50,7 @@ class Units:
             return None
         # Under a transform, and without waiting for a GPU, data cannot decide; then the units are always applied.
         if program.A.device.type == "cpu" and not torch._C._are_functorch_transforms_active():
-            if curved.are_ordinary(program):
+            if curved.are_ordinary(*(values.detach().numpy() for values in (program.P, program.q, program.A))):
                 return None
         with torch.no_grad():
             rows = curved.of_rows(_normalising(curved.largest(program.A.detach())))
@@ -89,6 +89,19 @@ def units_matter(structure: ConeStructure) -> bool:
     return _curved_entries(structure) is not None
 
 
+def ordinary_units(structure: ConeStructure, P: np.ndarray, q: np.ndarray, A: np.ndarray) -> bool:
+    """Whether programmes are as well off in the units in which they are given.
+
+    Args:
+        structure: Patterns and cones.
+        P: Values of P, shape (*batch, P_nnz).
+        q: Linear objective, shape (*batch, n).
+        A: Values of A, shape (*batch, A_nnz).
+    """
+    curved = _curved_entries(structure)
+    return curved is None or curved.are_ordinary(P, q, A)
+
+
 class _CurvedEntries:
     """The entries of A in the rows of curved cones, block by block.
 
@@ -109,9 +122,8 @@ class _CurvedEntries:
         self._entries = order[: np.searchsorted(of_entry[order], self.count)]  # those of curved blocks, block by block
         self._starts = np.flatnonzero(np.diff(of_entry[self._entries], prepend=-1))
 
-    def are_ordinary(self, program: ConeProgram) -> bool:
+    def are_ordinary(self, P: np.ndarray, q: np.ndarray, A: np.ndarray) -> bool:
         """Whether the largest entries of the objective and of each curved block leave the units as they are."""
-        P, q, A = (values.detach().numpy() for values in (program.P, program.q, program.A))
         objective = np.abs(q).max(-1, initial=0.0)
         if P.shape[-1]:
             objective = np.maximum(objective, np.abs(P).max(-1))
@@ -137,15 +149,17 @@ def _ordinary(size: np.ndarray) -> bool:
     return bool(inside.all()) or bool((inside | (size == 0) | ~np.isfinite(size)).all())
 
 
+_ABSENT: Any = object()
 _entries: weakref.WeakKeyDictionary[ConeStructure, _CurvedEntries | None] = weakref.WeakKeyDictionary()
 
 
 def _curved_entries(structure: ConeStructure) -> _CurvedEntries | None:
     """The entries to look at, found once per structure; None if there are no curved cones."""
-    if structure not in _entries:
+    found = _entries.get(structure, _ABSENT)
+    if found is _ABSENT:
         made = _CurvedEntries(structure)
-        _entries[structure] = made if made.count else None
-    return _entries[structure]
+        found = _entries[structure] = made if made.count else None
+    return found
 
 
 def _largest(values: Tensor) -> Tensor:

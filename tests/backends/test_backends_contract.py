@@ -200,16 +200,15 @@ def test_a_forked_process_has_threads_of_its_own(backend):
 
 def test_what_the_engine_gives_up_is_solved_again(monkeypatch):
     program, (x, _, _) = random_programs([Nonnegative(6), SecondOrder(4)], 5, (2, 2))
-    complete = Batched.solve
+    complete = Batched.run
 
-    def interrupted(self, program, warm_start=None):
-        solution = complete(self, program, warm_start)
-        lost = torch.tensor([[False, True], [True, False]])
-        solution.status_code[lost] = torch.tensor([int(Status.ITERATION_LIMIT), int(Status.FAILED)], dtype=torch.int8)
-        solution.x[lost] = 0.0
-        return solution
+    def interrupted(self, structure, data, items, *start):
+        result = complete(self, structure, data, items, *start)
+        result["status"][[1, 2]] = [int(Status.ITERATION_LIMIT), int(Status.FAILED)]
+        result["x"][[1, 2]] = 0.0
+        return {**result, "worst": np.inf}
 
-    monkeypatch.setattr(Batched, "solve", interrupted)
+    monkeypatch.setattr(Batched, "run", interrupted)
     solution = default_backend(program.structure).solve(program)
     assert (solution.status_code == 0).all() and solution.status_code.shape == (2, 2)
     torch.testing.assert_close(solution.x, x, rtol=1e-4, atol=1e-4)

@@ -75,7 +75,7 @@ def every_result(name, on_cpu, items=70):
         out[f"project {mu}"] = differentiator.project_dual(*wrap(v), mu)
     found = differentiator.probe(*wrap(batch.P, batch.A, point[1], point[2], rng.standard_normal(n + m)), 0.0)
     out.update(zip(("probe length", "probe residual"), found, strict=True))
-    return {k: np.asarray(value) for k, value in out.items()}
+    return {k: np.asarray(value) for k, value in out.items() if not k.endswith("worst")}  # the CPU's summary
 
 
 @pytest.mark.parametrize("name", list(CONES))

@@ -24,7 +24,8 @@ from conelayers.native.cuda import DeviceDifferentiator, DeviceEngine  # noqa: E
 def solved(structure, data, items, on_cpu, finished=True):
     """What `solve` finds, as arrays by name; finished: with Newton steps at the end."""
     if on_cpu:
-        return Engine(*structure).solve(*data, items, differentiator=Differentiator(*structure) if finished else None)
+        found = Engine(*structure).solve(*data, items, differentiator=Differentiator(*structure) if finished else None)
+        return {name: values for name, values in found.items() if name != "worst"}  # the CPU's summary
     newton = DeviceDifferentiator(*structure, device=CPU) if finished else None
     found = DeviceEngine(*structure, device=CPU).solve(*tensors(*data), items, differentiator=newton)
     return {name: values.numpy() for name, values in found.items()}

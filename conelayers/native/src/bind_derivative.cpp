@@ -4,6 +4,7 @@
 #include <nanobind/stl/optional.h>
 
 #include <algorithm>
+#include <cmath>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -124,6 +125,10 @@ class Differentiator {
         nb::dict result;
         result["dP"] = dp.array(), result["dq"] = dq.array(), result["dA"] = da.array(), result["db"] = db.array();
         result["lam"] = lambda.array(), result["u"] = u.array(), result["residual"] = residual.array();
+        double worst = 0.0;
+        for (std::size_t item = 0; item < batch; ++item)
+            worst = residual.data[item] <= worst ? worst : residual.data[item] < HUGE_VAL ? residual.data[item] : HUGE_VAL;
+        result["worst"] = worst;
         return result;
     }
 

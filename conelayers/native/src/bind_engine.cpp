@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -90,6 +91,7 @@ class Engine {
         result["status"] = new_array<signed char>({B}, &out.status);
         result["iterations"] = new_array<long long>({B}, &out.iterations);
         run(problem, threads);
+        result["worst"] = worst_residual(problem);
         return result;
     }
 
@@ -134,6 +136,20 @@ class Engine {
             on_all(problem, &EngineKernels::solve);
         }
         give_back(std::move(scratch));
+    }
+
+    // The largest residual of all items, infinite if one is not solved: one number for a caller to look at.
+    static double worst_residual(const EngineProblem& problem) {
+        const EngineResult& out = problem.result;
+        double worst = 0.0;
+        for (int item = 0; item < problem.items; ++item) {
+            if (out.status[item] != kSolved) return HUGE_VAL;
+            for (const double* residual : {out.primal_residual, out.dual_residual, out.gap}) {
+                if (!(residual[item] < HUGE_VAL)) return HUGE_VAL;
+                worst = std::max(worst, residual[item]);
+            }
+        }
+        return worst;
     }
 
     static std::vector<int> open_items(const EngineProblem& problem) {
