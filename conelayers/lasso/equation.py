@@ -100,7 +100,8 @@ class SupportEquation(Equation):
         own = (2,) if self.design is None else ()
         return (*own, self.target_dims, 1, *self.penalty.event_dims)
 
-    def _batch(self, tensors: Sequence[Tensor], dims: Sequence[int]) -> torch.Size:
+    def batch(self, tensors: Sequence[Tensor], dims: Sequence[int]) -> torch.Size:
+        """Batch axes that tensors with so many axes of their own have together."""
         return torch.broadcast_shapes(*(x.shape[: x.ndim - d] for x, d in zip(tensors, dims, strict=True)))
 
     def _items(self, tensors: Sequence[Tensor], dims: Sequence[int], batch: torch.Size) -> list[tuple[Tensor, ...]]:
@@ -124,13 +125,26 @@ class SupportEquation(Equation):
     def solve(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Solve every item with the inner solver."""
         check_hyperparameters(self.penalty, inputs[len(inputs) - len(self.penalty.names) :])
-        batch = self._batch(inputs, self.event_dims)
+        batch = self.batch(inputs, self.event_dims)
+        if 0 in batch:
+            return self._nothing(inputs, batch)
         items = self._items(inputs, self.event_dims, batch)
         starts: Sequence[tuple[Tensor, ...] | None] = [None] * len(items)
         if self.start is not None:
             starts = self._items(self.start, self.output_dims[:2], batch)
         results = [self._solve_one(self.problem(item), start) for item, start in zip(items, starts, strict=True)]
         return _stack(results, batch)
+
+    def _event_shapes(self, inputs: tuple[Tensor, ...]) -> tuple[tuple[int, ...], ...]:
+        """Shapes of the outputs of one item."""
+        features = inputs[0].shape[-1] if self.design is None else self.design.shape[1]
+        y = inputs[int(self.design is None)]
+        shape = self.datafit.coef_shape(features, y.new_empty(y.shape[y.ndim - self.target_dims :]))
+        return shape, shape[1:]
+
+    def _nothing(self, inputs: tuple[Tensor, ...], batch: torch.Size) -> tuple[Tensor, ...]:
+        """The outputs of an empty batch."""
+        return tuple(inputs[-1].new_zeros((*batch, *shape)) for shape in self._event_shapes(inputs))
 
     def _solve_one(self, problem: Problem, start: tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:
         result = self.solver.solve(problem, start)  # type: ignore[arg-type]
@@ -196,6 +210,8 @@ class SupportEquation(Equation):
 
     def pullback(self, inputs, outputs, cotangents, needed) -> tuple[Tensor | None, ...]:
         """One symmetric solve on the support per item, then products with it."""
+        if 0 in outputs[0].shape[: -self.output_dims[0]]:
+            return tuple(torch.zeros_like(x) if use else None for x, use in zip(inputs, needed, strict=True))
         first, point = len(inputs), len(inputs) + len(outputs)
 
         def pull(*values: Tensor) -> tuple[Tensor, ...]:
@@ -231,6 +247,8 @@ class SupportEquation(Equation):
 
     def pushforward(self, inputs, outputs, tangents) -> tuple[Tensor | None, ...]:
         """The same system, from the other side."""
+        if 0 in outputs[0].shape[: -self.output_dims[0]]:
+            return tuple(torch.zeros_like(z) for z in outputs)
         first, point = len(inputs), len(inputs) + len(outputs)
 
         def push(*values: Tensor) -> tuple[Tensor, ...]:

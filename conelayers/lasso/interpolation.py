@@ -141,6 +141,10 @@ class InterpolationEquation(SupportEquation):
         """Axes of coef, intercept and the duals."""
         return (1, 0, 1)
 
+    def _event_shapes(self, inputs: tuple[Tensor, ...]) -> tuple[tuple[int, ...], ...]:
+        """Those of a smooth model, and one dual per sample."""
+        return *super()._event_shapes(inputs), inputs[int(self.design is None)].shape[-1:]
+
     def _solve_one(self, problem: Problem, start: tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:
         result = solve_exactly(self.solver, problem, start)
         assert result.dual is not None

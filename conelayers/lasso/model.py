@@ -19,6 +19,7 @@ from conelayers.lasso.penalties import Penalty
 from conelayers.lasso.problem import FitResult, Problem
 from conelayers.lasso.solvers import Solver, WorkingSet
 from conelayers.layers._compile import outside_graphs
+from conelayers.settings import check_kind, check_number
 
 __all__ = ["ProximalModel"]
 
@@ -48,9 +49,9 @@ class ProximalModel:
     average: bool = True
 
     def __post_init__(self) -> None:
-        for name, kind in (("datafit", Datafit), ("penalty", Penalty), ("solver", Solver)):
-            if not isinstance(getattr(self, name), kind):
-                raise InvalidArgument(f"{name} must be a {kind.__name__}, an instance; got {getattr(self, name)!r}")
+        check_kind("datafit", self.datafit, Datafit)
+        check_kind("penalty", self.penalty, Penalty)
+        check_kind("solver", self.solver, Solver)
 
     def _hyperparameters(self, values: tuple[Any, ...], device: torch.device) -> tuple[Tensor, ...]:
         names = self.penalty.names
@@ -114,7 +115,8 @@ class ProximalModel:
         """
         with torch.no_grad():
             problem = self.problem(X, y, *hyperparameters, sample_weight=sample_weight)
-            start = None if start is None else _start(problem, start)
+            design = problem.design
+            start = None if start is None else _start(start, problem.coef_shape, torch.Size(), design.device)
             return (
                 self.solver.solve(problem, start) if self.datafit.smooth else solve_exactly(self.solver, problem, start)
             )
@@ -148,7 +150,11 @@ class ProximalModel:
             dtype = torch.promote_types(dtype, tensor.dtype)
         inputs = [target, weights, *(t.to(torch.float64) for t in theta)]
         kind = SupportEquation if self.datafit.smooth else InterpolationEquation
-        equation = kind(self.datafit, self.penalty, self.solver, self.fit_intercept, design, target.ndim, start)
+        equation = kind(self.datafit, self.penalty, self.solver, self.fit_intercept, design, target.ndim)
+        if start is not None:
+            batch = equation.batch(inputs, equation.event_dims)
+            shape = self.datafit.coef_shape(design.shape[1], target)
+            equation = replace(equation, start=_start(start, shape, batch, design.device))
         if isinstance(design, DenseDesign) and isinstance(X, Tensor):
             equation = replace(equation, design=None)
             inputs = [design.matrix, *inputs]
@@ -173,7 +179,9 @@ class ProximalModel:
         if not self.datafit.smooth:
             raise UnsupportedError("regularity needs a differentiable loss; give Quantile a positive smoothing")
         problem = self.problem(X, y, *hyperparameters, sample_weight=sample_weight)
-        return certify(problem, coef.detach().to(torch.float64), intercept.detach().to(torch.float64), radius)
+        check_number("radius", radius, "[0, inf)")
+        point = _start((coef, intercept), problem.coef_shape, torch.Size(), problem.design.device, "the solution")
+        return certify(problem, *point, radius)
 
     def residual(self, problem: Problem, step: float):
         """The fixed-point map (coef, intercept) -> prox(coef - step gradient), intercept - step slope.
@@ -192,10 +200,23 @@ class ProximalModel:
         return replace(self, solver=replace(self.solver, tol=tol))
 
 
-def _start(problem: Problem, start: Any) -> tuple[Tensor, Tensor]:
-    """The point to start from in the problem's precision."""
-    zero = problem.zero()
-    if not isinstance(start, tuple | list) or [getattr(t, "shape", None) for t in start] != [t.shape for t in zero]:
-        shapes = " and ".join(str(tuple(t.shape)) for t in zero)
-        raise InvalidArgument(f"start must be a pair (coef, intercept) of shapes {shapes}; got {start!r}")
-    return as_values(start[0], name="start").to(zero[0]), as_values(start[1], name="start").to(zero[1])
+def _start(
+    start: Any, shape: tuple[int, ...], batch: torch.Size, device: torch.device, name: str = "start"
+) -> tuple[Tensor, Tensor]:
+    """The point to start from in double precision: coefficients (*batch, *shape) and intercepts, or what broadcasts."""
+    shapes = (shape, shape[1:])
+    wanted = " and ".join(str((*batch, *s)) for s in shapes)
+    wrong = InvalidArgument(f"{name} must be a pair (coef, intercept) of shapes {wanted}; got {start!r}")
+    if not isinstance(start, tuple | list) or len(start) != 2:
+        raise wrong
+    found = [as_values(part, device, name).detach().to(torch.float64) for part in start]
+    for part, own in zip(found, shapes, strict=True):
+        lead = part.shape[: max(part.ndim - len(own), 0)]
+        if part.shape[len(lead) :] != own or not _broadcasts(lead, batch):
+            raise wrong
+    return found[0], found[1]
+
+
+def _broadcasts(lead: torch.Size, batch: torch.Size) -> bool:
+    """Whether tensors with leading axes `lead` expand to `batch`."""
+    return len(lead) <= len(batch) and all(a in (1, b) for a, b in zip(reversed(lead), reversed(batch)))

@@ -55,7 +55,7 @@ class MonotoneConvDEQ(MonotoneModule):
         check_count("in_channels", in_channels)
         check_count("channels", channels)
         check_kernel(kernel, size)
-        self.size = tuple(size)
+        self.size = (size[0], size[1])
         scale = 1 / (2 * kernel * math.sqrt(channels))
         self.A = nn.Parameter(torch.randn(channels, channels, kernel, kernel) * scale)
         self.B = nn.Parameter(torch.randn(channels, channels, kernel, kernel) * scale)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 
 from conelayers.errors import InvalidArgument
@@ -29,7 +30,10 @@ def test_read_only_targets_are_taken_without_a_warning():
 
 def test_a_start_in_single_precision_is_a_start():
     start = (torch.ones(4, dtype=torch.float32), torch.zeros((), dtype=torch.float32))
-    torch.testing.assert_close(MODEL.fit(X, Y, 0.05, start=start).coef, MODEL.fit(X, Y, 0.05).coef)
+    expected = MODEL.fit(X, Y, 0.05).coef
+    torch.testing.assert_close(MODEL.fit(X, Y, 0.05, start=start).coef, expected)
+    torch.testing.assert_close(MODEL(X, Y, 0.05, start=start)[0], expected)
+    torch.testing.assert_close(MODEL(X, Y, torch.tensor([0.05]), start=(expected.numpy(), 0.0))[0][0], expected)
 
 
 @pytest.mark.parametrize(
@@ -41,6 +45,19 @@ def test_a_start_in_single_precision_is_a_start():
         ("sample_weight", lambda: MODEL.fit(X, Y, 0.05, sample_weight=["a"] * 12)),
         ("start", lambda: MODEL.fit(X, Y, 0.05, start=5)),
         ("start", lambda: MODEL.fit(X, Y, 0.05, start=(torch.zeros(3), torch.zeros(())))),
+        ("start", lambda: MODEL(X, Y, 0.05, start="x")),
+        ("start", lambda: MODEL(X, Y, 0.05, start=(torch.zeros(3), torch.zeros(())))),
+        ("start", lambda: MODEL(X, Y, torch.rand(2), start=(torch.zeros(3, 4), torch.zeros(3)))),
+        ("the solution", lambda: MODEL.regularity(X, Y, 0.05, coef=torch.zeros(3), intercept=torch.zeros(()))),
+        ("X", lambda: MODEL.fit("a", Y, 0.05)),
+        ("X", lambda: MODEL.fit(None, Y, 0.05)),
+        ("X", lambda: MODEL.fit([[1.0, 2.0], [1.0]], Y, 0.05)),
+        ("X", lambda: MODEL.fit(X + 1j, Y, 0.05)),
+        ("X", lambda: MODEL.fit(torch.tensor(X + 1j), Y, 0.05)),
+        ("X", lambda: MODEL.fit(sp.csc_array(X + 1j), Y, 0.05)),
+        ("X", lambda: MODEL.fit(torch.tensor(X + 1j).to_sparse(), Y, 0.05)),
+        ("y", lambda: MODEL.fit(X, torch.tensor(Y + 1j), 0.05)),
+        ("alpha", lambda: MODEL.fit(X, Y, torch.tensor(0.05 + 0j))),
         ("X", lambda: MODEL.fit(X[:0], Y[:0], 0.05)),
         ("X", lambda: MODEL(X[:, :0], Y, 0.05)),
         ("datafit", lambda: ProximalModel("quadratic", L1())),  # pyright: ignore[reportArgumentType]

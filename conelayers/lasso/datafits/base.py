@@ -8,7 +8,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-__all__ = ["Datafit"]
+__all__ = ["Datafit", "visible"]
+
+
+def visible(values: Tensor) -> Tensor | None:
+    """The same tensor where its numbers can be looked at, None inside `torch.func` transforms."""
+    return None if torch._C._functorch.is_functorch_wrapped_tensor(values) else values  # pyright: ignore
 
 
 class Datafit(abc.ABC):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from conelayers.errors import InvalidArgument
-from conelayers.lasso.datafits.base import Datafit
+from conelayers.lasso.datafits.base import Datafit, visible
 from conelayers.settings import require_counts
 
 __all__ = ["Logistic", "Multinomial"]
@@ -42,7 +42,8 @@ class Logistic(Datafit):
 
     def targets(self, y: Tensor) -> Tensor:
         """See `Datafit.targets`."""
-        if y.ndim != 1 or not bool(((y == 1) | (y == -1)).all()):
+        known = visible(y)
+        if y.ndim != 1 or (known is not None and not bool(((known == 1) | (known == -1)).all())):
             raise InvalidArgument("y must have shape (n_samples,) and hold the labels -1 and 1")
         return y.to(torch.float64)
 
@@ -79,9 +80,11 @@ class Multinomial(Datafit):
 
     def targets(self, y: Tensor) -> Tensor:
         """See `Datafit.targets`."""
-        if y.ndim != 1 or y.is_floating_point() or int(y.min()) < 0 or int(y.max()) >= self.n_classes:
-            raise InvalidArgument(f"y must hold integer class numbers 0 .. {self.n_classes - 1}")
-        return torch.nn.functional.one_hot(y.long(), self.n_classes).to(torch.float64)
+        known = visible(y)
+        outside = known is not None and not bool(((known >= 0) & (known < self.n_classes)).all())
+        if y.ndim != 1 or y.is_floating_point() or outside:
+            raise InvalidArgument(f"y must have shape (n_samples,) and hold class numbers 0 .. {self.n_classes - 1}")
+        return (y[:, None] == torch.arange(self.n_classes, device=y.device)).to(torch.float64)
 
     def coef_shape(self, n_features: int, y: Tensor) -> tuple[int, ...]:
         """See `Datafit.coef_shape`."""

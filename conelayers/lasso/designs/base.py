@@ -7,6 +7,7 @@ through the Gram matrix of that submatrix, so nothing of size p x p (or of size 
 from __future__ import annotations
 
 import abc
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from conelayers.errors import InvalidArgument
 
-__all__ = ["Design", "TensorDesign", "plain_array", "require_finite"]
+__all__ = ["Design", "TensorDesign", "constant", "plain_array", "plain_numbers", "require_finite"]
 
 
 class Design(abc.ABC):
@@ -83,6 +84,24 @@ def plain_array(vector: Tensor) -> np.ndarray | None:
         return vector.detach().numpy()
     except RuntimeError:  # wrapped by torch.func, or carrying a tangent
         return None
+
+
+def plain_numbers(constants: Tensor) -> np.ndarray:
+    """Numbers as an array, inside `torch.func` transforms too, where a tensor's memory is out of reach."""
+    array = plain_array(constants)
+    kind = np.float64 if constants.is_floating_point() else np.int64
+    return np.array(constants.tolist(), dtype=kind) if array is None else array
+
+
+def constant(tensor: Tensor) -> Tensor:
+    """A tensor that was made of numbers, without the wrapping of the `torch.func` transform that it was made in.
+
+    A design outlives the innermost transform, in what is computed by an outer one.
+    """
+    wrapper: Any = torch._C._functorch  # pyright: ignore
+    while wrapper.is_functorch_wrapped_tensor(tensor):
+        tensor = wrapper.get_unwrapped(tensor)
+    return tensor
 
 
 def require_finite(name: str, values: Tensor | np.ndarray) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from conelayers.errors import InvalidArgument
-from conelayers.lasso.designs.base import Design, require_finite
+from conelayers.lasso.designs.base import Design, constant, plain_numbers, require_finite
 from conelayers.lasso.designs.dense import DenseDesign
 from conelayers.lasso.designs.sparse import SparseDesign
 from conelayers.lasso.designs.torch_sparse import TorchSparseDesign
@@ -25,8 +25,13 @@ def as_values(values: Any, device: torch.device | None = None, name: str = "valu
         InvalidArgument: They are no numbers; the message calls them `name`.
     """
     if isinstance(values, Tensor):
+        if values.is_complex():
+            raise InvalidArgument(f"{name} must hold real numbers, got {values.dtype}")
         return torch.as_tensor(values, device=device)
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except ValueError as error:  # rows of different lengths
+        raise InvalidArgument(f"{name} must hold real numbers in rows of one length: {error}") from error
     if array.dtype.kind not in "biuf":
         raise InvalidArgument(f"{name} must hold real numbers, got {values!r}")
     # torch takes no negative strides, and nothing that is read-only
@@ -37,23 +42,25 @@ def as_design(X: Any) -> Design:
     """Wrap a design matrix: a `Design`, a tensor (dense or sparse), a numpy array or a scipy.sparse matrix.
 
     Raises:
-        InvalidArgument: X is not two-dimensional, or not finite.
+        InvalidArgument: X is not two-dimensional, not real, or not finite.
     """
     if isinstance(X, Design):
         return X
     if sp.issparse(X):
+        if X.dtype.kind not in "biuf":
+            raise InvalidArgument(f"X must hold real numbers, got {X.dtype}")
         require_finite("X", X.tocoo().data)
         return SparseDesign(X)
-    if isinstance(X, Tensor) and X.layout is not torch.strided:
+    if isinstance(X, Tensor) and X.layout is not torch.strided and not X.is_complex():
         if X.device.type == "cpu":
-            coo = X.to_sparse_coo().coalesce()
-            require_finite("X", coo.values())
-            rows, cols = coo.indices().numpy()
-            return SparseDesign(sp.coo_array((coo.values().numpy(), (rows, cols)), shape=tuple(X.shape)))
+            coo = X.detach().to_sparse_coo().coalesce()
+            values, (rows, cols) = plain_numbers(coo.values()), plain_numbers(coo.indices())
+            require_finite("X", values)
+            return SparseDesign(sp.coo_array((values, (rows, cols)), shape=tuple(X.shape)))
         return TorchSparseDesign(X)
-    # torch shares memory and may not be given what is read-only
-    matrix = X if isinstance(X, Tensor) else torch.as_tensor(np.require(X, requirements=["C", "W"]))
+    matrix = as_values(X, name="X")
     if matrix.ndim != 2:
         raise InvalidArgument(f"X must be a matrix of shape (n_samples, n_features); got {tuple(matrix.shape)}")
     require_finite("X", matrix)
-    return DenseDesign(matrix.to(torch.float64))
+    matrix = matrix.to(torch.float64)
+    return DenseDesign(matrix if isinstance(X, Tensor) else constant(matrix))

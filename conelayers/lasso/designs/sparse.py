@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from conelayers.implicit import Linear, implicit
-from conelayers.lasso.designs.base import Design, plain_array
+from conelayers.lasso.designs.base import Design, plain_array, plain_numbers
 
 __all__ = ["SparseDesign"]
 
@@ -111,11 +111,11 @@ class SparseDesign(Design):
 
     def columns(self, index: Tensor) -> Design:
         """See `Design.columns`."""
-        return SparseDesign(self.matrix[:, index.numpy()])
+        return SparseDesign(self.matrix[:, plain_numbers(index)])
 
     def rows(self, index: Tensor) -> Design:
         """See `Design.rows`."""
-        return SparseDesign(self.matrix.tocsr()[index.numpy()])
+        return SparseDesign(self.matrix.tocsr()[plain_numbers(index)])
 
     def dense(self) -> Tensor:
         """See `Design.dense`."""
