@@ -18,7 +18,7 @@ from conelayers.backends import Batched, engine_solution
 from conelayers.canonicalize import BlockMap
 from conelayers.implicit import Chain, Exact, Step, nothing_records
 from conelayers.program import ConeProgram, ConeSolution
-from conelayers.program.compiled import compiled_differentiator, rows
+from conelayers.program.compiled import compiled_differentiator
 from conelayers.residual import ACCEPTED, FINISHED, ConicConditions, optimality, ordinary_units, polished
 
 if TYPE_CHECKING:
@@ -148,5 +148,5 @@ def _items(value: Tensor) -> int:
 
 def _rows(value: Tensor) -> np.ndarray:
     """(size,) or (items, size) as an array of rows."""
-    array = rows(value)
+    array = value.contiguous().numpy(force=True)
     return array if array.ndim == 2 else array[None]
