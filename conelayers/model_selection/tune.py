@@ -9,16 +9,19 @@ import torch
 from torch import Tensor
 
 from conelayers.errors import InvalidArgument
+from conelayers.implicit.bilevel import scalar
+from conelayers.layers._inputs import check_callable
 from conelayers.model_selection.criteria import TorchCriterion
 from conelayers.model_selection.history import Trial
 from conelayers.model_selection.searches import Safeguarded, Search, SearchResult
 from conelayers.model_selection.space import LogSpace
+from conelayers.settings import check_kind
 
 __all__ = ["tune"]
 
 
 def tune(
-    layer: Callable[..., tuple[Tensor, ...]],
+    layer: Callable[..., Tensor | tuple[Tensor, ...]],
     loss: Callable[..., Tensor],
     bounds: Mapping[str, tuple[object, object]],
     *,
@@ -30,7 +33,7 @@ def tune(
     """Minimise a loss of a layer's solution over positive hyperparameters among its parameters.
 
     Args:
-        layer: layer(*params) -> tuple of tensors, such as a `CvxpyLayer`.
+        layer: layer(*params) -> tensor or tuple of tensors, such as a `CvxpyLayer`.
         loss: Scalar torch function of the layer's outputs.
         bounds: {name: (smallest, largest)} for each hyperparameter, numbers or arrays of its shape.
         arguments: Maps the hyperparameters (one tensor each, in the order of `bounds`) to the layer's parameters; by
@@ -49,21 +52,23 @@ def tune(
         >>> result = tune(layer, lambda b: (X_held @ b - y_held).square().mean(), {"alpha": (1e-3, 1.0)})
 
     Raises:
-        InvalidArgument: The loss is not a scalar, or bounds or start are wrong.
+        InvalidArgument: The loss is not a scalar, or an argument is wrong; the message names it.
     """
+    check_callable("layer", layer)
+    check_callable("loss", loss)
+    method = search if search is not None else Safeguarded()
+    check_kind("search", method, Search)
     space = LogSpace.between(bounds)
 
     def function(*theta: Tensor) -> Tensor:
         values = theta if arguments is None else arguments(*theta)
-        out = loss(*layer(*values))
-        if out.ndim:
-            raise InvalidArgument(f"loss must return a scalar tensor; got shape {tuple(out.shape)}")
-        return out.to(torch.float64)
+        solution = layer(*values)
+        out = loss(*((solution,) if isinstance(solution, Tensor) else solution))
+        return scalar("loss", out).to(torch.float64)
 
     begin: Any = None
     if start is not None:
-        if set(start) != set(bounds):
-            raise InvalidArgument(f"start must name {', '.join(bounds)}")
+        if not isinstance(start, Mapping) or set(start) != set(bounds):
+            raise InvalidArgument(f"start must name {', '.join(bounds)}; got {start!r}")
         begin = space.pack([start[name] for name in bounds])
-    method = search if search is not None else Safeguarded()
     return method.run(TorchCriterion(function, space), begin, callback)

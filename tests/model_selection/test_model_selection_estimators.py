@@ -129,7 +129,7 @@ def test_errors_of_weighted_lasso():
     X, y = _sparse_problem()
     with pytest.raises(ValueError, match="strengths"):
         WeightedLassoImplicitCV(strengths=(0.1, 0.3)).fit(X, y)
-    with pytest.raises(ValueError, match="index"):
+    with pytest.raises(ValueError, match="groups"):
         WeightedLassoImplicitCV(groups=[0, 1]).fit(X, y)
 
 

@@ -3,7 +3,7 @@
 from conelayers.lasso.penalties.base import Penalty
 from conelayers.lasso.penalties.box import Box, EpsilonBox
 from conelayers.lasso.penalties.concave import MCP, SCAD
-from conelayers.lasso.penalties.group import GroupLasso, MultitaskL1, SparseGroupLasso
+from conelayers.lasso.penalties.group import GroupLasso, MultitaskL1, SparseGroupLasso, group_numbers
 from conelayers.lasso.penalties.l1 import L1, ElasticNet, WeightedElasticNet, WeightedL1
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "SparseGroupLasso",
     "WeightedElasticNet",
     "WeightedL1",
+    "group_numbers",
 ]

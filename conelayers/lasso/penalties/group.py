@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,16 +14,25 @@ from conelayers.errors import InvalidArgument
 from conelayers.lasso.penalties.base import Penalty
 from conelayers.lasso.terms import GroupTerm, Term
 
-__all__ = ["GroupLasso", "MultitaskL1", "SparseGroupLasso"]
+__all__ = ["GroupLasso", "MultitaskL1", "SparseGroupLasso", "group_numbers"]
+
+
+def group_numbers(groups: Sequence[int], p: int) -> np.ndarray:
+    """The group of each of p features, int64, shape (p,).
+
+    Raises:
+        InvalidArgument: They are no numbers 0, 1, ... without gaps, one per feature.
+    """
+    group = np.asarray(groups)
+    if group.shape != (p,):
+        raise InvalidArgument(f"groups must hold one group number per feature ({p}); got {group.shape}")
+    if group.dtype.kind not in "iu" or group.min() < 0 or np.unique(group).size != group.max() + 1:
+        raise InvalidArgument("groups must number the groups 0, 1, ... without gaps, in integers")
+    return group.astype(np.int64)
 
 
 def _numbers(groups: Sequence[int], p: int, device: torch.device) -> Tensor:
-    group = torch.as_tensor(list(groups), dtype=torch.int64, device=device)
-    if group.shape != (p,):
-        raise InvalidArgument(f"groups must hold one group number per feature ({p}); got {tuple(group.shape)}")
-    if int(group.min()) < 0 or torch.unique(group).numel() != int(group.max()) + 1:
-        raise InvalidArgument("groups must number the groups 0, 1, ... without gaps")
-    return group
+    return torch.as_tensor(group_numbers(groups, p), device=device)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,11 @@ def _lower(nonnegative: bool, like: Tensor) -> Tensor | None:
     return like.new_zeros(()) if nonnegative else None
 
 
+def _check_axes(axes: int) -> None:
+    if axes not in (1, 2):
+        raise InvalidArgument(f"axes must be 1 (per feature) or 2 (per feature and class); got {axes}")
+
+
 @dataclass(frozen=True)
 class L1(Penalty):
     """alpha ||b||_1 with one number alpha (Tibshirani 1996).
@@ -50,8 +55,7 @@ class WeightedL1(Penalty):
     names: ClassVar[tuple[str, ...]] = ("alpha",)
 
     def __post_init__(self) -> None:
-        if self.axes not in (1, 2):
-            raise InvalidArgument(f"axes must be 1 (per feature) or 2 (per feature and class); got {self.axes}")
+        _check_axes(self.axes)
 
     @property
     def event_dims(self) -> tuple[int, ...]:
@@ -92,6 +96,9 @@ class WeightedElasticNet(Penalty):
     axes: int = 1
     nonnegative: bool = False
     names: ClassVar[tuple[str, ...]] = ("l1", "l2")
+
+    def __post_init__(self) -> None:
+        _check_axes(self.axes)
 
     @property
     def event_dims(self) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from conelayers.implicit.bilevel import gradients, scalar
 from conelayers.model_selection.space import LogSpace
 
 __all__ = ["Criterion", "Evaluation", "TorchCriterion", "squared_error"]
@@ -55,10 +56,8 @@ def evaluate_torch(function: Callable[[Tensor], tuple[Tensor, Any]], point: np.n
     x = torch.tensor(point, dtype=torch.float64, requires_grad=gradient)
     with torch.set_grad_enabled(gradient):
         value, state = function(x)
-    slope = None
-    if gradient:
-        (derivative,) = torch.autograd.grad(value, x)
-        slope = derivative.cpu().numpy()
+    value = scalar("the criterion's function", value)
+    slope = gradients((value,), (x,))[0].cpu().numpy() if gradient else None
     return Evaluation(float(value.detach()), slope, state)
 
 

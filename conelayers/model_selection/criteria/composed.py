@@ -10,6 +10,7 @@ import numpy as np
 from conelayers.errors import InvalidArgument
 from conelayers.model_selection.criteria.base import Criterion, Evaluation
 from conelayers.model_selection.space import LogSpace
+from conelayers.settings import require_kinds, require_numbers
 
 __all__ = ["Shared", "Shrunk"]
 
@@ -30,6 +31,7 @@ class Shared(Criterion):
     space: LogSpace = field(init=False)
 
     def __post_init__(self) -> None:
+        require_kinds(self, criterion=Criterion)
         inner, index = self.criterion.space, np.asarray(self.index)
         if index.shape != (inner.size,) or index.dtype.kind not in "iu":
             raise InvalidArgument(f"index must hold {inner.size} integers, one per hyperparameter")
@@ -70,6 +72,14 @@ class Shrunk(Criterion):
     criterion: Criterion
     center: np.ndarray
     strength: float
+
+    def __post_init__(self) -> None:
+        require_kinds(self, criterion=Criterion)
+        require_numbers(self, strength="[0, inf)")
+        center = np.asarray(self.center, dtype=float)
+        if center.shape not in ((), self.space.lower.shape) or not np.isfinite(center).all():
+            raise InvalidArgument(f"center must hold {self.space.size} logarithms, got {self.center!r}")
+        object.__setattr__(self, "center", center)
 
     @property
     def space(self) -> LogSpace:  # type: ignore[override]

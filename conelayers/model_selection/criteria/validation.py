@@ -12,10 +12,11 @@ from torch import Tensor
 
 from conelayers.errors import InvalidArgument
 from conelayers.lasso import ProximalModel, as_design
-from conelayers.lasso.designs import Design, as_values
+from conelayers.lasso.designs import Design, as_values, require_finite
 from conelayers.model_selection.criteria.base import Criterion, Evaluation, evaluate_torch, squared_error
 from conelayers.model_selection.parallel import run_parallel
 from conelayers.model_selection.space import LogSpace
+from conelayers.settings import require_kinds
 
 __all__ = ["CrossValidation", "HeldOut"]
 
@@ -54,11 +55,21 @@ class HeldOut(Criterion):
     weight_held: Any = None
 
     def __post_init__(self) -> None:
+        require_kinds(self, model=ProximalModel, space=LogSpace)
         # conversions are made once, not at every evaluation
         for name in ("X", "X_held"):
             object.__setattr__(self, name, as_design(getattr(self, name)))
         for name in ("y", "y_held"):
-            object.__setattr__(self, name, as_values(getattr(self, name), self.X.device))
+            object.__setattr__(self, name, as_values(getattr(self, name), self.X.device, name))
+        held, features = self.X_held.shape
+        if held == 0 or features != self.X.shape[1]:
+            raise InvalidArgument(
+                f"X_held must have a sample, and the {self.X.shape[1]} features of X; got {held, features}"
+            )
+        if self.y_held.shape[:1] != (held,):
+            raise InvalidArgument(f"y_held must have {held} samples as X_held, got shape {tuple(self.y_held.shape)}")
+        if self.weight_held is not None:
+            object.__setattr__(self, "weight_held", _weights("weight_held", self.weight_held, held))
 
     def evaluate(
         self, point: np.ndarray, *, tol: float | None = None, state: Any = None, gradient: bool = True
@@ -75,7 +86,7 @@ class HeldOut(Criterion):
         if self.weight_held is None:
             value = losses.mean()
         else:
-            weight = as_values(self.weight_held).to(losses)
+            weight = self.weight_held.to(losses)
             value = (weight @ losses) / weight.sum().clamp_min(1e-300)
         return value, (coef.detach(), intercept.detach())
 
@@ -118,14 +129,17 @@ class CrossValidation(Criterion):
         n_jobs: int | None = None,
     ) -> None:
         self.space, self.n_jobs = space, n_jobs
-        design, targets = as_design(X), as_values(y)
-        weights = None if sample_weight is None else as_values(sample_weight).to(torch.float64)
+        design, targets = as_design(X), as_values(y, name="y")
+        n = design.shape[0]
+        if targets.shape[:1] != (n,):
+            raise InvalidArgument(f"y must have {n} samples as X, got shape {tuple(targets.shape)}")
+        weights = None if sample_weight is None else _weights("sample_weight", sample_weight, n)
         self.folds: list[HeldOut] = []
         self.splits: list[tuple[np.ndarray, np.ndarray]] = []
         sizes = []
         for train, test in _splits(cv, design, targets, groups):
-            self.splits.append((np.asarray(train), np.asarray(test)))
-            train, test = (torch.as_tensor(np.asarray(part)).to(design.device) for part in (train, test))
+            self.splits.append((_indices(train, n), _indices(test, n)))
+            train, test = (torch.as_tensor(part).to(design.device) for part in self.splits[-1])
             held = None if weights is None else weights[test]
             kept = None if weights is None else weights[train]
             parts = (design.rows(train), targets[train], design.rows(test), targets[test])
@@ -133,6 +147,8 @@ class CrossValidation(Criterion):
             sizes.append(float(held is None or bool(held.any())))  # a fold without weight has no say
         if not self.folds:
             raise InvalidArgument("cv yields no folds")
+        if not any(sizes):
+            raise InvalidArgument("sample_weight must not be zero on the test samples of all folds")
         self.shares = np.asarray(sizes) / sum(sizes)
 
     def evaluate(
@@ -147,6 +163,26 @@ class CrossValidation(Criterion):
         if gradient:
             slope = np.sum([share * r.gradient for share, r in zip(self.shares, results, strict=True)], 0)
         return Evaluation(value, slope, [r.state for r in results])
+
+
+def _weights(name: str, values: Any, n: int) -> Tensor:
+    weights = as_values(values, name=name).detach().to(torch.float64)
+    require_finite(name, weights)
+    if weights.shape != (n,) or bool((weights < 0).any()):
+        raise InvalidArgument(f"{name} must hold {n} nonnegative numbers, got {values!r}")
+    return weights
+
+
+def _indices(part: Any, n: int) -> np.ndarray:
+    """Positions of samples, given as such or as a mask."""
+    given = np.asarray(part)
+    if given.dtype == bool and given.shape == (n,):
+        return np.flatnonzero(given)
+    if given.size == 0:
+        return np.zeros(0, dtype=np.int64)
+    if given.ndim != 1 or given.dtype.kind not in "iu" or given.min() < 0 or given.max() >= n:
+        raise InvalidArgument(f"cv must yield (train, test) pairs of indices 0 .. {n - 1}, or of masks; got {part!r}")
+    return given.astype(np.int64)
 
 
 def _evaluate_fold(fold: HeldOut, point: np.ndarray, tol: float | None, state: Any, gradient: bool) -> Evaluation:

@@ -13,11 +13,11 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.extmath import safe_sparse_dot
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
-from conelayers.errors import InvalidArgument
-from conelayers.lasso import ProximalModel, WorkingSet, as_design
+from conelayers.lasso import Design, ProximalModel, WorkingSet, as_design
 from conelayers.model_selection.criteria import CrossValidation
 from conelayers.model_selection.searches import Safeguarded, Search, SearchResult
 from conelayers.model_selection.space import LogSpace
+from conelayers.settings import check_kind, check_number
 
 __all__ = ["ImplicitCV"]
 
@@ -50,7 +50,7 @@ class ImplicitCV(BaseEstimator, abc.ABC):
     coef_: np.ndarray = field(init=False)
     intercept_: Any = field(init=False)
 
-    def _default_search(self, largest: float) -> Search:
+    def _default_search(self, space: LogSpace) -> Search:
         return Safeguarded(verbose=self.verbose)
 
     @abc.abstractmethod
@@ -65,7 +65,7 @@ class ImplicitCV(BaseEstimator, abc.ABC):
     def _finish(self, coef: np.ndarray, intercept: np.ndarray) -> None:
         """Store the coefficients in scikit-learn's shapes."""
 
-    def _bounds(self, largest: float, n_features: int) -> Mapping[str, tuple[object, object]]:
+    def _bounds(self, largest: float, design: Design, weight: Any) -> Mapping[str, tuple[object, object]]:
         return {"alpha": (self.eps * largest, largest)}
 
     def _run(self, search: Search, criterion: CrossValidation) -> SearchResult:
@@ -81,16 +81,20 @@ class ImplicitCV(BaseEstimator, abc.ABC):
             X: Shape (n_samples, n_features), dense or scipy.sparse.
             y: Targets.
             sample_weight: Shape (n_samples,); weighs the fits and the held-out losses.
+
+        Raises:
+            InvalidArgument: A parameter is out of its range, or weights are negative.
         """
-        if not 0 < self.eps < 1:
-            raise InvalidArgument(f"eps must lie in (0, 1); got {self.eps}")
+        check_number("eps", self.eps, "(0, 1)")
+        if self.search is not None:
+            check_kind("search", self.search, Search)
         X, target = self._validate(X, y)
         weight = None if sample_weight is None else _check_sample_weight(sample_weight, X, dtype=np.float64)
         design, model = as_design(X), self._model()
         largest = self._largest(model, design, target, weight)
-        space = LogSpace.between(self._bounds(largest, design.shape[1]))
+        space = LogSpace.between(self._bounds(largest, design, weight))
         criterion = CrossValidation(model, space, design, target, cv=self.cv, sample_weight=weight, n_jobs=self.n_jobs)
-        search = self.search if self.search is not None else self._default_search(largest)
+        search = self.search if self.search is not None else self._default_search(space)
         result = self._run(search, criterion)
         theta = space.unpack(torch.as_tensor(result.point))
         fit = model.fit(design, target, *theta, sample_weight=weight)

@@ -14,9 +14,10 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from conelayers.errors import InvalidArgument
-from conelayers.lasso import L1, Logistic, Multinomial, ProximalModel, WeightedL1
+from conelayers.lasso import L1, Design, Logistic, Multinomial, ProximalModel, WeightedL1
 from conelayers.model_selection.estimators.base import ImplicitCV
 from conelayers.model_selection.searches import Safeguarded, Search
+from conelayers.model_selection.space import LogSpace
 
 __all__ = ["LogisticImplicitCV"]
 
@@ -58,11 +59,11 @@ class LogisticImplicitCV(ClassifierMixin, ImplicitCV):
     def _many(self) -> bool:
         return self.per_class and self.classes_.size > 2
 
-    def _bounds(self, largest: float, n_features: int) -> Mapping[str, tuple[object, object]]:
+    def _bounds(self, largest: float, design: Design, weight: Any) -> Mapping[str, tuple[object, object]]:
         high = np.full((1, self.classes_.size), largest) if self._many() else largest
         return {"alpha": (self.eps * np.asarray(high), high)}
 
-    def _default_search(self, largest: float) -> Search:
+    def _default_search(self, space: LogSpace) -> Search:
         return Safeguarded(verbose=self.verbose, patience=1)
 
     def _store(self, values: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ from sklearn.utils.validation import validate_data
 
 from conelayers.lasso import (
     L1,
+    Design,
     ElasticNet,
     GroupLasso,
     MultitaskL1,
@@ -20,8 +21,10 @@ from conelayers.lasso import (
     ProximalModel,
     Quadratic,
 )
+from conelayers.lasso.designs import as_values
 from conelayers.model_selection.estimators.base import ImplicitCV
 from conelayers.model_selection.searches import Safeguarded, Search
+from conelayers.model_selection.space import LogSpace
 
 __all__ = [
     "ElasticNetImplicitCV",
@@ -47,7 +50,7 @@ class Regressor(RegressorMixin, ImplicitCV):
 
     def _validate(self, X: Any, y: Any) -> tuple[Any, torch.Tensor]:
         X, y = validate_data(self, X, y, accept_sparse="csc", dtype=np.float64, y_numeric=True, ensure_min_samples=2)
-        return X, torch.as_tensor(np.asarray(y, dtype=np.float64))
+        return X, as_values(np.asarray(y, dtype=np.float64))
 
     def _finish(self, coef: np.ndarray, intercept: np.ndarray) -> None:
         self.coef_, self.intercept_ = coef, float(intercept)
@@ -73,6 +76,19 @@ class LassoImplicitCV(Regressor):
         return ProximalModel(Quadratic(), L1(self.positive), self.fit_intercept, self._solver())
 
 
+_FLAT = 10.0  # the largest l2 penalty, in units of the largest curvature
+
+
+def _curvature(design: Design, weight: Any, fit_intercept: bool) -> float:
+    """Largest second moment of a feature, about its mean where an intercept takes that away."""
+    shares = as_values(np.ones(design.shape[0]) if weight is None else weight).to(torch.float64)
+    shares = shares / shares.sum()
+    moments = design.squared_norms(shares)
+    if fit_intercept:
+        moments = (moments - design.rmatmul(shares).square()).clamp_min(0.0)
+    return float(moments.max())
+
+
 @dataclass(kw_only=True, eq=False, repr=False)
 class ElasticNetImplicitCV(LassoImplicitCV):
     """Elastic net with both penalties found by cross-validation; a drop-in for scikit-learn's `ElasticNetCV`.
@@ -85,12 +101,15 @@ class ElasticNetImplicitCV(LassoImplicitCV):
     def _model(self) -> ProximalModel:
         return ProximalModel(Quadratic(), ElasticNet(self.positive), self.fit_intercept, self._solver())
 
-    def _bounds(self, largest: float, n_features: int) -> Mapping[str, tuple[object, object]]:
-        return {"l1": (self.eps * largest, largest), "l2": (1e-3 * self.eps * largest, 10 * largest)}
+    def _bounds(self, largest: float, design: Design, weight: Any) -> Mapping[str, tuple[object, object]]:
+        # l1 is in units of the gradient, l2 in units of the losses' curvature along a feature
+        curved = _curvature(design, weight, self.fit_intercept) or largest
+        return {"l1": (self.eps * largest, largest), "l2": (1e-3 * self.eps * curved, _FLAT * curved)}
 
-    def _default_search(self, largest: float) -> Search:
-        alphas = np.log(largest) + np.linspace(0, np.log(self.eps), 7)[1:]
-        points = [[a, a + np.log(1 / r - 1)] for r in (0.999, 0.5) for a in alphas]
+    def _default_search(self, space: LogSpace) -> Search:
+        largest, curved = space.upper - [0, np.log(_FLAT)]
+        ladder = np.linspace(0, np.log(self.eps), 7)[1:]
+        points = [[largest + a, curved + a + np.log(1 / r - 1)] for r in (0.999, 0.5) for a in ladder]
         return Safeguarded(points=np.array(points), verbose=self.verbose)
 
     def _store(self, values: Mapping[str, Any]) -> None:
@@ -112,7 +131,7 @@ class GroupLassoImplicitCV(Regressor):
 
     def _model(self) -> ProximalModel:
         groups = range(self.n_features_in_) if self.groups is None else self.groups
-        penalty = GroupLasso(tuple(int(g) for g in groups))
+        penalty = GroupLasso(tuple(groups))
         return ProximalModel(Quadratic(), penalty, self.fit_intercept, self._solver())
 
 
@@ -129,7 +148,7 @@ class MultiTaskLassoImplicitCV(MultiOutputMixin, Regressor):
         )
         y = np.asarray(y, dtype=np.float64)
         self._single = y.ndim == 1
-        return X, torch.as_tensor(y.reshape(y.shape[0], -1))
+        return X, as_values(y.reshape(y.shape[0], -1))
 
     def _model(self) -> ProximalModel:
         return ProximalModel(MultitaskQuadratic(), MultitaskL1(), self.fit_intercept, self._solver())

@@ -5,16 +5,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from conelayers.errors import InvalidArgument
-from conelayers.lasso import ProximalModel, Quadratic, WeightedL1
+from conelayers.lasso import Design, ProximalModel, Quadratic, WeightedL1
+from conelayers.lasso.penalties import group_numbers
 from conelayers.model_selection.criteria import CrossValidation, HeldOut, Shared, Shrunk
 from conelayers.model_selection.estimators.regression import LassoImplicitCV
 from conelayers.model_selection.history import History, Trial
 from conelayers.model_selection.parallel import run_parallel
 from conelayers.model_selection.searches import LBFGS, Safeguarded, Search, SearchResult
+from conelayers.model_selection.space import LogSpace
 
 __all__ = ["WeightedLassoImplicitCV"]
 
@@ -49,11 +52,11 @@ class WeightedLassoImplicitCV(LassoImplicitCV):
     def _model(self) -> ProximalModel:
         return ProximalModel(Quadratic(), WeightedL1(nonnegative=self.positive), self.fit_intercept, self._solver())
 
-    def _bounds(self, largest: float, n_features: int) -> Mapping[str, tuple[object, object]]:
-        high = np.full(n_features, 10 * largest)
+    def _bounds(self, largest: float, design: Design, weight: Any) -> Mapping[str, tuple[object, object]]:
+        high = np.full(design.shape[1], 10 * largest)
         return {"alpha": (1e-2 * self.eps * high, high)}
 
-    def _default_search(self, largest: float) -> Search:
+    def _default_search(self, space: LogSpace) -> Search:
         return LBFGS(max_evaluations=6, verbose=self.verbose)
 
     def _run(self, search: Search, criterion: CrossValidation) -> SearchResult:
@@ -61,7 +64,7 @@ class WeightedLassoImplicitCV(LassoImplicitCV):
         if not strengths or min(strengths) <= 0 or sorted(strengths, reverse=True) != strengths:
             raise InvalidArgument(f"strengths must be positive and decreasing; got {tuple(self.strengths)}")
         size = criterion.space.size
-        index = np.arange(size) if self.groups is None else np.asarray(self.groups)
+        index = np.arange(size) if self.groups is None else group_numbers(self.groups, size)
         first = _single_penalty(criterion, self.verbose)
         single = float(first.point[0])
         quiet = dataclasses.replace(search, verbose=0)
