@@ -34,8 +34,8 @@ class CompiledChain(Chain):
     """The affine map to the varying data and the solve; in one go where both are compiled and nothing is unusual.
 
     Usual are: tensors on the CPU with one batch axis at most; forward, the compiled engine without a start; backward,
-    solved programmes, the exact derivative of first order outside of `torch.func`, and parameters that the items do not
-    share. All else goes the general way, step by step, to the same numbers.
+    solved programmes and the exact derivative of first order outside of `torch.func`. All else goes the general way,
+    step by step, to the same numbers.
 
     Args:
         inputs: Number of the chain's inputs, all of them vectors; the map takes the first ones.
@@ -99,21 +99,34 @@ class CompiledChain(Chain):
         point, status_code, given = outputs[first:][:_POINT], outputs[first + _POINT], cotangents[first:][:_POINT]
         if operator is None or type(self.conditions.mode) is not Exact or any(status_code.reshape(-1).tolist()):
             return None
-        items, wanted = _items(point[0]), needed[: len(operator.columns)]
-        shared = [use and _items(x) != items for x, use in zip(inputs, wanted, strict=False)]
-        if any(shared) or not any(wanted) or any([g is not None for g in cotangents[:first]]):
+        wanted = needed[: len(operator.columns)]
+        if not any(wanted) or any([g is not None for g in cotangents[:first]]):
             return None
         values = (*inputs, *outputs[:first])
         found = self._adjoint([values[i] for i in self.data[:3]], point, given)
         if found is None:
             return None
-        of_parts = [found[name] for name, i in zip(_GRADIENTS, self.data, strict=True) if i >= len(inputs)]
-        reached = tuple([any([wanted[b] for b in blocks]) for blocks in operator.entering])
-        of_parts = [gradient for gradient, use in zip(of_parts, reached, strict=True) if use]
-        pulled = iter(operator.select(reached, wanted).transpose.multiply(of_parts, [items] * sum(wanted)))
-        gradients = [torch.from_numpy(next(pulled)) if use else None for use in wanted]
-        rest = zip(inputs[len(wanted) :], needed[len(wanted) :], strict=True)
-        return *gradients, *[torch.zeros_like(x) if use else None for x, use in rest]
+        parts = [found[name] for name, i in zip(_GRADIENTS, self.data, strict=True) if i >= len(inputs)]
+        items, taken = _items(point[0]), len(wanted)
+        rest = zip(inputs[taken:], needed[taken:], strict=True)
+        gradients = [None] * taken + [torch.zeros_like(x) if use else None for x, use in rest]
+        shared = tuple([use and _items(x) != items for x, use in zip(inputs, wanted, strict=False)])
+        if any(shared):
+            self._pull_parts([part.sum(0, keepdims=True) for part in parts], shared, gradients)
+            wanted = tuple([use and not sums for use, sums in zip(wanted, shared, strict=True)])
+        if any(wanted):
+            self._pull_parts(parts, wanted, gradients)
+        return tuple(gradients)
+
+    def _pull_parts(self, parts: Sequence[np.ndarray], wanted: tuple[bool, ...], into: list[Tensor | None]) -> None:
+        """Cotangents of the map's inputs from those of its outputs; each has as many rows as the first output."""
+        assert self.operator is not None
+        reached = tuple([any([wanted[b] for b in blocks]) for blocks in self.operator.entering])
+        given = [part for part, use in zip(parts, reached, strict=True) if use]
+        pulled = iter(self.operator.select(reached, wanted).transpose.multiply(given, [len(parts[0])] * sum(wanted)))
+        for b, use in enumerate(wanted):
+            if use:
+                into[b] = torch.from_numpy(next(pulled))
 
     def _adjoint(
         self, data: Sequence[Tensor], point: Sequence[Tensor], cotangents: Sequence[Tensor | None]

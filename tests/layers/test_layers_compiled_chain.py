@@ -145,9 +145,9 @@ def test_gradients_of_some_parameters(wanted, monkeypatch, taken):
 @pytest.mark.parametrize(
     ("batches", "expected"),
     [
-        ([(4,), (), (4,), (), ()], (1, 0)),  # the gradients of c and h are sums over the items
-        ([(), (4,), (1,), (4,), ()], (1, 0)),
-        ([(), (1,), (), (1,), ()], (1, 1)),  # one item has nothing to sum
+        ([(4,), (), (4,), (), ()], (1, 1)),  # the gradients of c and h are sums over the items
+        ([(), (4,), (1,), (4,), ()], (1, 1)),
+        ([(), (1,), (), (1,), ()], (1, 1)),
         ([(2, 3)] * 5, (0, 0)),
         ([(0,)] * 5, (0, 0)),
     ],
