@@ -18,8 +18,14 @@ from conelayers.implicit.mode import Derivative
 from conelayers.iterations import Anderson, FixedPointSolver
 from conelayers.layers._inputs import check_callable, check_derivative, check_float, check_input, check_solver
 from conelayers.layers.fixed_point import fixed_point
-from conelayers.layers.well_posedness import InfinityNorm, PerronFrobenius, WellPosedness, project_rows
-from conelayers.residual.fixed_point import ActivationCertificate, certify_activation, perron_vector
+from conelayers.layers.well_posedness import (
+    InfinityNorm,
+    PerronFrobenius,
+    WellPosedness,
+    magnitude_radius,
+    project_rows,
+)
+from conelayers.residual.fixed_point import ActivationCertificate, certify_activation
 from conelayers.settings import check_count, check_kind, check_number
 
 __all__ = ["ImplicitModel", "InfinityNorm", "PerronFrobenius", "WellPosedness", "project_rows"]
@@ -177,7 +183,7 @@ class ImplicitModel(nn.Module):
         return self.C.abs() @ self._magnitude_inverse() @ self.B.abs() + self.D.abs()
 
     def _magnitude_inverse(self) -> Tensor:
-        _, radius = perron_vector(self.A)
+        radius = magnitude_radius(self.A)
         if not radius < 1:
             raise InvalidArgument(f"the spectral radius of |A| is {radius:.3g}; bounds need it below 1 (see project_).")
         eye = torch.eye(self.A.shape[0], dtype=self.A.dtype, device=self.A.device)

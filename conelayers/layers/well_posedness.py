@@ -11,7 +11,7 @@ from torch import Tensor
 from conelayers.residual.fixed_point import perron_vector
 from conelayers.settings import require_numbers
 
-__all__ = ["InfinityNorm", "PerronFrobenius", "WellPosedness", "project_rows"]
+__all__ = ["InfinityNorm", "PerronFrobenius", "WellPosedness", "magnitude_radius", "project_rows"]
 
 
 class WellPosedness(abc.ABC):
@@ -59,10 +59,15 @@ class PerronFrobenius(WellPosedness):
 
     def project(self, A: Tensor) -> Tensor:
         """Each row projected onto its weighted l1 ball sum_j s_j |a_ij| <= kappa s_i."""
-        vector, radius = perron_vector(A)
-        if radius <= self.kappa:
+        if magnitude_radius(A) <= self.kappa:
             return A.clone()
+        vector, _ = perron_vector(A)
         return project_rows(A, self.kappa * vector, vector)
+
+
+def magnitude_radius(A: Tensor) -> float:
+    """The spectral radius of |A|; zero for no states."""
+    return float(torch.linalg.eigvals(A.detach().abs().double()).abs().max()) if A.numel() else 0.0
 
 
 def project_rows(A: Tensor, radius: Tensor, weights: Tensor) -> Tensor:

@@ -144,3 +144,17 @@ def test_models_are_modules():
     assert dataclasses.replace(m.solver, atol=1.0).atol == 1.0
     y, info = m(u, return_info=True)
     assert y.shape == (2, 2) and info.converged.all()
+
+
+@pytest.mark.parametrize("entry", [0.0559, 0.05588547885417938, 1.0])
+def test_models_of_which_one_entry_is_left_have_bounds_and_projections(entry):
+    """LAPACK does not always find eigenvectors of such a matrix, and none are needed: its powers vanish."""
+    for n in (20, 40):
+        B, C = torch.randn(n, 2), torch.randn(3, n)
+        for row, column in [(1, 0), (0, 1), (18, 4), (n - 1, 0), (5, 6)]:
+            A = torch.zeros(n, n)
+            A[row, column] = entry
+            m = ImplicitModel.from_matrices(A, B, C, torch.zeros(3, 2), wellposed=PerronFrobenius(0.9))
+            expected = C.abs() @ (torch.eye(n) + A) @ B.abs()
+            torch.testing.assert_close(m.sensitivity().detach(), expected)
+            assert torch.equal(m.project_().A, A)
