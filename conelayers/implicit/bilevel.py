@@ -180,6 +180,20 @@ def scalar(name: str, value: Tensor) -> Tensor:
     return value
 
 
+def recorded(name: str, value: Tensor) -> Tensor:
+    """The same value, if it is a scalar tensor with a graph: without one its derivative would be a silent zero.
+
+    Raises:
+        InvalidArgument: It is not.
+    """
+    if not scalar(name, value).requires_grad:
+        raise InvalidArgument(
+            f"{name} returned a tensor without derivatives; compute it from its arguments by torch operations, without "
+            "detach(), item() or NumPy."
+        )
+    return value
+
+
 def gradients(outputs: Tensors, inputs: Tensors, cotangents: Tensors | None = None, **options: bool) -> Tensors:
     """Vector-Jacobian products, zero where an output does not depend on an input."""
     pairs = [(z, g) for z, g in zip(outputs, cotangents or (None,) * len(outputs), strict=True) if z.requires_grad]
@@ -216,9 +230,9 @@ def implicit_hypergradient(
     if start is not None and (not isinstance(start, Tensor) or start.shape != (size,)):
         raise InvalidArgument(f"start must be the adjoint of an evaluation with {size} inner numbers; got {start!r}.")
     with torch.enable_grad():
-        value = scalar("outer", problem.outer(w, theta))
+        value = recorded("outer", problem.outer(w, theta))
         outer_grads = gradients((value,), (*w, *theta))
-        slope = gradients((scalar("inner", problem.inner(w, theta)),), w, create_graph=True)
+        slope = gradients((recorded("inner", problem.inner(w, theta)),), w, create_graph=True)
 
         def product(vector: Tensor) -> Tensor:
             return flatten(gradients(slope, w, unflatten(vector, w), retain_graph=True))

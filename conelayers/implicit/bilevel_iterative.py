@@ -8,7 +8,16 @@ import torch
 from torch import Tensor
 
 from conelayers.errors import InvalidArgument
-from conelayers.implicit.bilevel import BilevelProblem, Hypergradient, Tensors, flatten, gradients, leaves, scalar
+from conelayers.implicit.bilevel import (
+    BilevelProblem,
+    Hypergradient,
+    Tensors,
+    flatten,
+    gradients,
+    leaves,
+    recorded,
+    scalar,
+)
 from conelayers.implicit.products import pullback
 from conelayers.settings import check_count, check_number
 
@@ -26,7 +35,7 @@ def inner_descent(problem: BilevelProblem, w: Tensors, theta: Tensors, steps: in
     w, theta = leaves("w", w), tuple(t.detach() for t in leaves("theta", theta))
     for _ in range(steps):
         with torch.enable_grad():
-            slope = gradients((scalar("inner", problem.inner(w, theta)),), w)
+            slope = gradients((recorded("inner", problem.inner(w, theta)),), w)
         w = tuple((t - step * g).detach().requires_grad_() for t, g in zip(w, slope, strict=True))
     return tuple(t.detach() for t in w)
 
@@ -50,9 +59,9 @@ def iterative_hypergradient(
     with torch.enable_grad():
         point = start
         for _ in range(steps):
-            slope = gradients((scalar("inner", problem.inner(point, theta)),), point, create_graph=True)
+            slope = gradients((recorded("inner", problem.inner(point, theta)),), point, create_graph=True)
             point = tuple(t - step * g for t, g in zip(point, slope, strict=True))
-        value = scalar("outer", problem.outer(point, theta))
+        value = recorded("outer", problem.outer(point, theta))
         grads = gradients((value,), (*theta, *start))
     result = Hypergradient(value.detach(), grads[: len(theta)], flatten(grads[len(theta) :]))
     return result, tuple(t.detach() for t in point)

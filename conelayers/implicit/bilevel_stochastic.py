@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from conelayers.errors import InvalidArgument
-from conelayers.implicit.bilevel import Hypergradient, Tensors, flatten, gradients, leaves, scalar, unflatten
+from conelayers.implicit.bilevel import Hypergradient, Tensors, flatten, gradients, leaves, recorded, unflatten
 from conelayers.settings import require_counts, require_numbers
 
 __all__ = ["StochasticNeumann"]
@@ -62,7 +62,7 @@ class StochasticNeumann:
         w, theta = leaves("w", w), leaves("theta", theta)
         inner_batches, outer_batches = iter(inner_batches), iter(outer_batches)
         with torch.enable_grad():
-            value = scalar("outer", outer(w, theta, _taken("outer_batches", outer_batches, 1)))
+            value = recorded("outer", outer(w, theta, _taken("outer_batches", outer_batches, 1)))
             grads = gradients((value,), (*w, *theta))
             term = flatten(grads[: len(w)])
             total = term
@@ -76,7 +76,7 @@ class StochasticNeumann:
         return Hypergradient(value.detach(), gradient, u)
 
     def _slope(self, inner: BatchFunction, w: Tensors, theta: Tensors, batches: Iterator[Any]) -> Tensors:
-        value = scalar("inner", inner(w, theta, _taken("inner_batches", batches, self.terms)))
+        value = recorded("inner", inner(w, theta, _taken("inner_batches", batches, self.terms)))
         return gradients((value,), w, create_graph=True)
 
 

@@ -97,7 +97,7 @@ def _make_differentiator(structure: ConeStructure) -> Differentiator | None:
 def _kept(
     store: weakref.WeakKeyDictionary[ConeStructure, _Made], structure: ConeStructure, make: Callable[[], _Made]
 ) -> _Made:
-    found = store.get(structure, _ABSENT)
+    found: Any = store.get(structure, _ABSENT)
     if found is _ABSENT:
         with _lock:
             if structure not in store:

@@ -40,16 +40,31 @@ def test_what_is_no_tuple_of_tensors_is_named(method):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_variables_that_the_inner_function_ignores(method):
-    """The second variable stays where it is, and a constant inner function moves nothing."""
+    """The second variable stays where it is."""
     run = METHODS[method]
     run(QUADRATIC, (W, W), (THETA, THETA))
-    run(BilevelProblem(lambda w, t: torch.tensor(0.0), QUADRATIC.outer), (W,), (THETA,))
     run(BilevelProblem(lambda w, t: w[0].sum(), lambda w, t: t[0].sum()), (W,), (THETA,))
     assert torch.equal(inner_descent(QUADRATIC, (W, W), (THETA,), 3, 0.1)[1], W)
     few, _ = iterative_hypergradient(QUADRATIC, (W, W), (THETA,), 4, 0.1)
     start, shrink = W, 0.8**4  # w_k = theta + 0.8^k (w_0 - theta)
     expected = 3 * (THETA + shrink * (start - THETA)) ** 2 * (1 - shrink)
     torch.testing.assert_close(few.gradient[0], expected, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_functions_without_derivatives_are_named(method):
+    """They would be silent zeros."""
+
+    def cut(w, theta):
+        return w[0].detach().sum()
+
+    for name, problem in (
+        ("inner", BilevelProblem(cut, QUADRATIC.outer)),
+        ("outer", BilevelProblem(QUADRATIC.inner, cut)),
+    ):
+        if (name, method) != ("outer", "descent"):
+            with pytest.raises(InvalidArgument, match=f"{name} returned a tensor without derivatives"):
+                METHODS[method](problem, (W,), (THETA,))
 
 
 def test_a_linear_inner_term_in_theta_has_its_cross_derivative():

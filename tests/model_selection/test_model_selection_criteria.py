@@ -6,7 +6,18 @@ import torch
 
 from conelayers.errors import InvalidArgument
 from conelayers.lasso import L1, MultitaskL1, MultitaskQuadratic, ProximalModel, Quadratic, WorkingSet
-from conelayers.model_selection import GCV, LBFGS, SURE, CrossValidation, HeldOut, LogSpace, Shared, Shrunk, tune
+from conelayers.model_selection import (
+    GCV,
+    LBFGS,
+    SURE,
+    CrossValidation,
+    GridSearch,
+    HeldOut,
+    LogSpace,
+    Shared,
+    Shrunk,
+    tune,
+)
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.standard_normal((30, 6))
@@ -59,10 +70,16 @@ def test_folds_may_be_masks():
     assert masks.value == numbers.value
 
 
-def test_layers_may_return_one_tensor_and_losses_may_be_constant():
+def test_layers_may_return_one_tensor():
     result = tune(lambda a: 2 * a, lambda b: (b - 1).square(), {"a": (0.1, 10.0)})
     assert result.hyperparameters["a"] == pytest.approx(0.5, rel=1e-3)
-    assert tune(lambda a: 2 * a, lambda b: torch.tensor(1.0), {"a": (0.1, 10.0)}, search=LBFGS()).value == 1
+
+
+def test_losses_without_derivatives_are_no_flat_ones():
+    for loss in (lambda b: b.detach().square(), lambda b: torch.tensor(b.item())):
+        with pytest.raises(InvalidArgument, match="without derivatives"):
+            tune(lambda a: 2 * a, loss, {"a": (0.1, 10.0)}, search=LBFGS())
+        assert tune(lambda a: a, loss, {"a": (0.1, 10.0)}, search=GridSearch(size=5)).value > 0
 
 
 def held(**changes):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from conelayers.implicit.bilevel import gradients, scalar
+from conelayers.implicit.bilevel import gradients, recorded, scalar
 from conelayers.model_selection.space import LogSpace
 
 __all__ = ["Criterion", "Evaluation", "TorchCriterion", "squared_error"]
@@ -56,7 +56,7 @@ def evaluate_torch(function: Callable[[Tensor], tuple[Tensor, Any]], point: np.n
     x = torch.tensor(point, dtype=torch.float64, requires_grad=gradient)
     with torch.set_grad_enabled(gradient):
         value, state = function(x)
-    value = scalar("the criterion's function", value)
+    value = (recorded if gradient else scalar)("the criterion's function", value)
     slope = gradients((value,), (x,))[0].cpu().numpy() if gradient else None
     return Evaluation(float(value.detach()), slope, state)
 
