@@ -185,7 +185,7 @@ class InteriorPoint {
 
     // Symmetric cones: the least-squares point of [P, A'; A, -I], shifted inside. Others: the central point.
     CL_HD void start() {
-        const int n = view.n, m = view.m, N = n + m;
+        const int n = view.n;
         tau = Real(1.0), kappa = Real(1.0);
         for (int i : each(n)) x[i] = Real(0.0);
         if (!view.symmetric) {
@@ -194,6 +194,17 @@ class InteriorPoint {
         }
         cone_product::identity<Real>(view, h);
         kkt.identity = true;
+        do {
+            if (!assembled) kkt_assemble<Real>(view, p, kkt);
+            assembled = true;
+            least_squares();
+        } while (any_lane(strengthen(kkt.spoiled)));
+        cone_product::shift_inside<Real>(view, s, false, cone_work);
+        cone_product::shift_inside<Real>(view, z, true, cone_work);
+    }
+
+    CL_HD void least_squares() {
+        const int n = view.n, m = view.m, N = n + m;
         kkt_factor<Real>(view, settings, kkt);
         if (view.P_nnz > 0) {
             for (int i : each(n)) rhs[i] = -p.q[i];
@@ -207,8 +218,6 @@ class InteriorPoint {
             for (int i : each(n)) x[i] = step[i];
             for (int i : each(m)) s[i] = -step[n + i], z[i] = step[N + n + i];
         }
-        cone_product::shift_inside<Real>(view, s, false, cone_work);
-        cone_product::shift_inside<Real>(view, z, true, cone_work);
     }
 
     // Infeasibility: A'z = 0 with b'z < 0; unboundedness: Px = 0, Ax + s = 0 with q'x < 0. Measured against the size
@@ -278,6 +287,7 @@ class InteriorPoint {
         // Residuals far below mu change nothing; those of curved cones go into s whole, see primal_step.
         const Real tolerance = mu * Real(settings.refine_below), fine = mu * Real(diagonal() ? settings.refine_below : 1e-5);
         kkt_solve<Real, 2>(view, settings, p, kkt, rhs, step, tolerance, active);
+        Mask<Real> refused = kkt.spoiled;
         constant_part();
         Real dtau, dkappa;
         complete(tau * kappa, Real(1.0), dtau, dkappa, false);
@@ -290,10 +300,21 @@ class InteriorPoint {
         for (int i : each(m)) rhs[N + n + i] = shift[i] - f * residual_z(i);
         const Real unsolved = kkt_solve<Real, 1>(view, settings, p, kkt, rhs + N, step + N, fine, active);
         adapt_shift(unsolved);
+        refused = strengthen(mask_or(refused, kkt.spoiled));
         complete(tau * kappa + dtau * dkappa - sigma * mu, f, dtau, dkappa, true);
         alpha = length(dtau, dkappa, Real(settings.step_fraction));
-        move(alpha, dtau, dkappa);
+        move(alpha, dtau, dkappa, refused);
     }
+
+    // A shift under which rounding has spoiled a solve is raised. Returns the lanes where that is new.
+    CL_HD Mask<Real> strengthen(const Mask<Real>& spoiled) {
+        const Mask<Real> stronger = mask_and(mask_and(active, spoiled), kkt.shift < Real(0.99 * kLargestShift));
+        if (!any_lane(stronger)) return stronger;
+        kkt.shift = select(stronger, min(max(kkt.shift, settings.regularisation) * Real(10.0), kLargestShift), kkt.shift);
+        assembled = false;
+        return stronger;
+    }
+    static constexpr double kLargestShift = 1e-6;
 
     // Where the shift, not rounding, is what keeps a solve from being accurate, it is lowered for the following iterations, as
     // long as the tenfold rounding that this may bring is no worse; where rounding prevails by far it goes back up.
@@ -377,12 +398,13 @@ class InteriorPoint {
         return select(is_finite(alpha + dtau + dkappa), alpha, Real(0.0));
     }
 
-    CL_HD void move(Real alpha, const Real& dtau, const Real& dkappa) {
+    CL_HD void move(Real alpha, const Real& dtau, const Real& dkappa, const Mask<Real>& refused) {
         const int N = view.n + view.m;
-        alpha = select(active, alpha, Real(0.0));
-        cautious = mask_and(active, alpha < Real(0.1));
-        const Mask<Real> short_step = mask_and(active, alpha < Real(1e-4));
-        stalls = select(short_step, stalls + Real(1.0), Real(0.0));
+        const Mask<Real> taken = mask_and(active, mask_not(refused));
+        alpha = select(taken, alpha, Real(0.0));
+        cautious = mask_and(taken, alpha < Real(0.1));
+        const Mask<Real> short_step = mask_and(taken, alpha < Real(1e-4));
+        stalls = select(refused, stalls, select(short_step, stalls + Real(1.0), Real(0.0)));
         if (!view.symmetric) dual_only = short_step;  // try the other scaling once
         Arr<Real> u1 = step + N;
         const Mask<Real> moving = alpha > Real(0.0);
