@@ -299,35 +299,37 @@ class InteriorPoint {
         for (int i : each(n)) rhs[N + i] = f * residual_x(i);
         for (int i : each(m)) rhs[N + n + i] = shift[i] - f * residual_z(i);
         const Real unsolved = kkt_solve<Real, 1>(view, settings, p, kkt, rhs + N, step + N, fine, active);
-        adapt_shift(unsolved);
         refused = strengthen(mask_or(refused, kkt.spoiled));
+        adapt_shift(unsolved, mask_and(active, mask_not(refused)));
         complete(tau * kappa + dtau * dkappa - sigma * mu, f, dtau, dkappa, true);
         alpha = length(dtau, dkappa, Real(settings.step_fraction));
         move(alpha, dtau, dkappa, refused);
     }
 
-    // A shift under which rounding has spoiled a solve is raised. Returns the lanes where that is new.
+    // Unknowns that only the shift holds need one well above the rounding that other pivots bring, which is 1e-16 / shift: where
+    // it has spoiled a solve, the shift is raised. Returns the lanes whose step is to be done again.
     CL_HD Mask<Real> strengthen(const Mask<Real>& spoiled) {
-        const Mask<Real> stronger = mask_and(mask_and(active, spoiled), kkt.shift < Real(0.99 * kLargestShift));
+        const Real higher = min(kkt.shift * Real(10.0), Real(settings.largest_shift));
+        const Mask<Real> able = mask_and(kkt.shift >= Real(settings.regularisation), higher > kkt.shift);
+        const Mask<Real> stronger = mask_and(active, mask_and(spoiled, able));
         if (!any_lane(stronger)) return stronger;
-        kkt.shift = select(stronger, min(max(kkt.shift, settings.regularisation) * Real(10.0), kLargestShift), kkt.shift);
+        kkt.shift = select(stronger, higher, kkt.shift);
         assembled = false;
         return stronger;
     }
-    static constexpr double kLargestShift = 1e-6;
+
 
     // Where the shift, not rounding, is what keeps a solve from being accurate, it is lowered for the following iterations, as
     // long as the tenfold rounding that this may bring is no worse; where rounding prevails by far it goes back up.
-    CL_HD void adapt_shift(const Real& unsolved) {
+    CL_HD void adapt_shift(const Real& unsolved, const Mask<Real>& which) {
         const Real harmless = mu * Real(settings.refine_below);
-        const Mask<Real> missed = mask_and(active, mask_not(unsolved <= harmless));
+        const Mask<Real> missed = mask_and(which, mask_not(unsolved <= harmless));
         if (!any_lane(missed)) return;
-        const Mask<Real> lost = mask_and(missed, mask_not(is_finite(unsolved)));
         const Mask<Real> biased = mask_and(missed, kkt.rounding < unsolved);
         const Mask<Real> swamped = mask_and(missed, kkt.rounding > Real(10.0) * kkt.bias);
         const Real lower = min(kkt.shift, max(kkt.shift * Real(0.1), settings.least_shift));
         const Real higher = max(kkt.shift, min(kkt.shift * Real(10.0), settings.regularisation));
-        const Real shift = select(lost, kkt.shift * Real(100.0), select(swamped, higher, select(biased, lower, kkt.shift)));
+        const Real shift = select(swamped, higher, select(biased, lower, kkt.shift));
         assembled = assembled && !any_lane(mask_not(shift == kkt.shift));
         kkt.shift = shift;
     }

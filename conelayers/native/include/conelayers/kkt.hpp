@@ -19,7 +19,7 @@ struct Kkt {
     bool identity;                           // H = I: no scaling data
     Real shift;                              // regularisation of the diagonal
     Real bias, rounding;                     // what it and what rounding left of the last right-hand side before refinement
-    Mask<Real> spoiled;                      // lanes in which rounding is what the last solve left, and much of the right-hand side
+    Mask<Real> spoiled;                      // lanes where the last solve is of no use, by rounding
     Arr<Real> residual, correction;          // 2 (n + m) packs each
     Arr<Real> scratch;                       // twice the order of the factor
 };
@@ -79,36 +79,21 @@ CL_HD inline void kkt_residual(const EngineView& view, const Programme<Real>& p,
     }
 }
 
-// An exact solve with the shift leaves the residual shift * (x, -z); what is left besides is rounding. Where `which` holds somewhere.
+// An exact solve with the shift leaves the residual shift * (x, -z), of which the largest entry is the bias; what is left besides
+// is rounding.
 template <class Real>
-CL_HD inline void measure_errors(const EngineView& view, Kkt<Real>& kkt, Arr<Real> solution, Arr<Real> residual,
-                                 const Mask<Real>& which) {
-    if (!any_lane(which)) return;
-    Real bias(0.0), rounding(0.0);
+CL_HD inline void measure_errors(const EngineView& view, const Kkt<Real>& kkt, Arr<Real> solution, Arr<Real> residual,
+                                 Real& bias, Real& rounding) {
+    bias = rounding = Real(0.0);
     for (int i : each(view.n + view.m)) {
         const Real left = kkt.shift * (i < view.n ? solution[i] : -solution[i]);
         bias = max(bias, abs(left));
         rounding = max(rounding, abs(residual[i] - left));
     }
     join_max(bias, rounding);
-    kkt.bias = bias, kkt.rounding = rounding;
 }
 
-constexpr double kSpoiled = 1e-3;     // a solve that leaves more of its right-hand side is of no use
-constexpr double kAllRounding = 1e-2;  // rounding that is more than this part of the shift's residual is not the shift's
-
-// Whether rounding prevails in what an exact solve with the shift would not have left.
-template <class Real>
-CL_HD inline Mask<Real> prevails(const EngineView& view, const Kkt<Real>& kkt, Arr<Real> solution, Arr<Real> residual) {
-    Real bias(0.0), rounding(0.0);
-    for (int i : each(view.n + view.m)) {
-        const Real left = kkt.shift * (i < view.n ? solution[i] : -solution[i]);
-        bias = max(bias, abs(left));
-        rounding = max(rounding, abs(residual[i] - left));
-    }
-    join_max(bias, rounding);
-    return mask_not(rounding <= Real(kAllRounding) * bias);
-}
+constexpr double kSpoiled = 0.1;  // a solve that leaves more than this part of its right-hand side is of no use
 
 // Solve for N right-hand sides, n + m packs apart, to residuals of at most `tolerance` if refinement gets there. A lane keeps
 // a correction only where it lowers the residual. Returns the residual of the last one where it is above that, else 0.
@@ -124,12 +109,15 @@ CL_HD inline Real kkt_solve(const EngineView& view, const EngineSettings& settin
         target[k] = max(Real(1e-12) + Real(1e-13) * given, tolerance), useless[k] = max(target[k], Real(kSpoiled) * given);
     }
     kkt_residual<Real, N>(view, p, kkt, rhs, solution, kkt.residual, kkt.scratch, norm);
-    measure_errors<Real>(view, kkt, solution + (N - 1) * size, kkt.residual + (N - 1) * size, mask_and(active, norm[N - 1] > target[N - 1]));
     Mask<Real> spoiled[N];
     for (int k = 0; k < N; ++k) {
         spoiled[k] = mask_and(active, mask_not(norm[k] <= useless[k]));
-        if (any_lane(spoiled[k]))
-            spoiled[k] = mask_and(spoiled[k], prevails<Real>(view, kkt, solution + k * size, kkt.residual + k * size));
+        const bool last = k == N - 1 && any_lane(mask_and(active, norm[k] > target[k]));
+        if (!last && !any_lane(spoiled[k])) continue;
+        Real bias, rounding;
+        measure_errors<Real>(view, kkt, solution + k * size, kkt.residual + k * size, bias, rounding);
+        if (last) kkt.bias = bias, kkt.rounding = rounding;
+        spoiled[k] = mask_and(spoiled[k], mask_not(rounding <= bias));
     }
     Mask<Real> going = active;
     for (int it = 0; it < (N == 1 ? settings.refinements : 1); ++it) {
