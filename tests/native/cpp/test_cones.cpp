@@ -78,9 +78,8 @@ static void semidefinite_cone(Random& random) {
 // Points that rounding may have put on either side of the border.
 static void on_the_border(Random& random) {
     double u[2] = {random(), random()}, work[16];
-    const double svec[3] = {u[0] * u[0], semidefinite::kSqrt2 * u[0] * u[1], u[1] * u[1]};
-    double copy[3] = {svec[0], svec[1], svec[2]};
-    CHECK_NEAR(semidefinite::margin<double>(2, copy, work), 0.0, 1e-13);
+    double rank_one[3] = {u[0] * u[0], semidefinite::kSqrt2 * u[0] * u[1], u[1] * u[1]};
+    CHECK_NEAR(semidefinite::margin<double>(2, rank_one, work), 0.0, 1e-13);
     const int d = 4;
     double s[d], z[d] = {2, 0.5, -0.5, 1}, data[2 * d + 1], h[d * (d + 1) / 2], shift[d] = {0}, a[d], b[d];
     for (int i = 1; i < d; ++i) s[i] = random();

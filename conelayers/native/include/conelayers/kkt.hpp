@@ -5,6 +5,7 @@
 #include "cone_product.hpp"
 #include "engine_layout.hpp"
 #include "ldlt.hpp"
+#include "ldlt_solve.hpp"
 #include "pack.hpp"
 #include "programme.hpp"
 
