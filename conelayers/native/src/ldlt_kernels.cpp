@@ -3,6 +3,7 @@
 
 #include "conelayers/interleave.hpp"
 #include "conelayers/ldlt.hpp"
+#include "conelayers/ldlt_solve.hpp"
 
 namespace conelayers {
 namespace CONELAYERS_KERNELS {

@@ -1,4 +1,5 @@
 // Scalings, corrections and step lengths of the curved cones, against their defining equations.
+#include <cmath>
 #include <vector>
 
 #include "approximately.hpp"
@@ -74,6 +75,21 @@ static void semidefinite_cone(Random& random) {
     CHECK(low >= -1e-12 && low <= 1e-5);  // the eigenvalue's bound is from below, to about six digits
 }
 
+// Points that rounding may have put on either side of the border.
+static void on_the_border(Random& random) {
+    double u[2] = {random(), random()}, work[16];
+    double rank_one[3] = {u[0] * u[0], semidefinite::kSqrt2 * u[0] * u[1], u[1] * u[1]};
+    CHECK_NEAR(semidefinite::margin<double>(2, rank_one, work), 0.0, 1e-13);
+    const int d = 4;
+    double s[d], z[d] = {2, 0.5, -0.5, 1}, data[2 * d + 1], h[d * (d + 1) / 2], shift[d] = {0}, a[d], b[d];
+    for (int i = 1; i < d; ++i) s[i] = random();
+    s[0] = std::sqrt(s[1] * s[1] + s[2] * s[2] + s[3] * s[3]) * (1 - 1e-16);
+    second_order::update<double>(d, false, s, z, data, h);
+    second_order::correct<double>(d, data, s, z, 1e-3, shift, a, b);
+    for (int i = 0; i < d; ++i) CHECK(std::abs(shift[i]) < 1e12);
+    CHECK(second_order::max_step<double>(d, s, z) > 0.0);
+}
+
 static void three_rows(Random& random, int kind, double exponent) {
     using namespace nonsymmetric;
     ConeBlock cone{};
@@ -112,6 +128,7 @@ int main() {
     for (int trial = 0; trial < 50; ++trial) {
         second_order_cone(random);
         semidefinite_cone(random);
+        on_the_border(random);
         three_rows(random, kExponential, 0), three_rows(random, kDualExponential, 0);
         for (double exponent : {0.1, 0.5, 0.85})
             three_rows(random, kPower, exponent), three_rows(random, kDualPower, exponent);

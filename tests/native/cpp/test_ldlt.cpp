@@ -1,4 +1,5 @@
 #include "conelayers/ldlt.hpp"
+#include "conelayers/ldlt_solve.hpp"
 
 #include <cstdint>
 #include <vector>

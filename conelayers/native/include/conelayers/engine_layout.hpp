@@ -55,6 +55,7 @@ struct EngineSettings {
     int equilibrate = 8;         // rounds of Ruiz scaling; 0: none
     double regularisation = 1e-8;  // of the KKT matrix, at the start,
     double least_shift = 1e-12;     // and down to which it is lowered where it keeps solves from being accurate
+    double largest_shift = 1e-6;    // up to which it is raised where rounding spoils them
     double relative_regularisation = 1e-15;  // times the diagonal, in dense blocks of H
     double refine_below = 1e-2;  // residuals below this times mu are not refined
     int refinements = 3;         // at most, per solve

@@ -185,7 +185,7 @@ class InteriorPoint {
 
     // Symmetric cones: the least-squares point of [P, A'; A, -I], shifted inside. Others: the central point.
     CL_HD void start() {
-        const int n = view.n, m = view.m, N = n + m;
+        const int n = view.n;
         tau = Real(1.0), kappa = Real(1.0);
         for (int i : each(n)) x[i] = Real(0.0);
         if (!view.symmetric) {
@@ -194,6 +194,17 @@ class InteriorPoint {
         }
         cone_product::identity<Real>(view, h);
         kkt.identity = true;
+        do {
+            if (!assembled) kkt_assemble<Real>(view, p, kkt);
+            assembled = true;
+            least_squares();
+        } while (any_lane(strengthen(kkt.spoiled)));
+        cone_product::shift_inside<Real>(view, s, false, cone_work);
+        cone_product::shift_inside<Real>(view, z, true, cone_work);
+    }
+
+    CL_HD void least_squares() {
+        const int n = view.n, m = view.m, N = n + m;
         kkt_factor<Real>(view, settings, kkt);
         if (view.P_nnz > 0) {
             for (int i : each(n)) rhs[i] = -p.q[i];
@@ -207,8 +218,6 @@ class InteriorPoint {
             for (int i : each(n)) x[i] = step[i];
             for (int i : each(m)) s[i] = -step[n + i], z[i] = step[N + n + i];
         }
-        cone_product::shift_inside<Real>(view, s, false, cone_work);
-        cone_product::shift_inside<Real>(view, z, true, cone_work);
     }
 
     // Infeasibility: A'z = 0 with b'z < 0; unboundedness: Px = 0, Ax + s = 0 with q'x < 0. Measured against the size
@@ -278,6 +287,7 @@ class InteriorPoint {
         // Residuals far below mu change nothing; those of curved cones go into s whole, see primal_step.
         const Real tolerance = mu * Real(settings.refine_below), fine = mu * Real(diagonal() ? settings.refine_below : 1e-5);
         kkt_solve<Real, 2>(view, settings, p, kkt, rhs, step, tolerance, active);
+        Mask<Real> refused = kkt.spoiled;
         constant_part();
         Real dtau, dkappa;
         complete(tau * kappa, Real(1.0), dtau, dkappa, false);
@@ -289,24 +299,37 @@ class InteriorPoint {
         for (int i : each(n)) rhs[N + i] = f * residual_x(i);
         for (int i : each(m)) rhs[N + n + i] = shift[i] - f * residual_z(i);
         const Real unsolved = kkt_solve<Real, 1>(view, settings, p, kkt, rhs + N, step + N, fine, active);
-        adapt_shift(unsolved);
+        refused = strengthen(mask_or(refused, kkt.spoiled));
+        adapt_shift(unsolved, mask_and(active, mask_not(refused)));
         complete(tau * kappa + dtau * dkappa - sigma * mu, f, dtau, dkappa, true);
         alpha = length(dtau, dkappa, Real(settings.step_fraction));
-        move(alpha, dtau, dkappa);
+        move(alpha, dtau, dkappa, refused);
     }
+
+    // Unknowns that only the shift holds need one well above the rounding that other pivots bring, which is 1e-16 / shift: where
+    // it has spoiled a solve, the shift is raised. Returns the lanes whose step is to be done again.
+    CL_HD Mask<Real> strengthen(const Mask<Real>& spoiled) {
+        const Real higher = min(kkt.shift * Real(10.0), Real(settings.largest_shift));
+        const Mask<Real> able = mask_and(kkt.shift >= Real(settings.regularisation), higher > kkt.shift);
+        const Mask<Real> stronger = mask_and(active, mask_and(spoiled, able));
+        if (!any_lane(stronger)) return stronger;
+        kkt.shift = select(stronger, higher, kkt.shift);
+        assembled = false;
+        return stronger;
+    }
+
 
     // Where the shift, not rounding, is what keeps a solve from being accurate, it is lowered for the following iterations, as
     // long as the tenfold rounding that this may bring is no worse; where rounding prevails by far it goes back up.
-    CL_HD void adapt_shift(const Real& unsolved) {
+    CL_HD void adapt_shift(const Real& unsolved, const Mask<Real>& which) {
         const Real harmless = mu * Real(settings.refine_below);
-        const Mask<Real> missed = mask_and(active, mask_not(unsolved <= harmless));
+        const Mask<Real> missed = mask_and(which, mask_not(unsolved <= harmless));
         if (!any_lane(missed)) return;
-        const Mask<Real> lost = mask_and(missed, mask_not(is_finite(unsolved)));
         const Mask<Real> biased = mask_and(missed, kkt.rounding < unsolved);
         const Mask<Real> swamped = mask_and(missed, kkt.rounding > Real(10.0) * kkt.bias);
         const Real lower = min(kkt.shift, max(kkt.shift * Real(0.1), settings.least_shift));
         const Real higher = max(kkt.shift, min(kkt.shift * Real(10.0), settings.regularisation));
-        const Real shift = select(lost, kkt.shift * Real(100.0), select(swamped, higher, select(biased, lower, kkt.shift)));
+        const Real shift = select(swamped, higher, select(biased, lower, kkt.shift));
         assembled = assembled && !any_lane(mask_not(shift == kkt.shift));
         kkt.shift = shift;
     }
@@ -377,12 +400,13 @@ class InteriorPoint {
         return select(is_finite(alpha + dtau + dkappa), alpha, Real(0.0));
     }
 
-    CL_HD void move(Real alpha, const Real& dtau, const Real& dkappa) {
+    CL_HD void move(Real alpha, const Real& dtau, const Real& dkappa, const Mask<Real>& refused) {
         const int N = view.n + view.m;
-        alpha = select(active, alpha, Real(0.0));
-        cautious = mask_and(active, alpha < Real(0.1));
-        const Mask<Real> short_step = mask_and(active, alpha < Real(1e-4));
-        stalls = select(short_step, stalls + Real(1.0), Real(0.0));
+        const Mask<Real> taken = mask_and(active, mask_not(refused));
+        alpha = select(taken, alpha, Real(0.0));
+        cautious = mask_and(taken, alpha < Real(0.1));
+        const Mask<Real> short_step = mask_and(taken, alpha < Real(1e-4));
+        stalls = select(refused, stalls, select(short_step, stalls + Real(1.0), Real(0.0)));
         if (!view.symmetric) dual_only = short_step;  // try the other scaling once
         Arr<Real> u1 = step + N;
         const Mask<Real> moving = alpha > Real(0.0);

@@ -12,6 +12,7 @@
 
 #include "derivative_layout.hpp"
 #include "ldlt.hpp"
+#include "ldlt_solve.hpp"
 #include "projection/product.hpp"
 
 namespace conelayers {

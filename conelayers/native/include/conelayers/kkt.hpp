@@ -5,6 +5,7 @@
 #include "cone_product.hpp"
 #include "engine_layout.hpp"
 #include "ldlt.hpp"
+#include "ldlt_solve.hpp"
 #include "pack.hpp"
 #include "programme.hpp"
 
@@ -19,6 +20,7 @@ struct Kkt {
     bool identity;                           // H = I: no scaling data
     Real shift;                              // regularisation of the diagonal
     Real bias, rounding;                     // what it and what rounding left of the last right-hand side before refinement
+    Mask<Real> spoiled;                      // lanes where the last solve is of no use, by rounding
     Arr<Real> residual, correction;          // 2 (n + m) packs each
     Arr<Real> scratch;                       // twice the order of the factor
 };
@@ -78,20 +80,21 @@ CL_HD inline void kkt_residual(const EngineView& view, const Programme<Real>& p,
     }
 }
 
-// An exact solve with the shift leaves the residual shift * (x, -z); what is left besides is rounding. Where `which` holds somewhere.
+// An exact solve with the shift leaves the residual shift * (x, -z), of which the largest entry is the bias; what is left besides
+// is rounding.
 template <class Real>
-CL_HD inline void measure_errors(const EngineView& view, Kkt<Real>& kkt, Arr<Real> solution, Arr<Real> residual,
-                                 const Mask<Real>& which) {
-    if (!any_lane(which)) return;
-    Real bias(0.0), rounding(0.0);
+CL_HD inline void measure_errors(const EngineView& view, const Kkt<Real>& kkt, Arr<Real> solution, Arr<Real> residual,
+                                 Real& bias, Real& rounding) {
+    bias = rounding = Real(0.0);
     for (int i : each(view.n + view.m)) {
         const Real left = kkt.shift * (i < view.n ? solution[i] : -solution[i]);
         bias = max(bias, abs(left));
         rounding = max(rounding, abs(residual[i] - left));
     }
     join_max(bias, rounding);
-    kkt.bias = bias, kkt.rounding = rounding;
 }
+
+constexpr double kSpoiled = 0.1;  // a solve that leaves more than this part of its right-hand side is of no use
 
 // Solve for N right-hand sides, n + m packs apart, to residuals of at most `tolerance` if refinement gets there. A lane keeps
 // a correction only where it lowers the residual. Returns the residual of the last one where it is above that, else 0.
@@ -101,10 +104,22 @@ CL_HD inline Real kkt_solve(const EngineView& view, const EngineSettings& settin
                             const Mask<Real>& active) {
     const int size = view.n + view.m;
     ldlt_solve<Real, N>(view.kkt, kkt.factor, kkt.inverse, rhs, solution, kkt.scratch);
-    Real norm[N], after[N], target[N];
-    for (int k = 0; k < N; ++k) target[k] = max(Real(1e-12) + Real(1e-13) * norm_inf<Real>(rhs + k * size, size), tolerance);
+    Real norm[N], after[N], target[N], useless[N];
+    for (int k = 0; k < N; ++k) {
+        const Real given = norm_inf<Real>(rhs + k * size, size);
+        target[k] = max(Real(1e-12) + Real(1e-13) * given, tolerance), useless[k] = max(target[k], Real(kSpoiled) * given);
+    }
     kkt_residual<Real, N>(view, p, kkt, rhs, solution, kkt.residual, kkt.scratch, norm);
-    measure_errors<Real>(view, kkt, solution + (N - 1) * size, kkt.residual + (N - 1) * size, mask_and(active, norm[N - 1] > target[N - 1]));
+    Mask<Real> spoiled[N];
+    for (int k = 0; k < N; ++k) {
+        spoiled[k] = mask_and(active, mask_not(norm[k] <= useless[k]));
+        const bool last = k == N - 1 && any_lane(mask_and(active, norm[k] > target[k]));
+        if (!last && !any_lane(spoiled[k])) continue;
+        Real bias, rounding;
+        measure_errors<Real>(view, kkt, solution + k * size, kkt.residual + k * size, bias, rounding);
+        if (last) kkt.bias = bias, kkt.rounding = rounding;
+        spoiled[k] = mask_and(spoiled[k], mask_not(rounding <= bias));
+    }
     Mask<Real> going = active;
     for (int it = 0; it < (N == 1 ? settings.refinements : 1); ++it) {
         Mask<Real> above = norm[0] > target[0];
@@ -124,6 +139,8 @@ CL_HD inline Real kkt_solve(const EngineView& view, const EngineSettings& settin
         }
         going = mask_and(going, halved);
     }
+    kkt.spoiled = mask_and(spoiled[0], mask_not(norm[0] <= useless[0]));
+    for (int k = 1; k < N; ++k) kkt.spoiled = mask_or(kkt.spoiled, mask_and(spoiled[k], mask_not(norm[k] <= useless[k])));
     return select(norm[N - 1] <= target[N - 1], Real(0.0), norm[N - 1]);
 }
 

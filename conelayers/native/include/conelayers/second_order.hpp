@@ -20,6 +20,12 @@ CL_HD inline Real determinant(int d, Arr<Real> u) {
     return (u[0] - norm) * (u[0] + norm);
 }
 
+// The same of a point inside; of one that rounding has put on the border, what rounding may leave.
+template <class Real>
+CL_HD inline Real positive_determinant(int d, Arr<Real> u) {
+    return max(determinant<Real>(d, u), max(Real(1e-16) * u[0] * u[0], 1e-300));
+}
+
 template <class Real>
 CL_HD inline Real margin(int d, Arr<Real> u) {
     Real norm(0.0);
@@ -81,8 +87,7 @@ CL_HD inline void dense_block(int d, Arr<Real> w, const Real& eta2, Arr<Real> h)
 template <class Real>
 CL_HD inline void update(int d, bool sparse, Arr<Real> s, Arr<Real> z, Arr<Real> data, Arr<Real> h) {
     Arr<Real> w = data, lambda = data + d;
-    const Real tiny(1e-300);
-    const Real ds = sqrt(max(determinant<Real>(d, s), tiny)), dz = sqrt(max(determinant<Real>(d, z), tiny));
+    const Real ds = sqrt(positive_determinant<Real>(d, s)), dz = sqrt(positive_determinant<Real>(d, z));
     const Real is = Real(1.0) / ds, iz = Real(1.0) / dz;
     Real dot(0.0);
     for (int i = 0; i < d; ++i) dot += s[i] * z[i];
@@ -117,7 +122,7 @@ CL_HD inline void correct(int d, Arr<Real> data, Arr<Real> ds, Arr<Real> dz, Rea
     a[0] = dot - sigma_mu;
     Real inner(0.0);
     for (int i = 1; i < d; ++i) inner += lambda[i] * a[i];
-    const Real u0 = (lambda[0] * a[0] - inner) / max(determinant<Real>(d, lambda), 1e-300);
+    const Real u0 = (lambda[0] * a[0] - inner) / positive_determinant<Real>(d, lambda);
     const Real scale0 = Real(1.0) / lambda[0];
     for (int i = 1; i < d; ++i) b[i] = (a[i] - u0 * lambda[i]) * scale0;
     b[0] = u0;
@@ -128,7 +133,7 @@ CL_HD inline void correct(int d, Arr<Real> data, Arr<Real> ds, Arr<Real> dz, Rea
 // The largest alpha with u + alpha du in the cone, u inside; large when unbounded.
 template <class Real>
 CL_HD inline Real max_step(int d, Arr<Real> u, Arr<Real> du) {
-    const Real root = sqrt(max(determinant<Real>(d, u), 1e-300)), inverse = Real(1.0) / root;
+    const Real root = sqrt(positive_determinant<Real>(d, u)), inverse = Real(1.0) / root;
     Real dot = u[0] * du[0];
     for (int i = 1; i < d; ++i) dot -= u[i] * du[i];
     const Real rho0 = dot * inverse;  // ubar' J du, ubar = u / root
