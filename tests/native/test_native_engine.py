@@ -116,21 +116,32 @@ def test_unique_solutions_agree_with_clarabel():
         assert np.linalg.norm(result["x"][i] - x) <= distance_bound(objective, gap)
 
 
-@pytest.mark.parametrize("size", [1, 2, 7, 8, 9, 17])
 @pytest.mark.parametrize("name", ["all", "second-order", "semidefinite"])
-def test_result_does_not_depend_on_neighbours(name, size):
-    batch = random_batch(np.random.default_rng(0), 6, MIXES[name], 17).strengthened()
-    full, part = batch.solve(tol=1e-9), batch.head(size).solve(tol=1e-9, threads=2)
-    if size == 1:  # other instructions, other roundings
-        bound = distance_bound(batch.objective(0, full["x"][0]), 1e-9)
-        assert np.linalg.norm(full["x"][0] - part["x"][0]) <= bound
-        return
-    for key in ("x", "y", "s", "status", "iterations"):
-        np.testing.assert_array_equal(part[key], full[key][:size])
-    last = dataclasses.replace(batch, **{key: getattr(batch, key)[16:].repeat(2, axis=0) for key in "PqAb"}).solve(
-        tol=1e-9
-    )
-    np.testing.assert_array_equal(last["x"][0], full["x"][16])  # here in a first pack, there in a later one
+class TestNeighbours:
+    """Single problems, batches of up to four, and larger ones may go by different instructions and round differently."""
+
+    @pytest.mark.parametrize(("size", "most"), [(2, 4), (3, 4), (5, 17), (7, 17), (8, 17), (9, 17), (17, 17)])
+    def test_results_do_not_depend_on_them(self, name, size, most):
+        batch = random_batch(np.random.default_rng(0), 6, MIXES[name], 17).strengthened()
+        full, part = batch.head(most).solve(tol=1e-9), batch.head(size).solve(tol=1e-9, threads=2)
+        for key in ("x", "y", "s", "status", "iterations"):
+            np.testing.assert_array_equal(part[key], full[key][:size])
+
+    @pytest.mark.parametrize(("first", "copies"), [(3, 2), (16, 5)])
+    def test_nor_on_the_place(self, name, first, copies):
+        """Here in a lane or pack of its own, there in all."""
+        batch = random_batch(np.random.default_rng(0), 6, MIXES[name], 17).strengthened().head(first + 1)
+        values = {key: getattr(batch, key)[first:].repeat(copies, axis=0) for key in "PqAb"}
+        alone = dataclasses.replace(batch, **values).solve(tol=1e-9)
+        np.testing.assert_array_equal(alone["x"], batch.solve(tol=1e-9)["x"][[first] * copies])
+
+    @pytest.mark.parametrize("size", [1, 4])
+    def test_other_instructions_agree_to_the_tolerance(self, name, size):
+        batch = random_batch(np.random.default_rng(0), 6, MIXES[name], 17).strengthened()
+        full, part = batch.solve(tol=1e-9), batch.head(size).solve(tol=1e-9)
+        for i in range(size):
+            bound = distance_bound(batch.objective(i, full["x"][i]), 1e-9)
+            assert np.linalg.norm(full["x"][i] - part["x"][i]) <= bound
 
 
 def test_shared_values_equal_repeated_values():

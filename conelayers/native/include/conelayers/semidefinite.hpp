@@ -270,9 +270,8 @@ CL_HD inline Real min_eigenvalue(int k, Arr<Real> a, Arr<Real> work) {
         const Real step = Real(double(k)) / (G + sqrt(inside));
         // Rounding may have carried x over the eigenvalue: there G < 0, and a step would lead on to the next one.
         const Mask<Real> fine = mask_and(moving, mask_and(is_finite(step), mask_and(G > Real(0.0), step > Real(0.0))));
-        const Real move = select(fine, step * Real(1.0 - 1e-12), Real(0.0));
-        x += move;
-        moving = mask_and(moving, move > Real(1e-6) * abs(x) + tiny);
+        x = select(fine, x + step * Real(1.0 - 1e-12), x);
+        moving = mask_and(fine, step > Real(1e-6) * abs(x) + tiny);
         if (!any_lane(moving)) break;
     }
     return x - tiny;
