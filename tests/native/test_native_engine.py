@@ -118,7 +118,7 @@ def test_unique_solutions_agree_with_clarabel():
 
 @pytest.mark.parametrize("name", ["all", "second-order", "semidefinite"])
 class TestNeighbours:
-    """Single problems, batches of up to four, and larger ones may go by different instructions and round differently."""
+    """Single problems, up to four and more of them may go by different instructions, which round differently."""
 
     @pytest.mark.parametrize(("size", "most"), [(2, 4), (3, 4), (5, 17), (7, 17), (8, 17), (9, 17), (17, 17)])
     def test_results_do_not_depend_on_them(self, name, size, most):
