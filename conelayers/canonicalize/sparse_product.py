@@ -81,11 +81,9 @@ class SparseProduct:
         if len(vectors) > _MOST_BLOCKS:
             count = next((len(x) for x in vectors if len(x) != 1), 1)
             vectors = [np.concatenate([np.broadcast_to(x, (count, x.shape[1])) for x in vectors], axis=1)]
-        found = [np.empty((count, size)) for count, size in zip(items, self.rows, strict=True)]
         product = _compiled()
         assert product is not None
-        product(*self._arrays, self.offset, vectors, found, threads=torch.get_num_threads())
-        return found
+        return product(*self._arrays, self.offset, vectors, self.rows, items, threads=torch.get_num_threads())
 
     def _one_by_one(self, xs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Each z_k by a product of its own, from the vectors that enter it."""
@@ -156,7 +154,7 @@ def _flatten(x: Tensor, batch: torch.Size) -> Tensor:
 
 
 @functools.cache
-def _compiled() -> Callable[..., None] | None:
+def _compiled() -> Callable[..., list[np.ndarray]] | None:
     """The compiled product, or None where the engine is not compiled: the package imports without it."""
     try:
         from conelayers.native import csr_product

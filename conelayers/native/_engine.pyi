@@ -1,5 +1,6 @@
 """Types of the compiled module."""
 
+from collections.abc import Sequence
 from typing import TypedDict
 
 import numpy as np
@@ -262,11 +263,15 @@ def csr_product(
     blocks: NDArray[np.uint8],
     data: NDArray[np.float64],
     offset: NDArray[np.float64],
-    x: list[NDArray[np.float64]],
-    out: list[NDArray[np.float64]],
+    x: Sequence[NDArray[np.float64]],
+    rows: Sequence[int],
+    items: Sequence[int],
     threads: int = 1,
-) -> None:
-    """out[k][i] = sum of M_kb x[b][i] over blocks b, plus offset; column `indices[j]` is one of block `blocks[j]`."""
+) -> list[NDArray[np.float64]]:
+    """z[k][i] = sum of M_kb x[b][i] over blocks b, plus offset; column `indices[j]` is one of block `blocks[j]`.
+
+    z[k] has shape (items[k], rows[k]); items[k] is 1 or as many as the others'.
+    """
 
 def engine_image(
     n: int,

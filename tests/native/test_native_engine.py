@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from native.native_programmes import Batch, clarabel_solve, random_batch, rows_of
@@ -261,6 +262,26 @@ def test_empty_batch():
     batch = random_batch(np.random.default_rng(0), 4, MIXES["lp"], 1)
     result = batch.engine().solve(batch.P, batch.q[:0], batch.A, batch.b, 0)
     assert result["x"].shape == (0, 4) and result["status"].shape == (0,)
+
+
+def test_large_results_that_are_in_use_keep_their_values():
+    """Memory of large results is used again, but not before Python has let go of all views of them."""
+    batch = random_batch(np.random.default_rng(3), 32, [("l", 40)], 600)
+    kept, views = [], []
+    for seed in range(4):
+        batch.q[:] = np.random.default_rng(seed).standard_normal(batch.q.shape)
+        result = batch.solve()
+        assert result["x"].nbytes >= 1 << 17  # smaller ones are not kept
+        kept.append((result["x"], result["x"].copy()))
+        views.append((torch.from_numpy(result["y"])[5:], result["y"][5:].copy()))
+    for x, expected in kept:
+        np.testing.assert_array_equal(x, expected)
+    for y, expected in views:
+        np.testing.assert_array_equal(y, expected)
+    addresses = {x.ctypes.data for x, _ in kept}
+    del kept, x, result
+    again = [batch.solve()["x"] for _ in range(4)]
+    assert addresses & {x.ctypes.data for x in again}
 
 
 def test_iteration_limit():

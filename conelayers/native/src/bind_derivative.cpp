@@ -15,6 +15,7 @@
 #include "conelayers/threads.hpp"
 #include "derivative_kernels.hpp"
 #include "derivative_view.hpp"
+#include "results.hpp"
 
 namespace nb = nanobind;
 
@@ -36,19 +37,13 @@ namespace {
 using Cube = nb::ndarray<const double, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 using Output = nb::ndarray<nb::numpy, double>;
 
-// A result array that Python will own.
+// A result, and where its values are.
 struct Result {
-    explicit Result(std::initializer_list<std::size_t> dims) : shape(dims) {
-        std::size_t size = 1;
-        for (std::size_t d : shape) size *= d;
-        data = new double[std::max<std::size_t>(size, 1)];
-        owner = nb::capsule(data, [](void* p) noexcept { delete[] static_cast<double*>(p); });
-    }
-    Output array() const { return Output(data, shape.size(), shape.data(), owner); }
+    Result(std::initializer_list<std::size_t> shape) : data(nullptr), values(new_array<double>(shape, &data)) {}
+    const Output& array() const { return values; }
 
-    std::vector<std::size_t> shape;
     double* data;
-    nb::capsule owner;
+    Output values;
 };
 
 std::size_t check(const Cube& cube, const char* name, std::size_t batch, int count) {

@@ -19,6 +19,7 @@
 #include "conelayers/threads.hpp"
 #include "derivative_view.hpp"
 #include "engine_kernels.hpp"
+#include "results.hpp"
 
 namespace nb = nanobind;
 
@@ -34,17 +35,6 @@ const EngineKernels& engine_kernels(int items) {
 #endif
     (void)arch;
     return single ? kernels_portable::engine_single : kernels_portable::engine_pack;
-}
-
-// A new numpy array that owns its memory.
-template <class T>
-nb::object new_array(std::initializer_list<std::size_t> shape, T** data) {
-    std::size_t size = 1;
-    for (std::size_t extent : shape) size *= extent;
-    T* memory = new T[size > 0 ? size : 1]();
-    *data = memory;
-    nb::capsule owner(memory, [](void* p) noexcept { delete[] static_cast<T*>(p); });
-    return nb::cast(nb::ndarray<nb::numpy, T>(memory, shape, owner));
 }
 
 using Start = std::optional<Matrix>;
@@ -99,7 +89,7 @@ class Engine {
 
     nb::object order() const {
         std::int64_t* data = nullptr;
-        nb::object result = new_array<std::int64_t>({static_cast<std::size_t>(view_.kkt.n)}, &data);
+        nb::object result = nb::cast(new_array<std::int64_t>({static_cast<std::size_t>(view_.kkt.n)}, &data));
         std::copy(view_.kkt.permutation, view_.kkt.permutation + view_.kkt.n, data);
         return result;
     }

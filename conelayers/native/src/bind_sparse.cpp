@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "conelayers/threads.hpp"
+#include "results.hpp"
 
 namespace nb = nanobind;
 
@@ -19,7 +20,7 @@ using Ints = nb::ndarray<const std::int32_t, nb::ndim<1>, nb::c_contig, nb::devi
 using Bytes = nb::ndarray<const std::uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Reals = nb::ndarray<const double, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Matrix = nb::ndarray<const double, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
-using MatrixOut = nb::ndarray<double, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Output = nb::ndarray<nb::numpy, double>;
 
 // Entries that one task should at least touch; less is not worth a thread.
 constexpr long long kTaskEntries = 1 << 15;
@@ -58,9 +59,8 @@ struct Csr {
     }
 };
 
-// One of several results: `rows` rows of the matrix from its first one on, for `out.shape(0)` items.
-void multiply(const Csr& matrix, const std::vector<Matrix>& x, const MatrixOut& out, int threads) {
-    const int rows = static_cast<int>(out.shape(1)), items = static_cast<int>(out.shape(0));
+// One of several results: so many rows of the matrix from its first one on, for so many items.
+void multiply(const Csr& matrix, const std::vector<Matrix>& x, int items, int rows, double* out, int threads) {
     const long long work = std::max(matrix.start[rows] - matrix.start[0], rows);
     // A task is a run of items, or of rows of one item where the matrix alone is large.
     const int slices = static_cast<int>(std::min<long long>(rows, std::max<long long>(1, work / kTaskEntries)));
@@ -78,7 +78,7 @@ void multiply(const Csr& matrix, const std::vector<Matrix>& x, const MatrixOut& 
             for (int k = 0; k < count; ++k) {
                 for (std::size_t b = 0; b < x.size(); ++b)
                     batch[k].x[b] = x[b].data() + (x[b].shape(0) == 1 ? 0 : (i + k) * static_cast<long long>(x[b].shape(1)));
-                batch[k].out = out.data() + static_cast<long long>(i + k) * rows;
+                batch[k].out = out + static_cast<long long>(i + k) * rows;
             }
             if (count == kTogether) matrix.multiply<kTogether>(batch, first, last);
             else for (int k = 0; k < count; ++k) matrix.multiply<1>(batch + k, first, last);
@@ -86,30 +86,37 @@ void multiply(const Csr& matrix, const std::vector<Matrix>& x, const MatrixOut& 
     });
 }
 
-void csr_product(const Ints& start, const Ints& column, const Bytes& block, const Reals& value, const Reals& offset,
-                 const std::vector<Matrix>& x, const std::vector<MatrixOut>& out, int threads) {
+std::vector<Output> csr_product(const Ints& start, const Ints& column, const Bytes& block, const Reals& value,
+                                const Reals& offset, const std::vector<Matrix>& x, const std::vector<int>& rows,
+                                const std::vector<int>& items, int threads) {
     const std::size_t entries = value.shape(0);
-    std::size_t rows = 0, items = 1;
-    for (const MatrixOut& result : out) {
-        rows += result.shape(1);
-        if (result.shape(0) != 1) items = result.shape(0);
-    }
-    if (start.shape(0) != rows + 1 || offset.shape(0) != rows)
-        throw std::invalid_argument("indptr, offset and out must agree on the number of rows");
+    std::size_t all = 0;
+    int most = 1;
+    for (int count : rows) all += static_cast<std::size_t>(std::max(count, 0));
+    for (int count : items)
+        if (count != 1) most = count;
+    if (start.shape(0) != all + 1 || offset.shape(0) != all || rows.size() != items.size())
+        throw std::invalid_argument("indptr, offset, rows and items must agree on the number of rows and results");
     if (column.shape(0) != entries || block.shape(0) != entries || x.size() > kMostBlocks)
         throw std::invalid_argument("indices, blocks and data must have equal lengths, and at most 64 vectors be given");
-    for (const MatrixOut& result : out)
-        if (result.shape(0) != items && result.shape(0) != 1)
-            throw std::invalid_argument("each of out must have one row or as many as the others");
+    for (std::size_t k = 0; k < rows.size(); ++k)
+        if (rows[k] < 0 || items[k] < 0 || (items[k] != most && items[k] != 1))
+            throw std::invalid_argument("each result must have one item or as many as the others");
     for (const Matrix& vectors : x)
-        if (vectors.shape(0) != items && vectors.shape(0) != 1)
-            throw std::invalid_argument("x must have one row or as many as out");
+        if (vectors.shape(0) != static_cast<std::size_t>(most) && vectors.shape(0) != 1)
+            throw std::invalid_argument("x must have one row or as many as the results have items");
+    std::vector<Output> found;
+    std::vector<double*> out(rows.size());
+    for (std::size_t k = 0; k < rows.size(); ++k)
+        found.push_back(new_array<double>({static_cast<std::size_t>(items[k]), static_cast<std::size_t>(rows[k])}, &out[k]));
     nb::gil_scoped_release release;
     std::size_t first = 0;
-    for (const MatrixOut& result : out) {
-        multiply({start.data() + first, column.data(), block.data(), value.data(), offset.data() + first}, x, result, threads);
-        first += result.shape(1);
+    for (std::size_t k = 0; k < rows.size(); ++k) {
+        const Csr part{start.data() + first, column.data(), block.data(), value.data(), offset.data() + first};
+        multiply(part, x, items[k], rows[k], out[k], threads);
+        first += static_cast<std::size_t>(rows[k]);
     }
+    return found;
 }
 
 }  // namespace
@@ -117,8 +124,8 @@ void csr_product(const Ints& start, const Ints& column, const Bytes& block, cons
 void bind_sparse(nb::module_& m) {
     using nb::arg;
     m.def("csr_product", &csr_product, arg("indptr"), arg("indices"), arg("blocks"), arg("data"), arg("offset"),
-          arg("x"), arg("out"), arg("threads") = 1,
-          "out[k][i] = sum of M_kb x[b][i] over blocks b, plus offset; column `indices[j]` is one of block `blocks[j]`.");
+          arg("x"), arg("rows"), arg("items"), arg("threads") = 1,
+          "z[k][i] = sum of M_kb x[b][i] over blocks b, plus offset; column `indices[j]` is one of block `blocks[j]`.");
 }
 
 }  // namespace conelayers
