@@ -1,9 +1,8 @@
 // Primal-dual interior point on the homogeneous embedding with a quadratic objective, one pack of problems.
 //
 // Goulart & Chen, "Clarabel: An interior-point solver for conic programs with quadratic objectives",
-// arXiv 2405.12762. Iterates (x, z, s, tau, kappa); with xi = x / tau the residuals are
-//   rx = -(P x + A' z + q tau),   rz = s + A x - b tau,   rt = kappa + x'P x / tau + q'x + b'z,
-// a step solves, with complementarity H dz + ds = -d_s and kappa dtau + tau dkappa = -d_k,
+// arXiv 2405.12762. Iterates (x, z, s, tau, kappa) with the residuals rx, rz and rt of `homogeneous_iterate.hpp`; a step
+// solves, with xi = x / tau and complementarity H dz + ds = -d_s and kappa dtau + tau dkappa = -d_k,
 //   P dx + A' dz + q dtau = f rx,   ds + A dx - b dtau = -f rz,
 //   dkappa + (2 P xi + q)'dx + b'dz - xi'P xi dtau = -f rt,        f = 1 (predictor), 1 - sigma (corrector),
 // by two solves with K = [P, A'; A, -H]:  K u1 = (f rx, d_s - f rz),  K u2 = (-q, b),  u = u1 + dtau u2.
@@ -14,34 +13,27 @@
 #include "arena.hpp"
 #include "cone_product.hpp"
 #include "engine_layout.hpp"
+#include "homogeneous_iterate.hpp"
 #include "kkt.hpp"
 #include "pack.hpp"
-#include "programme.hpp"
 
 namespace conelayers {
 inline namespace CONELAYERS_ARCH {
 
-// What the stopping tests look at, in the units of the original programme.
 template <class Real>
-struct Progress {
-    Real primal, dual, gap, gap_absolute;  // relative residuals, relative and absolute gap
-    Real worst;                            // the largest of the first three
-    Real infeasible_primal, infeasible_dual;  // residuals of normalised certificates; 1e300 if of the wrong sign
-};
+class InteriorPoint : public HomogeneousIterate<Real> {
+    using Iterate = HomogeneousIterate<Real>;
 
-template <class Real>
-class InteriorPoint {
   public:
+    using Iterate::view, Iterate::p, Iterate::x, Iterate::z, Iterate::s, Iterate::tau, Iterate::kappa, Iterate::last;
+    using Iterate::measure;
+
     // state: what a suspended pack must keep; work: scratch that packs worked on in turn may share.
     CL_HD InteriorPoint(const EngineView& view_, const EngineSettings& settings_, Arena<Real>& state, Arena<Real>& work)
-        : view(view_), settings(settings_) {
+        : Iterate(view_, state, work), settings(settings_) {
         const int n = view.n, m = view.m, N = n + m;
-        p.P = state.take(view.P_nnz), p.A = state.take(view.A_nnz);
-        p.q = state.take(n), p.b = state.take(m), p.D = state.take(n), p.E = state.take(m);
-        x = state.take(N), z = x + n, s = state.take(m);
         best_x = state.take(N), best_z = best_x + n, best_s = state.take(m);
         h = work.take(view.h_size), scaling = work.take(view.scaling_size);
-        Px = work.take(n), Ax = work.take(m), Atz = work.take(n);
         rhs = work.take(2 * N), step = work.take(2 * N), ds = work.take(m), shift = work.take(m);
         cone_work = work.take(2 * m + 4 * (long long)view.max_order * view.max_order + N);
         kkt.h = h, kkt.scaling = scaling, kkt.cone_work = cone_work, kkt.identity = true;
@@ -81,55 +73,10 @@ class InteriorPoint {
         status = select(which, Real(double(kSolved)), status);
     }
 
-    // Products at the iterate, mu, and the stopping quantities.
-    CL_HD void measure() {
-        const int n = view.n, m = view.m;
-        products<Real, 1>(view, p, x, z, 0, Px, Ax, Atz);
-        xPx = dot<Real>(n, x, Px), qx = dot<Real>(n, p.q, x), bz = dot<Real>(m, p.b, z);
-        mu = (dot<Real>(m, s, z) + tau * kappa) / Real(view.degree + 1.0);
-        const Real it = Real(1.0) / tau, ic = Real(1.0) / p.c, unit = p.r * it;
-        Real rx(0.0), rz(0.0), nPx(0.0), nAtz(0.0), nAx(0.0), ns(0.0);
-        Real ray_P(0.0), ray_A(0.0), ray_z(0.0);  // in scaled units
-        for (int i : each(n)) {
-            const Real d = Real(1.0) / p.D[i];
-            rx = max(rx, abs((Px[i] + Atz[i] + p.q[i] * tau) * d));
-            nPx = max(nPx, abs(Px[i] * d)), nAtz = max(nAtz, abs(Atz[i] * d));
-            ray_P = max(ray_P, abs(Px[i])), ray_z = max(ray_z, abs(Atz[i]));
-        }
-        for (int i : each(m)) {
-            const Real e = Real(1.0) / p.E[i];
-            rz = max(rz, abs((s[i] + Ax[i] - p.b[i] * tau) * e));
-            nAx = max(nAx, abs(Ax[i] * e)), ns = max(ns, abs(s[i] * e));
-            ray_A = max(ray_A, abs(s[i] + Ax[i]));
-        }
-        join_max(rx, rz, nPx, nAtz, nAx, ns, ray_P, ray_A, ray_z);
-        last.primal = rz * unit / max(max(Real(1.0), norm_b), max(nAx, ns) * unit);
-        last.dual = rx * unit * ic / max(max(Real(1.0), norm_q), max(nPx, nAtz) * unit * ic);
-        const Real half = Real(0.5) * xPx * it, objective = unit * p.r * ic;
-        const Real primal = (half + qx) * objective, dual = -(half + bz) * objective;
-        last.gap_absolute = abs(xPx * it + qx + bz) * objective;
-        last.gap = last.gap_absolute / max(Real(1.0), min(abs(primal), abs(dual)));
-        last.worst = max(last.primal, max(last.dual, last.gap));
-        certificates(ray_P, ray_A, ray_z);
-    }
-
     // Lanes that ended as solved go on, towards tighter tolerances.
     CL_HD void reopen(const Mask<Real>& which) {
         status = select(which, Real(double(kRunning)), status);
         active = mask_or(active, which);
-    }
-
-    // The point in the units of the programme; certificates are normalised to b'y = -1 and q'x = -1. The arrays may be
-    // those of the iterate, which then ends here.
-    CL_HD void point(Arr<Real> to_x, Arr<Real> to_z, Arr<Real> to_s) const {
-        const Mask<Real> primal = status == Real(double(kPrimalInfeasible));
-        const Mask<Real> dual = status == Real(double(kDualInfeasible));
-        const Real ray = p.r * p.r / p.c;
-        const Real by = dot<Real>(view.m, p.b, z) * ray, qx_now = dot<Real>(view.n, p.q, x) * ray;
-        const Real t = select(primal, -by, select(dual, -qx_now, tau));
-        const Real it = p.r / t, ic = it / p.c;
-        for (int i : each(view.n)) to_x[i] = x[i] * p.D[i] * it;
-        for (int i : each(view.m)) to_z[i] = z[i] * p.E[i] * ic, to_s[i] = s[i] / p.E[i] * it;
     }
 
     // begin, iterate, point: the whole method, for a pack by itself.
@@ -137,6 +84,13 @@ class InteriorPoint {
         begin(usable);
         iterate(settings.tol);
         point(x, z, s);
+    }
+
+    // See `HomogeneousIterate::point`.
+    CL_HD void point(Arr<Real> to_x, Arr<Real> to_z, Arr<Real> to_s) const {
+        const Mask<Real> primal = status == Real(double(kPrimalInfeasible));
+        const Mask<Real> dual = status == Real(double(kDualInfeasible));
+        Iterate::point(primal, dual, to_x, to_z, to_s);
     }
 
     // Exchange a lane's problem with one of another pack, but for the arrays of `state`.
@@ -160,13 +114,14 @@ class InteriorPoint {
         }
     }
 
-    Programme<Real> p;
-    Arr<Real> x, z, s;  // the iterate, scaled; after `run` the solution or normalised certificate in original units
     Real status, iteration;
     Mask<Real> active;  // lanes that iterate
-    Progress<Real> last;
 
   private:
+    using Iterate::Px, Iterate::Ax, Iterate::Atz, Iterate::mu, Iterate::xPx, Iterate::qx, Iterate::bz;
+    using Iterate::norm_q, Iterate::norm_b, Iterate::scaled_P, Iterate::scaled_q, Iterate::scaled_b;
+    using Iterate::residual_x, Iterate::residual_z;
+
     CL_HD void prepare(const Mask<Real>& usable) {
         active = usable;
         status = select(usable, Real(double(kRunning)), Real(double(kFailed)));
@@ -176,11 +131,7 @@ class InteriorPoint {
         best_tau = Real(1.0);
         dual_only = cautious = Real(0.0) > Real(1.0);
         kkt.shift = Real(settings.regularisation);
-        norm_q = norm_inf<Real>(p.q, view.n);
-        norm_b = norm_inf<Real>(p.b, view.m);
-        equilibrate<Real>(view, p, settings.equilibrate, step);
-        scaled_P = norm_inf<Real>(p.P, view.P_nnz), scaled_q = norm_inf<Real>(p.q, view.n);
-        scaled_b = norm_inf<Real>(p.b, view.m);
+        this->scale(settings.equilibrate, step);
     }
 
     // Symmetric cones: the least-squares point of [P, A'; A, -I], shifted inside. Others: the central point.
@@ -218,16 +169,6 @@ class InteriorPoint {
             for (int i : each(n)) x[i] = step[i];
             for (int i : each(m)) s[i] = -step[n + i], z[i] = step[N + n + i];
         }
-    }
-
-    // Infeasibility: A'z = 0 with b'z < 0; unboundedness: Px = 0, Ax + s = 0 with q'x < 0. Measured against the size
-    // of the data, so that neither depends on the units of b and q.
-    CL_HD void certificates(const Real& ray_P, const Real& ray_A, const Real& ray_z) {
-        const Real huge(1e300), zero(0.0), one(1.0);
-        last.infeasible_primal = select(bz < zero, ray_z * scaled_b / select(bz < zero, -bz, one), huge);
-        const Real curvature = select(scaled_P > zero, ray_P / select(scaled_P > zero, scaled_P, one), zero);
-        const Real along = scaled_q / select(qx < zero, -qx, one);
-        last.infeasible_dual = select(qx < zero, max(curvature, ray_A) * along, huge);
     }
 
     CL_HD void conclude(const Mask<Real>& lanes_done, int code) {
@@ -300,38 +241,18 @@ class InteriorPoint {
         for (int i : each(m)) rhs[N + n + i] = shift[i] - f * residual_z(i);
         const Real unsolved = kkt_solve<Real, 1>(view, settings, p, kkt, rhs + N, step + N, fine, active);
         refused = strengthen(mask_or(refused, kkt.spoiled));
-        adapt_shift(unsolved, mask_and(active, mask_not(refused)));
+        const Mask<Real> taken = mask_and(active, mask_not(refused));
+        if (kkt_adapt_shift<Real>(settings, kkt, unsolved, mu * Real(settings.refine_below), taken)) assembled = false;
         complete(tau * kappa + dtau * dkappa - sigma * mu, f, dtau, dkappa, true);
         alpha = length(dtau, dkappa, Real(settings.step_fraction));
         move(alpha, dtau, dkappa, refused);
     }
 
-    // Unknowns that only the shift holds need one well above the rounding that other pivots bring, which is 1e-16 / shift: where
-    // it has spoiled a solve, the shift is raised. Returns the lanes whose step is to be done again.
+    // Raise the shift of lanes with a spoiled solve. Returns those whose step is to be done again.
     CL_HD Mask<Real> strengthen(const Mask<Real>& spoiled) {
-        const Real higher = min(kkt.shift * Real(10.0), Real(settings.largest_shift));
-        const Mask<Real> able = mask_and(kkt.shift >= Real(settings.regularisation), higher > kkt.shift);
-        const Mask<Real> stronger = mask_and(active, mask_and(spoiled, able));
-        if (!any_lane(stronger)) return stronger;
-        kkt.shift = select(stronger, higher, kkt.shift);
-        assembled = false;
+        const Mask<Real> stronger = kkt_raise_shift<Real>(settings, kkt, mask_and(active, spoiled));
+        assembled = assembled && !any_lane(stronger);
         return stronger;
-    }
-
-
-    // Where the shift, not rounding, is what keeps a solve from being accurate, it is lowered for the following iterations, as
-    // long as the tenfold rounding that this may bring is no worse; where rounding prevails by far it goes back up.
-    CL_HD void adapt_shift(const Real& unsolved, const Mask<Real>& which) {
-        const Real harmless = mu * Real(settings.refine_below);
-        const Mask<Real> missed = mask_and(which, mask_not(unsolved <= harmless));
-        if (!any_lane(missed)) return;
-        const Mask<Real> biased = mask_and(missed, kkt.rounding < unsolved);
-        const Mask<Real> swamped = mask_and(missed, kkt.rounding > Real(10.0) * kkt.bias);
-        const Real lower = min(kkt.shift, max(kkt.shift * Real(0.1), settings.least_shift));
-        const Real higher = max(kkt.shift, min(kkt.shift * Real(10.0), settings.regularisation));
-        const Real shift = select(swamped, higher, select(biased, lower, kkt.shift));
-        assembled = assembled && !any_lane(mask_not(shift == kkt.shift));
-        kkt.shift = shift;
     }
 
     // After a short step a lane is badly centred: the next corrector only centres, without the second-order term.
@@ -344,9 +265,6 @@ class InteriorPoint {
     }
 
     CL_INLINE bool diagonal() const { return view.h_size == view.m; }  // only zero and nonnegative cones
-    CL_INLINE Real residual_x(int i) const { return -(Px[i] + Atz[i] + p.q[i] * tau); }
-    CL_INLINE Real residual_z(int i) const { return s[i] + Ax[i] - p.b[i] * tau; }
-
     // Denominator of dtau from u2 = K^-1 (-q, b) (the first half of `step`).
     CL_HD void constant_part() {
         const Real it = Real(1.0) / tau;
@@ -414,27 +332,13 @@ class InteriorPoint {
         for (int i : each(view.m)) s[i] = select(moving, s[i] + alpha * ds[i], s[i]);
         tau = select(moving, tau + alpha * dtau, tau);
         kappa = select(moving, kappa + alpha * dkappa, kappa);
-        enlarge();
+        this->enlarge(active);
     }
 
-    // The embedding is homogeneous: a point that has become small goes on as a multiple of it, so that what solves leave is
-    // small against it. The factor is a power of two: no digit changes.
-    CL_HD void enlarge() {
-        const Mask<Real> tiny = mask_and(active, max(tau, kappa) < Real(0.0625));
-        if (!any_lane(tiny)) return;
-        const Real factor = select(tiny, Real(16.0), Real(1.0));
-        for (int i : each(view.n + view.m)) x[i] *= factor;
-        for (int i : each(view.m)) s[i] *= factor;
-        tau *= factor;
-        kappa *= factor;
-    }
-
-    const EngineView& view;
     const EngineSettings& settings;
     Kkt<Real> kkt;
-    Arr<Real> best_x, best_z, best_s, h, scaling, Px, Ax, Atz, rhs, step, ds, shift, cone_work;
-    Real tau, kappa, mu, xPx, qx, bz, denominator, norm_q, norm_b, stalls, best, best_tau;
-    Real scaled_P, scaled_q, scaled_b;
+    Arr<Real> best_x, best_z, best_s, h, scaling, rhs, step, ds, shift, cone_work;
+    Real denominator, stalls, best, best_tau;
     Mask<Real> dual_only, cautious;
     bool assembled = false;  // kkt holds the fixed part
 };

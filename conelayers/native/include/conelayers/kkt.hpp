@@ -144,5 +144,33 @@ CL_HD inline Real kkt_solve(const EngineView& view, const EngineSettings& settin
     return select(norm[N - 1] <= target[N - 1], Real(0.0), norm[N - 1]);
 }
 
+// Unknowns that only the shift holds need one well above the rounding that other pivots bring, which is 1e-16 / shift: where
+// it has spoiled a solve, the shift is raised. Returns the lanes in which it was.
+template <class Real>
+CL_HD inline Mask<Real> kkt_raise_shift(const EngineSettings& settings, Kkt<Real>& kkt, const Mask<Real>& which) {
+    const Real higher = min(kkt.shift * Real(10.0), Real(settings.largest_shift));
+    const Mask<Real> able = mask_and(kkt.shift >= Real(settings.regularisation), higher > kkt.shift);
+    const Mask<Real> raised = mask_and(which, able);
+    if (any_lane(raised)) kkt.shift = select(raised, higher, kkt.shift);
+    return raised;
+}
+
+// Where the shift, not rounding, is what kept a solve from being accurate, that is `unsolved` below `harmless`, it is lowered
+// for the following ones, as long as the tenfold rounding that this may bring is no worse; where rounding prevails by far it
+// goes back up. Returns whether it changed anywhere.
+template <class Real>
+CL_HD inline bool kkt_adapt_shift(const EngineSettings& settings, Kkt<Real>& kkt, const Real& unsolved, const Real& harmless,
+                                  const Mask<Real>& which) {
+    const Mask<Real> missed = mask_and(which, mask_not(unsolved <= harmless));
+    if (!any_lane(missed)) return false;
+    const Mask<Real> biased = mask_and(missed, kkt.rounding < unsolved);
+    const Mask<Real> swamped = mask_and(missed, kkt.rounding > Real(10.0) * kkt.bias);
+    const Real lower = min(kkt.shift, max(kkt.shift * Real(0.1), settings.least_shift));
+    const Real higher = max(kkt.shift, min(kkt.shift * Real(10.0), settings.regularisation));
+    const Real before = kkt.shift;
+    kkt.shift = select(swamped, higher, select(biased, lower, kkt.shift));
+    return any_lane(mask_not(kkt.shift == before));
+}
+
 }  // namespace CONELAYERS_ARCH
 }  // namespace conelayers
