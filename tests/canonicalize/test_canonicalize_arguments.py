@@ -4,6 +4,8 @@ import cvxpy as cp
 import numpy as np
 import pytest
 import torch
+from cvxpy.transforms.indicator import indicator
+from cvxpy.transforms.partial_optimize import partial_optimize
 
 from conelayers.canonicalize import ParametricProgram
 from conelayers.canonicalize._cvxpy import arguments
@@ -87,6 +89,34 @@ def test_problems_without_variables_and_with_integers():
     p, k = cp.Parameter(), cp.Variable(integer=True)
     refused("no variables", cp.Problem(cp.Minimize(p)), [p], [])
     refused("integer", cp.Problem(cp.Minimize(cp.abs(k - p))), [p], [k])
+
+
+def test_constraints_of_an_indicator_are_checked():
+    """CVXPY solves all but the semidefinite one, without the constraint or with the wrong side of it."""
+    x, X, p, q = cp.Variable(2), cp.Variable((2, 2), symmetric=True), cp.Parameter(2), cp.Parameter()
+    lost = cp.constraints.RelEntrConeQuad(x[0], x[1], cp.Constant(1.0), 3, 3)
+    for match, error, constraint in (
+        ("integer or boolean", InvalidArgument, cp.FiniteSet(x, [1, 2])),
+        ("must be DPP, also inside of indicator", InvalidArgument, cp.norm(x) >= 1),
+        ("must be DPP, also inside of indicator", InvalidArgument, p[0] * q * x <= 1),
+        ("RelEntrConeQuad.* add it to the problem's constraints", UnsupportedError, lost),
+        ("PSD.* add it to the problem's constraints", UnsupportedError, X >> 0),
+    ):
+        objective = cp.sum_squares(x - p) + cp.sum_squares(X) + q + cp.max(cp.hstack([x[0], indicator([constraint])]))
+        refused(match, cp.Problem(cp.Minimize(objective)), [p, q], [x], error=error)
+    objective = cp.sum_squares(x - p) + indicator([x <= q, cp.norm(x) <= 1])
+    ParametricProgram.from_problem(cp.Problem(cp.Minimize(objective)), [p, q], [x])
+
+
+def test_partial_optimization():
+    """CVXPY 1.9.3 finds no way when the rest of the objective is quadratic."""
+    x, y, p = cp.Variable(2), cp.Variable(2), cp.Parameter(2)
+    inner = partial_optimize(cp.Problem(cp.Minimize(cp.sum_squares(x - y)), [y >= p]), [y], [x], cp.CLARABEL)
+    ParametricProgram.from_problem(cp.Problem(cp.Minimize(inner + cp.norm1(x - p))), [p], [x])
+    refused("CVXPY cannot reduce", cp.Problem(cp.Minimize(inner + cp.sum_squares(x))), [p], [x], error=UnsupportedError)
+    P = cp.Parameter((2, 2), PSD=True)
+    inner = partial_optimize(cp.Problem(cp.Minimize(cp.quad_form(x - y, P)), [y >= 0]), [y], [x], cp.CLARABEL)
+    refused("only supported in the objective", cp.Problem(cp.Minimize(inner + cp.norm1(x - p))), [p, P], [x])
 
 
 def test_not_a_problem():

@@ -14,7 +14,6 @@ from cvxpy.constraints.power import PowCone3D
 from cvxpy.constraints.psd import SvecPSD
 from cvxpy.constraints.second_order import SOC
 from cvxpy.constraints.zero import Zero
-from cvxpy.error import SolverError
 from cvxpy.reductions.solvers.conic_solvers.conic_solver import ConicSolver
 from cvxpy.reductions.solvers.solving_chain import resolve_and_build_chain
 from cvxpy.utilities.psd_utils import TriangleKind
@@ -53,8 +52,11 @@ def canonical_form(
             context: Any = chain.solver_context
             context.solver_name = cp.CLARABEL
             stuffed, inverse_data = chain.apply(problem, verbose)
-    except SolverError as error:
-        raise UnsupportedError(f"CVXPY cannot reduce this problem to the cones of this package: {error}") from error
+    except Exception as error:  # CVXPY has no class for what it cannot reduce, and stumbles in many ways
+        raise UnsupportedError(
+            f"CVXPY cannot reduce this problem to the cones of this package ({type(error).__name__}: {error}). If "
+            "problem.solve() fails in the same way, write the expression at fault otherwise."
+        ) from error
     # The last reduction is the target itself, which changes neither variables nor duals.
     reduction = Reduction(stuffed, tuple(chain.reductions[:-1]), tuple(inverse_data[:-1]))
     blocks, mixing = parameter_map(parameters, reduction)
