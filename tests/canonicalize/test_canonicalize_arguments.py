@@ -108,6 +108,13 @@ def test_constraints_of_an_indicator_are_checked():
     ParametricProgram.from_problem(cp.Problem(cp.Minimize(objective)), [p, q], [x])
 
 
+def test_canonicalization_backends_that_cannot_are_named():
+    X, A = cp.Variable((2, 2, 2)), cp.Parameter((2, 2, 2))
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(X - A)))
+    for name in ("CPP", "none such"):
+        refused(f"canon_backend='{name}'", problem, [A], [X], canon_backend=name, error=UnsupportedError)
+
+
 def test_partial_optimization():
     """CVXPY 1.9.3 finds no way when the rest of the objective is quadratic."""
     x, y, p = cp.Variable(2), cp.Variable(2), cp.Parameter(2)

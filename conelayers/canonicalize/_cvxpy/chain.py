@@ -53,9 +53,10 @@ def canonical_form(
             context.solver_name = cp.CLARABEL
             stuffed, inverse_data = chain.apply(problem, verbose)
     except Exception as error:  # CVXPY has no class for what it cannot reduce, and stumbles in many ways
+        chosen = "" if canon_backend is None else f" with canon_backend={canon_backend!r}"
         raise UnsupportedError(
-            f"CVXPY cannot reduce this problem to the cones of this package ({type(error).__name__}: {error}). If "
-            "problem.solve() fails in the same way, write the expression at fault otherwise."
+            f"CVXPY cannot reduce this problem to the cones of this package{chosen} ({type(error).__name__}: {error}). "
+            "If problem.solve() fails in the same way, write the expression at fault otherwise."
         ) from error
     # The last reduction is the target itself, which changes neither variables nor duals.
     reduction = Reduction(stuffed, tuple(chain.reductions[:-1]), tuple(inverse_data[:-1]))
