@@ -7,6 +7,7 @@ import torch
 from cvxpy.transforms.indicator import indicator
 from cvxpy.transforms.partial_optimize import partial_optimize
 
+from conelayers.backends import Clarabel
 from conelayers.canonicalize import ParametricProgram
 from conelayers.canonicalize._cvxpy import arguments
 from conelayers.errors import InvalidArgument, UnsupportedError
@@ -113,6 +114,28 @@ def test_canonicalization_backends_that_cannot_are_named():
     problem = cp.Problem(cp.Minimize(cp.sum_squares(X - A)))
     for name in ("CPP", "none such"):
         refused(f"canon_backend='{name}'", problem, [A], [X], canon_backend=name, error=UnsupportedError)
+
+
+def test_norms_along_the_axes_that_cvxpy_mixes_up_are_refused():
+    """With two entries along every axis the sizes fit, and CVXPY's own solution violates the constraint."""
+    X, A, t = cp.Variable((2, 2, 2)), cp.Parameter((2, 2, 2)), cp.Variable((2, 2))
+    objective = cp.Minimize(cp.sum_squares(X - A) + cp.sum_squares(t))
+    for wrong in (cp.norm(X, 2, axis=1) <= 1, cp.std(X, axis=2) <= t, 2 * cp.norm(X - A, axis=-1) <= 1):
+        refused("norms along the first axis only", cp.Problem(objective, [wrong]), [A], [X], error=UnsupportedError)
+    moved = cp.norm(cp.moveaxis(X, 1, 0), 2, axis=0)
+    program = ParametricProgram.from_problem(cp.Problem(objective, [moved <= 1]), [A], [X])
+    point = 3 * torch.randn(2, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    solution = Clarabel().solve(program.values(point))
+    (found,) = program.recover(solution.x, solution.y)
+    shrunk = point / point.norm(dim=1, keepdim=True).clamp(min=1)
+    torch.testing.assert_close(found, shrunk, rtol=1e-6, atol=1e-6)
+
+
+def test_rows_that_do_not_fit_their_cones_are_refused(monkeypatch):
+    monkeypatch.setattr(arguments, "_check_norms", lambda problem: None)
+    X, A = cp.Variable((2, 3, 2)), cp.Parameter((2, 3, 2))
+    wrong = cp.Problem(cp.Minimize(cp.sum_squares(X - A)), [cp.std(X, axis=1) <= 1])
+    refused("not those of their cones", wrong, [A], [X], error=UnsupportedError)
 
 
 def test_partial_optimization():

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import cvxpy as cp
+from cvxpy.atoms.pnorm import Pnorm
 from cvxpy.atoms.quad_form import QuadForm
 from cvxpy.constraints.exponential import ExpCone
 from cvxpy.constraints.finite_set import FiniteSet
@@ -59,6 +60,7 @@ def check_arguments(problem: cp.Problem, parameters: Any, variables: Any, gp: bo
     if problem.is_mixed_integer() or any(isinstance(node, FiniteSet) for node in _nodes(problem)):
         raise InvalidArgument("problem has integer or boolean values; only continuous problems can be layers.")
     _check_indicators(problem)
+    _check_norms(problem)
     given = {id(parameter) for parameter in parameters}
     if given != {id(parameter) for parameter in problem.parameters()} or len(given) != len(parameters):
         raise InvalidArgument(
@@ -120,6 +122,16 @@ def _check_indicators(problem: cp.Problem) -> None:
                     f"indicator(...) cannot hold the {type(constraint).__name__} constraint {constraint}; add it to "
                     "the problem's constraints instead."
                 )
+
+
+def _check_norms(problem: cp.Problem) -> None:
+    """Refuse norms along an axis for which CVXPY, to 1.9.3 at least, puts entries into each other's cones."""
+    for node in _nodes(problem):
+        if isinstance(node, Pnorm | SOC) and node.axis not in (None, 0) and node.args[-1].ndim > 2:
+            raise UnsupportedError(
+                f"CVXPY gets {node} wrong: of expressions with more than two dimensions it has norms along the first "
+                f"axis only. Take cp.moveaxis(expression, {node.axis}, 0), and its norm along axis 0."
+            )
 
 
 _IN_INDICATORS = (Equality, Inequality, Zero, NonNeg, NonPos, SOC, ExpCone, PowCone3D)

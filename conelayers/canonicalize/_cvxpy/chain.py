@@ -60,6 +60,8 @@ def canonical_form(
         ) from error
     # The last reduction is the target itself, which changes neither variables nor duals.
     reduction = Reduction(stuffed, tuple(chain.reductions[:-1]), tuple(inverse_data[:-1]))
+    cones = _cones(stuffed.constraints)
+    _check_rows(stuffed, cones)
     blocks, mixing = parameter_map(parameters, reduction)
     P, q, A, b = problem_matrices(stuffed, mixing)
     layout = ParameterLayout(
@@ -72,7 +74,7 @@ def canonical_form(
         q,
         A,
         b,
-        _cones(stuffed.constraints),
+        cones,
         layout,
         blocks,
         outputs(problem, variables, reduction, gp),
@@ -133,6 +135,16 @@ class _Target(ConicSolver):
 
     def cite(self, data: Any) -> str:
         return ""
+
+
+def _check_rows(stuffed: Any, cones: Sequence[Cone]) -> None:
+    """CVXPY has made cones of another size than its rows, see `arguments`: never read such numbers."""
+    rows, columns = stuffed.constr_size, stuffed.x.size + 1
+    if sum(cone.dim for cone in cones) != rows or stuffed.A.shape[0] != rows * columns:
+        raise UnsupportedError(
+            "CVXPY cannot reduce this problem to the cones of this package: the rows of its constraints are not those "
+            "of their cones. Write functions along an axis slice by slice."
+        )
 
 
 def _cones(constraints: Sequence[Any]) -> tuple[Cone, ...]:
