@@ -106,7 +106,11 @@ class _Worker:
             return solve_trivial(item, self.rows, self.P_pattern, self.cone)
         workspace = self.workspace
         if workspace is None or item.first or not (item.shared_P and item.shared_A):
-            workspace = self.workspace = self._build(item)
+            try:
+                workspace = self.workspace = self._build(item)
+            except ValueError:  # SCS factors here, and refuses a P that is not semidefinite
+                self.workspace = None
+                return Point(Status.FAILED, 0)
         else:
             workspace.update(b=item.b, c=item.q)
         if item.warm_start is None:

@@ -93,7 +93,8 @@ class ParameterLayout:
         elif block.part == "imag":
             flat = flat.imag if flat.is_complex() else torch.zeros_like(flat)
         flat = flat if flat.dtype is torch.float64 else flat.to(torch.float64)
-        return flat.log() if block.part == "log" else flat
+        # Not positive is NaN, with a gradient of zero: the item fails, and 0/0 would be the gradient of log at zero.
+        return torch.where(flat > 0, flat, torch.nan).log() if block.part == "log" else flat
 
     def _check_type(self, index: int, value: object) -> None:
         if not isinstance(value, Tensor):

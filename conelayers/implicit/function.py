@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from conelayers.implicit.equation import Equation
+from conelayers.implicit.older_vmap import by_torch_func
 
 __all__ = ["implicit", "nothing_records"]
 
@@ -75,7 +76,7 @@ class _ImplicitFunction(torch.autograd.Function):
         needed = ctx.needs_input_grad[1:]
         if not any(needed) or all(g is None for g in cotangents):
             return (None,) * (ctx.count + 1)
-        gradients = ctx.equation.pullback(inputs, outputs, cotangents, needed)
+        gradients = by_torch_func(lambda *g: ctx.equation.pullback(inputs, outputs, g, needed), cotangents)
         return None, *(
             None if g is None or not use else g if g.shape == x.shape else g.sum_to_size(x.shape)
             for g, x, use in zip(gradients, inputs, needed, strict=True)
@@ -88,7 +89,7 @@ class _ImplicitFunction(torch.autograd.Function):
         with forward_ad._set_fwd_grad_enabled(True):
             saved = [forward_ad.unpack_dual(value).primal for value in ctx.saved_tensors]
             inputs, outputs = tuple(saved[: ctx.count]), tuple(saved[ctx.count :])
-            return ctx.equation.pushforward(inputs, outputs, tangents)
+            return tuple(by_torch_func(lambda *t: ctx.equation.pushforward(inputs, outputs, t), tangents))
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, equation: Equation, *inputs: Tensor) -> tuple:

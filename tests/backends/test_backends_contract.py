@@ -267,6 +267,16 @@ def test_scs_warm_start_saves_iterations():
     torch.testing.assert_close(warm.x, cold.x, rtol=1e-6, atol=1e-6)
 
 
+def test_scs_fails_on_items_that_are_not_convex_alone():
+    """minimise p x^2 / 2 + x subject to x >= -9: SCS raises an error of its own for p < 0."""
+    structure = ConeStructure.from_matrices(np.ones((1, 1)), -np.ones((1, 1)), ProductCone([Nonnegative(1)]))
+    P = torch.tensor([[1.0], [-1.0], [2.0]], dtype=torch.float64)
+    one = torch.ones(1, dtype=torch.float64)
+    solution = SCS().solve(ConeProgram(structure, P, one, -one, 9 * one))
+    assert list(solution.status) == [Status.SOLVED, Status.FAILED, Status.SOLVED]
+    torch.testing.assert_close(solution.x[[0, 2]], -1 / P[[0, 2]], rtol=1e-6, atol=0)
+
+
 def test_missing_capabilities_name_both_sides():
     program, _ = random_programs(POWERS, 5, ())
     with pytest.raises(UnsupportedError, match=r"Power.*DIFFCP"):

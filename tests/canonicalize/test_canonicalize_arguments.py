@@ -4,7 +4,10 @@ import cvxpy as cp
 import numpy as np
 import pytest
 import torch
+from cvxpy.transforms.indicator import indicator
+from cvxpy.transforms.partial_optimize import partial_optimize
 
+from conelayers.backends import Clarabel
 from conelayers.canonicalize import ParametricProgram
 from conelayers.canonicalize._cvxpy import arguments
 from conelayers.errors import InvalidArgument, UnsupportedError
@@ -87,6 +90,63 @@ def test_problems_without_variables_and_with_integers():
     p, k = cp.Parameter(), cp.Variable(integer=True)
     refused("no variables", cp.Problem(cp.Minimize(p)), [p], [])
     refused("integer", cp.Problem(cp.Minimize(cp.abs(k - p))), [p], [k])
+
+
+def test_constraints_of_an_indicator_are_checked():
+    """CVXPY solves all but the semidefinite one, without the constraint or with the wrong side of it."""
+    x, X, p, q = cp.Variable(2), cp.Variable((2, 2), symmetric=True), cp.Parameter(2), cp.Parameter()
+    lost = cp.constraints.RelEntrConeQuad(x[0], x[1], cp.Constant(1.0), 3, 3)
+    for match, error, constraint in (
+        ("integer or boolean", InvalidArgument, cp.FiniteSet(x, [1, 2])),
+        ("must be DPP, also inside of indicator", InvalidArgument, cp.norm(x) >= 1),
+        ("must be DPP, also inside of indicator", InvalidArgument, p[0] * q * x <= 1),
+        ("RelEntrConeQuad.* add it to the problem's constraints", UnsupportedError, lost),
+        ("PSD.* add it to the problem's constraints", UnsupportedError, X >> 0),
+    ):
+        objective = cp.sum_squares(x - p) + cp.sum_squares(X) + q + cp.max(cp.hstack([x[0], indicator([constraint])]))
+        refused(match, cp.Problem(cp.Minimize(objective)), [p, q], [x], error=error)
+    objective = cp.sum_squares(x - p) + indicator([x <= q, cp.norm(x) <= 1])
+    ParametricProgram.from_problem(cp.Problem(cp.Minimize(objective)), [p, q], [x])
+
+
+def test_canonicalization_backends_that_cannot_are_named():
+    X, A = cp.Variable((2, 2, 2)), cp.Parameter((2, 2, 2))
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(X - A)))
+    for name in ("CPP", "none such"):
+        refused(f"canon_backend='{name}'", problem, [A], [X], canon_backend=name, error=UnsupportedError)
+
+
+def test_norms_along_the_axes_that_cvxpy_mixes_up_are_refused():
+    """With two entries along every axis the sizes fit, and CVXPY's own solution violates the constraint."""
+    X, A, t = cp.Variable((2, 2, 2)), cp.Parameter((2, 2, 2)), cp.Variable((2, 2))
+    objective = cp.Minimize(cp.sum_squares(X - A) + cp.sum_squares(t))
+    for wrong in (cp.norm(X, 2, axis=1) <= 1, cp.std(X, axis=2) <= t, 2 * cp.norm(X - A, axis=-1) <= 1):
+        refused("norms along the first axis only", cp.Problem(objective, [wrong]), [A], [X], error=UnsupportedError)
+    moved = cp.norm(cp.moveaxis(X, 1, 0), 2, axis=0)
+    program = ParametricProgram.from_problem(cp.Problem(objective, [moved <= 1]), [A], [X])
+    point = 3 * torch.randn(2, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    solution = Clarabel().solve(program.values(point))
+    (found,) = program.recover(solution.x, solution.y)
+    shrunk = point / point.norm(dim=1, keepdim=True).clamp(min=1)
+    torch.testing.assert_close(found, shrunk, rtol=1e-6, atol=1e-6)
+
+
+def test_rows_that_do_not_fit_their_cones_are_refused(monkeypatch):
+    monkeypatch.setattr(arguments, "_check_norms", lambda problem: None)
+    X, A = cp.Variable((2, 3, 2)), cp.Parameter((2, 3, 2))
+    wrong = cp.Problem(cp.Minimize(cp.sum_squares(X - A)), [cp.std(X, axis=1) <= 1])
+    refused("not those of their cones", wrong, [A], [X], error=UnsupportedError)
+
+
+def test_partial_optimization():
+    """CVXPY 1.9.3 finds no way when the rest of the objective is quadratic."""
+    x, y, p = cp.Variable(2), cp.Variable(2), cp.Parameter(2)
+    inner = partial_optimize(cp.Problem(cp.Minimize(cp.sum_squares(x - y)), [y >= p]), [y], [x], cp.CLARABEL)
+    ParametricProgram.from_problem(cp.Problem(cp.Minimize(inner + cp.norm1(x - p))), [p], [x])
+    refused("CVXPY cannot reduce", cp.Problem(cp.Minimize(inner + cp.sum_squares(x))), [p], [x], error=UnsupportedError)
+    P = cp.Parameter((2, 2), PSD=True)
+    inner = partial_optimize(cp.Problem(cp.Minimize(cp.quad_form(x - y, P)), [y >= 0]), [y], [x], cp.CLARABEL)
+    refused("only supported in the objective", cp.Problem(cp.Minimize(inner + cp.norm1(x - p))), [p, P], [x])
 
 
 def test_not_a_problem():

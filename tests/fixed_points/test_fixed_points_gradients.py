@@ -125,6 +125,10 @@ def test_func_transforms():
         for jacobian in (torch.func.jacrev, torch.func.jacfwd):
             for a, b in zip(jacobian(solver, (0, 1))(W, x), reference):
                 assert (a - b).abs().max() < 1e-8
+        for mode in ("reverse-mode", "forward-mode"):  # these map by another vmap than torch.func
+            found = torch.autograd.functional.jacobian(solver, (W, x), vectorize=True, strategy=mode)
+            for a, b in zip(found, reference):
+                assert (a - b).abs().max() < 1e-8
     Ws = torch.stack([W, 0.5 * W, -W])
     for solver in (solve, closed):
         looped = torch.stack([solve(w, x) for w in Ws])

@@ -249,6 +249,19 @@ def test_nan_data_fails_alone(layer):
     torch.testing.assert_close(gradient[::2], alone[::2], rtol=1e-10, atol=1e-12)
 
 
+def test_parameters_that_are_not_positive_fail_alone():
+    """min a x + 1/x at x = a^(-1/2): the logarithm of zero has an infinite derivative, which must not reach a."""
+    x, a = cp.Variable(pos=True), cp.Parameter(pos=True)
+    problem = cp.Problem(cp.Minimize(a * x + 1 / x))
+    layer = CvxpyLayer(problem, [a], [x], gp=True, on_failure="nan")
+    values = torch.tensor([4.0, 0.0, -1.0, torch.nan, torch.inf, 9.0], requires_grad=True)
+    solution = layer.solve(values)
+    good = torch.tensor([True, False, False, False, False, True])
+    assert [status is Status.SOLVED for status in solution.status] == good.tolist()
+    (gradient,) = torch.autograd.grad(torch.nansum(solution.variables[0]), values)
+    torch.testing.assert_close(gradient, torch.where(good, -(values.detach() ** -1.5) / 2, 0.0))
+
+
 def test_solution_carries_its_evidence(layer):
     solution = layer.solve(*sample(3))
     assert all(status is Status.SOLVED for status in solution.status)

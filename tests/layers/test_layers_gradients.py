@@ -97,6 +97,24 @@ def test_jacobians_by_transforms(family):
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.__name__)
+def test_derivatives_mapped_by_the_older_vmap(family):
+    """`torch.autograd.functional` with vectorize=True has a vmap of its own, which knows no rules of functions."""
+    layer, params = prepared(family)
+
+    def loss(*p):
+        return sum((value**2).sum() for value in layer(*p))
+
+    looped = torch.autograd.functional.jacobian(layer, params)
+    for mode in ("reverse-mode", "forward-mode"):
+        mapped = torch.autograd.functional.jacobian(layer, params, vectorize=True, strategy=mode)
+        torch.testing.assert_close(mapped, looped, rtol=1e-8, atol=1e-10)
+    looped = torch.autograd.functional.hessian(loss, params)
+    for mode in ("reverse-mode", "forward-mode"):
+        mapped = torch.autograd.functional.hessian(loss, params, vectorize=True, outer_jacobian_strategy=mode)
+        torch.testing.assert_close(mapped, looped, rtol=1e-7, atol=1e-8)
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.__name__)
 def test_vmap_is_a_batch(family):
     layer, params = family()
     batched = tuple(torch.stack([p, p * 1.02, p * 0.97]) for p in params)

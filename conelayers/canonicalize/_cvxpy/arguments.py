@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import cvxpy as cp
+from cvxpy.atoms.pnorm import Pnorm
 from cvxpy.atoms.quad_form import QuadForm
+from cvxpy.constraints.exponential import ExpCone
 from cvxpy.constraints.finite_set import FiniteSet
+from cvxpy.constraints.nonpos import Inequality, NonNeg, NonPos
+from cvxpy.constraints.power import PowCone3D
+from cvxpy.constraints.second_order import SOC
+from cvxpy.constraints.zero import Equality, Zero
 from cvxpy.reductions.dcp2cone.canonicalizers import CANON_METHODS
+from cvxpy.transforms.indicator import indicator
+from cvxpy.transforms.partial_optimize import PartialProblem
 
 from conelayers.errors import InvalidArgument, UnsupportedError
 
@@ -48,9 +57,10 @@ def check_arguments(problem: cp.Problem, parameters: Any, variables: Any, gp: bo
     _check_dpp(problem, gp, quadratic)
     if len(problem.variables()) == 0:
         raise InvalidArgument("problem has no variables, so there is nothing to solve.")
-    finite_sets = any(isinstance(constraint, FiniteSet) for constraint in problem.constraints)
-    if problem.is_mixed_integer() or finite_sets:
+    if problem.is_mixed_integer() or any(isinstance(node, FiniteSet) for node in _nodes(problem)):
         raise InvalidArgument("problem has integer or boolean values; only continuous problems can be layers.")
+    _check_indicators(problem)
+    _check_norms(problem)
     given = {id(parameter) for parameter in parameters}
     if given != {id(parameter) for parameter in problem.parameters()} or len(given) != len(parameters):
         raise InvalidArgument(
@@ -93,8 +103,57 @@ def _has_parametric_quad_form(expression: Any, affine_above: bool = False) -> bo
     """
     if isinstance(expression, QuadForm) and expression.args[1].parameters() and not affine_above:
         return True
-    below = affine_above and type(expression) not in CANON_METHODS
-    return any(_has_parametric_quad_form(argument, below) for argument in expression.args)
+    below = affine_above and type(expression) not in (*CANON_METHODS, PartialProblem)
+    return any(_has_parametric_quad_form(part, below) for part in _parts(expression))
+
+
+def _check_indicators(problem: cp.Problem) -> None:
+    """Refuse what CVXPY would take out of an `indicator` without a word, or stumble over.
+
+    Its rules call every indicator convex, whatever it holds; and some kinds of constraints are reduced to the cones of
+    solvers in the list of constraints only, and are lost elsewhere.
+    """
+    for expression in _nodes(problem):
+        for constraint in expression.args if isinstance(expression, indicator) else ():
+            if not constraint.is_dcp(dpp=True):
+                raise InvalidArgument(f"Problem must be DPP, also inside of indicator(...): {constraint} is not.")
+            if not isinstance(constraint, _IN_INDICATORS):
+                raise UnsupportedError(
+                    f"indicator(...) cannot hold the {type(constraint).__name__} constraint {constraint}; add it to "
+                    "the problem's constraints instead."
+                )
+
+
+def _check_norms(problem: cp.Problem) -> None:
+    """Refuse norms along an axis for which CVXPY, to 1.9.3 at least, puts entries into each other's cones."""
+    for node in _nodes(problem):
+        if isinstance(node, Pnorm | SOC) and node.axis not in (None, 0) and node.args[-1].ndim > 2:
+            raise UnsupportedError(
+                f"CVXPY gets {node} wrong: of expressions with more than two dimensions it has norms along the first "
+                f"axis only. Take cp.moveaxis(expression, {node.axis}, 0), and its norm along axis 0."
+            )
+
+
+_IN_INDICATORS = (Equality, Inequality, Zero, NonNeg, NonPos, SOC, ExpCone, PowCone3D)
+
+
+def _nodes(problem: cp.Problem) -> Iterator[Any]:
+    """All expressions and constraints of a problem, those inside others included; shared ones once."""
+    seen: set[int] = set()
+    waiting: list[Any] = [problem.objective.expr, *problem.constraints]
+    while waiting:
+        node = waiting.pop()
+        if id(node) not in seen:
+            seen.add(id(node))
+            yield node
+            waiting += _parts(node)
+
+
+def _parts(expression: Any) -> Sequence[Any]:
+    """What an expression or a constraint is made of; the argument of a partial optimization is a whole problem."""
+    if isinstance(expression, PartialProblem):
+        return [expression.args[0].objective.expr, *expression.args[0].constraints]
+    return expression.args
 
 
 def dual_owners(problem: cp.Problem) -> dict[int, tuple[Any, int]]:

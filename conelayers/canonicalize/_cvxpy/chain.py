@@ -14,7 +14,6 @@ from cvxpy.constraints.power import PowCone3D
 from cvxpy.constraints.psd import SvecPSD
 from cvxpy.constraints.second_order import SOC
 from cvxpy.constraints.zero import Zero
-from cvxpy.error import SolverError
 from cvxpy.reductions.solvers.conic_solvers.conic_solver import ConicSolver
 from cvxpy.reductions.solvers.solving_chain import resolve_and_build_chain
 from cvxpy.utilities.psd_utils import TriangleKind
@@ -53,10 +52,16 @@ def canonical_form(
             context: Any = chain.solver_context
             context.solver_name = cp.CLARABEL
             stuffed, inverse_data = chain.apply(problem, verbose)
-    except SolverError as error:
-        raise UnsupportedError(f"CVXPY cannot reduce this problem to the cones of this package: {error}") from error
+    except Exception as error:  # CVXPY has no class for what it cannot reduce, and stumbles in many ways
+        chosen = "" if canon_backend is None else f" with canon_backend={canon_backend!r}"
+        raise UnsupportedError(
+            f"CVXPY cannot reduce this problem to the cones of this package{chosen} ({type(error).__name__}: {error}). "
+            "If problem.solve() fails in the same way, write the expression at fault otherwise."
+        ) from error
     # The last reduction is the target itself, which changes neither variables nor duals.
     reduction = Reduction(stuffed, tuple(chain.reductions[:-1]), tuple(inverse_data[:-1]))
+    cones = _cones(stuffed.constraints)
+    _check_rows(stuffed, cones)
     blocks, mixing = parameter_map(parameters, reduction)
     P, q, A, b = problem_matrices(stuffed, mixing)
     layout = ParameterLayout(
@@ -69,7 +74,7 @@ def canonical_form(
         q,
         A,
         b,
-        _cones(stuffed.constraints),
+        cones,
         layout,
         blocks,
         outputs(problem, variables, reduction, gp),
@@ -130,6 +135,16 @@ class _Target(ConicSolver):
 
     def cite(self, data: Any) -> str:
         return ""
+
+
+def _check_rows(stuffed: Any, cones: Sequence[Cone]) -> None:
+    """CVXPY has made cones of another size than its rows, see `arguments`: never read such numbers."""
+    rows, columns = stuffed.constr_size, stuffed.x.size + 1
+    if sum(cone.dim for cone in cones) != rows or stuffed.A.shape[0] != rows * columns:
+        raise UnsupportedError(
+            "CVXPY cannot reduce this problem to the cones of this package: the rows of its constraints are not those "
+            "of their cones. Write functions along an axis slice by slice."
+        )
 
 
 def _cones(constraints: Sequence[Any]) -> tuple[Cone, ...]:
