@@ -17,6 +17,9 @@ __all__ = ["by_torch_func"]
 
 Vectors = Sequence[Tensor | None]
 
+# Missing once torch has given up that vmap: then nothing is mapped by it.
+_is_mapped: Callable[[Tensor], bool] | None = getattr(torch._C._functorch, "is_legacy_batchedtensor", None)
+
 
 def by_torch_func(function: Callable[..., Vectors], vectors: Vectors) -> Vectors:
     """function(*vectors); where the older vmap maps some of the vectors, `torch.func.vmap` takes its place.
@@ -25,8 +28,7 @@ def by_torch_func(function: Callable[..., Vectors], vectors: Vectors) -> Vectors
         function: From (co)tangents to (co)tangents; None stands for zero on both sides.
         vectors: Its arguments.
     """
-    is_mapped = torch._C._functorch.is_legacy_batchedtensor  # pyright: ignore
-    mapped = [vector is not None and is_mapped(vector) for vector in vectors]
+    mapped = [_is_mapped is not None and vector is not None and _is_mapped(vector) for vector in vectors]
     if not any(mapped):
         return function(*vectors)
     level = _level()
