@@ -18,7 +18,8 @@ __all__ = ["by_torch_func"]
 Vectors = Sequence[Tensor | None]
 
 # Missing once torch has given up that vmap: then nothing is mapped by it.
-_is_mapped: Callable[[Tensor], bool] | None = getattr(torch._C._functorch, "is_legacy_batchedtensor", None)
+_functorch: Any = getattr(torch._C, "_functorch", None)
+_is_mapped: Callable[[Tensor], bool] | None = getattr(_functorch, "is_legacy_batchedtensor", None)
 
 
 def by_torch_func(function: Callable[..., Vectors], vectors: Vectors) -> Vectors:
