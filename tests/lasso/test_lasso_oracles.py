@@ -353,6 +353,22 @@ def test_what_the_intercept_takes_away_does_not_loosen_the_tolerance(name, featu
     np.testing.assert_allclose(found.coef.numpy(), expected.coef.numpy(), rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["squares", "two classes", "Huber", "quantile"])
+@pytest.mark.parametrize("mean", [1e2, 1e4])
+def test_sparse_columns_collinear_with_the_intercept(name, mean):
+    """As of years or times of day beside indicators; the columns are too many for Newton's method at once."""
+    datafit, labels = LOSSES[name]
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(80, 120)) + mean * rng.normal(size=120)
+    X[:, 0] = mean
+    y = labels((X - X.mean(0))[:, 1:4] @ np.r_[1.0, 2.0, -3.0] + 0.3 * rng.normal(size=80))
+    model = ProximalModel(datafit, L1(), solver=WorkingSet(tol=1e-7))
+    dense, sparse = model.fit(X, y, 0.05), model.fit(sp.csc_array(X), y, 0.05)
+    assert int((dense.coef != 0).sum()) > 2 and dense.violation <= 1e-6
+    assert sparse.violation <= 1e-6
+    np.testing.assert_allclose(sparse.coef.numpy(), dense.coef.numpy(), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("datafit", [Huber(0.5), Quantile(0.3, 0.1), Quadratic(), Logistic(), Multinomial(3)])
 def test_solvers_start_at_the_best_constant(datafit):
     rng = np.random.default_rng(1)
