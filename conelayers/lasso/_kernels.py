@@ -196,12 +196,15 @@ def descend_groups(Q, gradient, w, scale, l1, members, offsets, epochs, target):
 def descend_columns(indptr, indices, data, h, r, fit_intercept, w, linear, l1, l2, lower, upper, epochs, target):
     """Minimise with the slope in the predictions in memory, in place.
 
+    The intercept is minimised over together with each coordinate: columns of large mean are collinear with it, and
+    taking turns would make no progress. That is coordinate descent on centred columns, which are never formed.
+
     Args:
         indptr: Columns of X, compressed.
         indices: Rows of the entries.
         data: The entries.
         h: Curvature of the model in each prediction, shape (n,).
-        r: Slope of the model in each prediction, shape (n,); updated.
+        r: Slope of the model in each prediction, shape (n,); overwritten.
         fit_intercept: Whether an intercept is minimised over as well.
         w: Starting point, shape (k,); updated.
         linear: Shape (k,); so are l1, l2, lower, upper.
@@ -215,11 +218,16 @@ def descend_columns(indptr, indices, data, h, r, fit_intercept, w, linear, l1, l
     Returns:
         Change of the intercept.
     """
-    k, total, shift = w.shape[0], h.sum(), 0.0
-    own = np.zeros(k)
+    k, total = w.shape[0], h.sum()
+    centred = fit_intercept and total > 0.0
+    own, border = np.zeros(k), np.zeros(k)
     for j in range(k):
         for a in range(indptr[j], indptr[j + 1]):
             own[j] += h[indices[a]] * data[a] * data[a]
+            border[j] += h[indices[a]] * data[a]
+        if centred:  # of a constant column rounding is left
+            own[j] = max(own[j] - border[j] * border[j] / total, 1e-12 * own[j])
+    shift = -r.sum() / total if centred else 0.0  # the slope is r + shift h
     for _ in range(epochs):
         first = 0.0
         for sweep in range(10):
@@ -228,7 +236,7 @@ def descend_columns(indptr, indices, data, h, r, fit_intercept, w, linear, l1, l
                 old = w[j]
                 if sweep > 0 and old == 0.0:
                     continue
-                slope = 0.0
+                slope = shift * border[j]
                 for a in range(indptr[j], indptr[j + 1]):
                     slope += r[indices[a]] * data[a]
                 new = _update(old, slope, own[j], linear[j], l1[j], l2[j], lower[j], upper[j])
@@ -237,13 +245,9 @@ def descend_columns(indptr, indices, data, h, r, fit_intercept, w, linear, l1, l
                     w[j] = new
                     for a in range(indptr[j], indptr[j + 1]):
                         r[indices[a]] += step * h[indices[a]] * data[a]
+                    if centred:
+                        shift -= step * border[j] / total
                     worst = max(worst, abs(step) * (own[j] + l2[j]))
-            if fit_intercept and total > 0.0:
-                move = -r.sum() / total
-                shift += move
-                for i in range(r.shape[0]):
-                    r[i] += move * h[i]
-                worst = max(worst, abs(move) * total)
             if sweep == 0:
                 first = worst
             if worst <= max(0.1 * first, target):

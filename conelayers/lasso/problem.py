@@ -14,6 +14,8 @@ from conelayers.lasso.terms import Term
 
 __all__ = ["FitResult", "Problem"]
 
+_NOISE = 1e-7  # what is left of a gradient after more than these digits cancel is not worth solving for
+
 
 @dataclass(frozen=True)
 class FitResult:
@@ -67,9 +69,10 @@ class Problem:
         return self.datafit.coef_shape(self.design.shape[1], self.y)
 
     def zero(self) -> tuple[Tensor, Tensor]:
-        """Zero coefficients and intercept."""
+        """Zero coefficients, and the intercept that fits best without features."""
         shape = self.coef_shape
-        return self.weights.new_zeros(shape), self.weights.new_zeros(shape[1:])
+        intercept = self.datafit.constant(self.y, self.weights) if self.fit_intercept else None
+        return self.weights.new_zeros(shape), self.weights.new_zeros(shape[1:]) if intercept is None else intercept
 
     def predictions(self, coef: Tensor, intercept: Tensor) -> Tensor:
         """X b + intercept, shape (n,) or (n, K)."""
@@ -91,25 +94,36 @@ class Problem:
         return self.term.violation(coef, gradient), self.slope_unit * slope.abs()
 
     def scale(self) -> float:
-        """Size of the gradient and of the intercept's slope at zero coefficients."""
+        """Size of the gradient and of the losses' slopes at zero coefficients."""
         return max(*self._sizes(), torch.finfo(torch.float64).tiny)
 
     def measured(self) -> tuple[Problem, float]:
         """The problem with a slope unit, and the size of the gradient, which violations are measured against.
 
-        Features of size 1e-6 have gradients of size 1e-6 beside a slope of the intercept of size one. The slope counts
-        in units of the gradient then, for otherwise an accuracy of 1e-8 relative to it would leave two digits in the
+        Features of size 1e-6 have gradients of size 1e-6 beside slopes of the losses of size one. The intercept's slope
+        counts in units of the gradient, for otherwise an accuracy of 1e-8 relative to it would leave two digits in the
         coefficients.
         """
         gradient, slope = self._sizes()
-        unit = gradient / slope if 0 < gradient < slope else 1.0
-        return replace(self, slope_unit=unit), max(gradient, unit * slope, torch.finfo(torch.float64).tiny)
+        unit = gradient / slope if gradient > 0 and slope > 0 else 1.0
+        return replace(self, slope_unit=unit), max(gradient, torch.finfo(torch.float64).tiny)
 
     def _sizes(self) -> tuple[float, float]:
+        """The gradient in the coefficients and the sum of the losses' slopes, at zero coefficients.
+
+        The intercept is the best one there. Without it targets of mean 1e6 would count for 1e6, though the intercept
+        takes that away, and nothing that the features explain would be seen beside it. Where it takes away almost all,
+        what is left is rounding.
+        """
         coef, intercept = self.zero()
-        gradient, slope = self.gradients(self.predictions(coef, intercept))
-        largest = max(float(gradient.abs().max()), float(self.term.violation(coef, gradient).max()))
-        return largest, float(slope.abs().max())
+        sizes = []
+        for shift in (intercept, torch.zeros_like(intercept)):
+            slopes = self.datafit.gradient(self.predictions(coef, shift), self.y, self.weights)
+            gradient = self.design.rmatmul(slopes)
+            entries = max(float(gradient.abs().max()), float(self.term.violation(coef, gradient).max()))
+            sizes.append((entries, float(slopes.abs().sum(0).max())))
+        (entries, slope), (whole, whole_slope) = sizes
+        return max(entries, _NOISE * whole), max(slope, _NOISE * whole_slope)
 
     def gap(self, coef: Tensor, eta: Tensor, dual: Tensor | None = None) -> float:
         """Duality gap at the dual point obtained by scaling the slopes of the losses.

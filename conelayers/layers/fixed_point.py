@@ -67,6 +67,7 @@ def fixed_point(
 
     Raises:
         InvalidArgument: If f does not map z0 to its own structure, shapes, dtype and device, or a setting is none.
+        Exception: What f raises, with a note of the shapes and dtypes it was given.
 
     Warns:
         InaccurateWarning: If an item has not converged, or a derivative's linear solve has not.
@@ -273,21 +274,19 @@ class _FlatSplitting:
 def _first_value(flat_map: _FlatMap, start: Tensor, own: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
     """f(z0) and the tensors that f captures.
 
-    Raises:
-        InvalidArgument: f cannot be evaluated there.
+    What f raises is its caller's: it keeps its class and place, and a note says what f was given.
     """
     try:
         return capture(flat_map, start, *own)
-    except (RuntimeError, TypeError) as error:
-        if type(error) not in (RuntimeError, TypeError):  # out of memory, unsupported: not a matter of arguments
-            raise
+    except Exception as error:
         layout = flat_map.layout
         shapes = [tuple(layout.batch + event) for event in layout.events]
         others = [(tuple(t.shape), t.dtype) for t in own]
-        raise InvalidArgument(
-            f"f does not take z0 of shapes {shapes} and {layout.dtype}, with params of {others}: {error}. "
-            "Give z0 and params of the shapes and dtypes that f computes with."
-        ) from error
+        error.add_note(
+            f"Raised by f when first evaluated, at z0 of shapes {shapes} and {layout.dtype}, params {others}. "
+            "If f computes with other shapes or dtypes, give it z0 and params of those."
+        )
+        raise
 
 
 def _check_settings(f: Any, solver: Any, adjoint: Any, batch_dims: Any) -> None:

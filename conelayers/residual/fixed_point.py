@@ -160,11 +160,30 @@ def perron_vector(W: Tensor, floor: float = 1e-6) -> tuple[Tensor, float]:
     |W| plus a small multiple of the all-ones matrix is positive, so its Perron vector is unique and positive.
     """
     magnitude = W.detach().abs().double()
-    n = magnitude.shape[0]
-    values, vectors = torch.linalg.eig(magnitude + floor * magnitude.mean().clamp(min=1e-300))
-    vector = vectors[:, values.real.argmax()].real.abs().clamp(min=1e-150)
-    radius = float(torch.linalg.eigvals(magnitude).abs().max()) if n else 0.0
-    return (vector / vector.max()).to(W.dtype), radius
+    if magnitude.numel() == 0:
+        return W.new_zeros(0), 0.0
+    scale = magnitude.max().clamp(min=1e-300)
+    magnitude = magnitude / scale
+    vector = _limit_of_powers(magnitude + floor * magnitude.mean().clamp(min=1e-300)).clamp(min=1e-150)
+    radius = float(torch.linalg.eigvals(magnitude).abs().max() * scale)
+    return vector.to(W.dtype), radius
+
+
+def _limit_of_powers(M: Tensor, squarings: int = 60) -> Tensor:
+    """The Perron vector of a positive matrix, of largest entry 1: the direction of M^(2^k) 1.
+
+    Squaring needs no eigensolver: the one for general matrices gives up, or worse, where almost all entries are a
+    millionth of the largest. Sums and products of positive numbers do not cancel.
+    """
+    M = M / M.max()
+    vector = M.sum(1)
+    for _ in range(squarings):
+        M = M @ M
+        M = M / M.max()
+        last, vector = vector, M.sum(1)
+        if torch.allclose(vector / vector.max(), last / last.max(), rtol=1e-13, atol=0.0):
+            break
+    return vector / vector.max()
 
 
 def regular_over_box(W: Tensor, limit: int = 14) -> bool:

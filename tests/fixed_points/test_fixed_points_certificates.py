@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 from conelayers.errors import InvalidArgument
 from conelayers.layers.fixed_point import fixed_point
 from conelayers.layers.monotone_conv import MonotoneConvDEQ, MonotoneMultiTierDEQ
-from conelayers.residual.fixed_point import certify_activation, certify_fixed_point, certify_splitting, regular_over_box
+from conelayers.residual.fixed_point import (
+    certify_activation,
+    certify_fixed_point,
+    certify_splitting,
+    perron_vector,
+    regular_over_box,
+)
 
 
 @settings(max_examples=40, deadline=None)
@@ -31,6 +37,27 @@ def test_certificate_is_a_lower_bound_over_all_clarke_elements(seed, scale, mono
         assert regular_over_box(W)
     if monotone:
         assert certificate.regular and certificate.monotonicity >= 0.3 - 1e-10
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    n=st.sampled_from([1, 5, 40]),
+    entries=st.integers(0, 5),
+    scale=st.sampled_from([1e-300, 1e-12, 1.0, 1e12, 1e300]),
+)
+def test_nearly_empty_matrices_have_perron_vectors(seed, n, entries, scale):
+    gen = torch.Generator().manual_seed(seed)
+    W = torch.zeros(n, n, dtype=torch.float64)
+    for row, column in torch.randint(n, (entries, 2), generator=gen):
+        W[row, column] = scale * torch.randn(1, generator=gen, dtype=torch.float64)
+    vector, radius = perron_vector(W)
+    magnitude = W.abs() / W.abs().max().clamp(min=1e-300)
+    positive = magnitude + 1e-6 * magnitude.mean().clamp(min=1e-300)
+    # For a positive vector the spectral radius is between the smallest and the largest of these quotients.
+    quotients = positive @ vector / vector
+    assert (vector > 0).all() and quotients.max() <= quotients.min() * (1 + 1e-6)
+    assert radius / W.abs().max().clamp(min=1e-300) <= quotients.max()
 
 
 def test_exact_decision_over_the_box():

@@ -69,8 +69,9 @@ def test_wrong_inputs_are_named(build, shape):
         model(right.numpy())
     if isinstance(model, DEQ):  # what a cell takes is its own affair: the error says what it was given
         for wrong in (right.repeat(1, 2), right.float()):
-            with pytest.raises(InvalidArgument, match="^f does not take z0 of shapes"):
+            with pytest.raises(RuntimeError) as raised:
                 model(wrong)
+            assert f"{tuple(wrong.shape)}, {wrong.dtype}" in notes(raised)
         with pytest.raises(InvalidArgument, match="^x.* must be a floating-point"):
             model(right.long())
         return
@@ -99,20 +100,41 @@ def test_wrong_starts_and_bounds_are_named():
                 model(torch.randn(4, 3), z0)
     with pytest.raises(InvalidArgument, match="^sigma must have shape"):
         ImplicitModel(3, 5, 2).output_bound(torch.ones(4))
-    with pytest.raises(InvalidArgument, match="f does not take z0"):
-        FixedPointLayer(nn.Linear(4, 4))(torch.zeros(2, 3))
-    with pytest.raises(InvalidArgument, match="f does not take z0.*positional argument"):
-        fixed_point(lambda z: z / 2, torch.zeros(2, 3), torch.zeros(3))
+
+
+class Mine(Exception):
+    """Of a class that nobody else raises."""
 
 
 class Refusing(nn.Module):
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
     def forward(self, z):
-        raise NotImplementedError("mine")
+        raise self.error
 
 
-def test_errors_that_are_no_matter_of_arguments_pass():
-    with pytest.raises(NotImplementedError, match="mine"):
-        FixedPointLayer(Refusing())(torch.zeros(2, 3))
+def notes(raised):
+    return "\n".join(raised.value.__notes__)
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, TypeError, ValueError, AssertionError, NotImplementedError, Mine])
+def test_what_a_map_raises_reaches_its_author_with_a_note(kind):
+    error = kind("mine")
+    with pytest.raises(kind) as raised:
+        FixedPointLayer(Refusing(error))(torch.zeros(2, 3))
+    assert raised.value is error and error.__cause__ is None
+    assert "[(2, 3)]" in notes(raised)
+
+
+def test_a_map_of_other_arguments_says_what_it_was_given():
+    with pytest.raises(RuntimeError, match="cannot be multiplied") as raised:
+        FixedPointLayer(nn.Linear(4, 4))(torch.zeros(2, 3))
+    assert "z0 of shapes [(2, 3)]" in notes(raised)
+    with pytest.raises(TypeError, match="positional argument") as raised:
+        fixed_point(lambda z: z / 2, torch.zeros(2, 3), torch.zeros(7))
+    assert "params [((7,)" in notes(raised)
 
 
 RELU = (torch.relu, nn.functional.relu, nn.ReLU())

@@ -23,11 +23,13 @@ from conelayers.lasso import (
     GroupLasso,
     Huber,
     Logistic,
+    Multinomial,
     MultitaskL1,
     MultitaskQuadratic,
     ProximalGradient,
     ProximalModel,
     Quadratic,
+    Quantile,
     SparseGroupLasso,
     WeightedL1,
     WorkingSet,
@@ -323,6 +325,59 @@ def test_units_of_the_features_do_not_matter(size, mean, solver):
     assert fit.violation <= 1e-8
     np.testing.assert_allclose(size * fit.coef.numpy(), expected.coef_, rtol=0, atol=1e-7)
     assert float(fit.intercept) == pytest.approx(expected.intercept_, abs=1e-7)
+
+
+LOSSES = {
+    "squares": (Quadratic(), lambda y: y),
+    "outputs": (MultitaskQuadratic(), lambda y: np.column_stack([y, -(y**2)])),
+    "two classes": (Logistic(), lambda y: np.where(y > 1, 1, -1)),
+    "three classes": (Multinomial(3), lambda y: np.digitize(y, [-3.0, 1.0])),
+    "Huber": (Huber(0.5), lambda y: y),
+    "quantile": (Quantile(0.3, 0.1), lambda y: y),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize(("features", "targets"), [(1e3, 0.0), (0.0, 1e5), (1e2, 1e5)])
+def test_what_the_intercept_takes_away_does_not_loosen_the_tolerance(name, features, targets):
+    """Targets of mean 1e5 have a gradient of 1e5 at zero, beside which nothing that the features explain is seen."""
+    datafit, labels = LOSSES[name]
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 8))
+    y = labels(X @ np.r_[1.0, 2.0, -3.0, np.zeros(5)] + 0.3 * rng.normal(size=60))
+    model = ProximalModel(datafit, L1(), solver=WorkingSet(tol=1e-6))
+    expected = ProximalModel(datafit, L1(), solver=WorkingSet(tol=1e-10)).fit(X, y, 0.05)
+    assert int((expected.coef != 0).sum()) > 2
+    moved = y + targets if np.issubdtype(y.dtype, np.floating) else y
+    found = model.fit(X + features, moved, 0.05)
+    np.testing.assert_allclose(found.coef.numpy(), expected.coef.numpy(), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["squares", "two classes", "Huber", "quantile"])
+@pytest.mark.parametrize("mean", [1e2, 1e4])
+def test_sparse_columns_collinear_with_the_intercept(name, mean):
+    """As of years or times of day beside indicators; the columns are too many for Newton's method at once."""
+    datafit, labels = LOSSES[name]
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(80, 120)) + mean * rng.normal(size=120)
+    X[:, 0] = mean
+    y = labels((X - X.mean(0))[:, 1:4] @ np.r_[1.0, 2.0, -3.0] + 0.3 * rng.normal(size=80))
+    model = ProximalModel(datafit, L1(), solver=WorkingSet(tol=1e-7))
+    dense, sparse = model.fit(X, y, 0.05), model.fit(sp.csc_array(X), y, 0.05)
+    assert int((dense.coef != 0).sum()) > 2 and dense.violation <= 1e-6
+    assert sparse.violation <= 1e-6
+    np.testing.assert_allclose(sparse.coef.numpy(), dense.coef.numpy(), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("datafit", [Huber(0.5), Quantile(0.3, 0.1), Quadratic(), Logistic(), Multinomial(3)])
+def test_solvers_start_at_the_best_constant(datafit):
+    rng = np.random.default_rng(1)
+    labels = {Logistic: np.where(rng.random(30) > 0.8, 1, -1), Multinomial: np.arange(30) % 7 % 3}
+    y = datafit.targets(torch.as_tensor(labels.get(type(datafit), 1e4 + rng.normal(size=30))))
+    weights = torch.as_tensor(rng.random(30) * (rng.random(30) > 0.3))
+    eta = datafit.constant(y, weights) + torch.zeros_like(y)
+    slopes = datafit.gradient(eta, y, weights)
+    assert slopes.sum(0).abs().max() <= 1e-11 * slopes.abs().sum()
 
 
 @pytest.mark.parametrize("size", [1e-8, 1e-4, 1e4])

@@ -154,3 +154,35 @@ def test_folds_in_parallel(backend):
     with parallel_config(backend=backend, n_jobs=2):
         together = LassoImplicitCV(n_jobs=2).fit(X, y)
     assert alone.alpha_ == together.alpha_
+
+
+@pytest.mark.parametrize("mean", [0.0, 1e5])
+@pytest.mark.parametrize("size", [1e-14, 1e-7, 1e7])
+@pytest.mark.parametrize("estimator", [LassoImplicitCV(cv=3), ElasticNetImplicitCV(cv=3), GroupLassoImplicitCV(cv=3)])
+def test_units_and_means_do_not_matter(estimator, size, mean):
+    X = np.random.default_rng(0).normal(size=(60, 10))
+    y = X @ np.r_[1.0, 2.0, -1.0, np.zeros(7)] + 0.5 * np.random.default_rng(1).normal(size=60)
+    one = clone(estimator).fit(X, y)
+    other = clone(estimator).fit(X, size * (y + mean))
+    assert 0 < np.abs(one.coef_).max()
+    np.testing.assert_allclose(other.predict(X) / size - mean, one.predict(X), rtol=0, atol=1e-3)
+    assert other.best_criterion_ / size**2 == pytest.approx(one.best_criterion_, rel=1e-3)
+
+
+@pytest.mark.parametrize("constant", [0.0, 1e-9, 1e6])
+def test_constant_targets_have_no_coefficients(constant):
+    X, _ = _sparse_problem()
+    model = LassoImplicitCV(cv=3).fit(X, np.full(len(X), constant))
+    assert model.alpha_ > 0 and not model.coef_.any()
+    np.testing.assert_allclose(model.predict(X), constant, rtol=1e-12)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_log_probabilities_of_what_is_all_but_impossible(classes):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 4))
+    model = LogisticImplicitCV(cv=3, search=QUICK).fit(X, np.digitize(X[:, 0], [-0.5, 0.5][: classes - 1]))
+    far = 1e4 * X[:5]
+    logarithms = model.predict_log_proba(far)
+    assert np.isfinite(logarithms).all() and logarithms.min() < -1000
+    np.testing.assert_allclose(np.exp(model.predict_log_proba(X)), model.predict_proba(X), rtol=1e-9)

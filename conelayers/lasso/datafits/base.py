@@ -53,6 +53,13 @@ class Datafit(abc.ABC):
         """Shape of the coefficients for targets in the form of `targets`."""
         return (n_features,)
 
+    def constant(self, y: Tensor, weights: Tensor) -> Tensor:
+        """The intercept that fits best where there are no features, shape () or (K,); zero where it is not known.
+
+        Solvers start there, and measure their accuracy by the gradient there.
+        """
+        return weights.new_zeros(self.coef_shape(0, y)[1:])
+
     def value(self, eta: Tensor, y: Tensor, weights: Tensor) -> Tensor:
         """The weighted sum of losses, a scalar."""
         return weights @ self.loss(eta, y)

@@ -14,6 +14,8 @@ from conelayers.settings import require_counts
 
 __all__ = ["Logistic", "Multinomial"]
 
+_RAREST = 1e-10  # the share of a class that is not there: its intercept would be infinite
+
 
 class Logistic(Datafit):
     """l(eta, y) = log(1 + exp(-y eta)) for labels y in {-1, 1}."""
@@ -46,6 +48,10 @@ class Logistic(Datafit):
         if y.ndim != 1 or (known is not None and not bool(((known == 1) | (known == -1)).all())):
             raise InvalidArgument("y must have shape (n_samples,) and hold the labels -1 and 1")
         return y.to(torch.float64)
+
+    def constant(self, y: Tensor, weights: Tensor) -> Tensor:
+        """The log-odds of the shares; see `Datafit.constant`."""
+        return torch.special.logit(weights @ (y > 0).to(weights) / weights.sum(), eps=_RAREST)
 
 
 @dataclass(frozen=True)
@@ -89,3 +95,8 @@ class Multinomial(Datafit):
     def coef_shape(self, n_features: int, y: Tensor) -> tuple[int, ...]:
         """See `Datafit.coef_shape`."""
         return (n_features, self.n_classes)
+
+    def constant(self, y: Tensor, weights: Tensor) -> Tensor:
+        """Logarithms of the shares, of mean zero; see `Datafit.constant`."""
+        logarithms = (weights @ y / weights.sum()).clamp_min(_RAREST).log()
+        return logarithms - logarithms.mean()

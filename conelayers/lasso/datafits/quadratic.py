@@ -40,6 +40,10 @@ class Quadratic(Datafit):
             raise InvalidArgument(f"y must have shape (n_samples,); got {tuple(y.shape)}: use MultitaskQuadratic")
         return y.to(torch.float64)
 
+    def constant(self, y: Tensor, weights: Tensor) -> Tensor:
+        """The mean; see `Datafit.constant`."""
+        return weights @ y / weights.sum()
+
 
 class MultitaskQuadratic(Datafit):
     """l(eta, y) = ||eta - y||^2 / 2 for K outputs."""
@@ -72,3 +76,7 @@ class MultitaskQuadratic(Datafit):
     def coef_shape(self, n_features: int, y: Tensor) -> tuple[int, ...]:
         """See `Datafit.coef_shape`."""
         return (n_features, y.shape[1])
+
+    def constant(self, y: Tensor, weights: Tensor) -> Tensor:
+        """The mean; see `Datafit.constant`."""
+        return weights @ y / weights.sum()

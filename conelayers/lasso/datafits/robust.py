@@ -13,6 +13,8 @@ from conelayers.settings import require_numbers
 
 __all__ = ["Huber", "Quantile"]
 
+_MOST_STEPS, _FLAT = 60, 1e-12  # of the search for the best constant, and the balance of slopes at which it ends
+
 
 class _Regression(Datafit):
     def targets(self, y: Tensor) -> Tensor:
@@ -20,6 +22,22 @@ class _Regression(Datafit):
         if y.ndim != 1:
             raise InvalidArgument(f"y must have shape (n_samples,); got {tuple(y.shape)}")
         return y.to(torch.float64)
+
+    def constant(self, y: Tensor, weights: Tensor) -> Tensor:
+        """Between the targets' extremes, by Newton's method within a shrinking bracket; see `Datafit.constant`."""
+        known = y[weights > 0]
+        low, high = known.min(), known.max()
+        best = 0.5 * (low + high)
+        for _ in range(_MOST_STEPS):
+            eta = best.expand_as(y)
+            slopes = self.gradient(eta, y, weights)
+            slope = slopes.sum()
+            if float(slope.abs()) <= _FLAT * float(slopes.abs().sum()):
+                break
+            low, high = (low, best) if slope > 0 else (best, high)
+            newton = best - slope / self.hessian(eta, y, weights).sum() if self.smooth else low
+            best = torch.where((newton > low) & (newton < high), newton, 0.5 * (low + high))
+        return best
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,8 @@ from conelayers.settings import check_kind, check_number
 
 __all__ = ["ImplicitCV"]
 
+_ROUNDING = 1e-13  # of a sum of products of numbers of size one
+
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class ImplicitCV(BaseEstimator, abc.ABC):
@@ -110,15 +112,17 @@ class ImplicitCV(BaseEstimator, abc.ABC):
 
     @staticmethod
     def _largest(model: ProximalModel, design: Any, target: torch.Tensor, weight: Any) -> float:
-        """Threshold above which all coefficients are zero, by the size of the gradient there."""
+        """Threshold above which all coefficients are zero: the size of the gradient there, unless that is rounding."""
         values = [torch.full((1,) * d, 1e300, dtype=torch.float64) for d in model.penalty.event_dims]
         values = [v.expand(_event(model, i, design, target)) for i, v in enumerate(values)]
         problem = model.problem(design, target, *values, sample_weight=weight)
-        fit = model.solver.solve(problem)
-        gradient, _ = problem.gradients(problem.predictions(fit.coef, fit.intercept))
+        gradient, _ = problem.gradients(problem.predictions(*problem.zero()))
         largest = float(gradient.abs().max())
+        slopes = problem.datafit.slope(torch.zeros_like(problem.predictions(*problem.zero())), problem.y)
+        norms = problem.design.squared_norms(problem.weights).max() * (problem.weights @ slopes.square()).sum()
+        unit = float(norms.sqrt())
         # constant targets: any positive number will do
-        return largest if largest > 1e-12 else 1e-6
+        return largest if largest > _ROUNDING * unit else unit or 1.0
 
     def _linear(self, X: Any) -> np.ndarray:
         check_is_fitted(self)
