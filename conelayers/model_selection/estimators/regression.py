@@ -77,6 +77,7 @@ class LassoImplicitCV(Regressor):
 
 
 _FLAT = 10.0  # the largest l2 penalty, in units of the largest curvature
+_STARTS = (0.9999, 0.5)  # shares of l1: where l2 adds nothing, its logarithm has no slope left to lower it by
 
 
 def _curvature(design: Design, weight: Any, fit_intercept: bool) -> float:
@@ -109,7 +110,7 @@ class ElasticNetImplicitCV(LassoImplicitCV):
     def _default_search(self, space: LogSpace) -> Search:
         largest, curved = space.upper - [0, np.log(_FLAT)]
         ladder = np.linspace(0, np.log(self.eps), 7)[1:]
-        points = [[largest + a, curved + a + np.log(1 / r - 1)] for r in (0.999, 0.5) for a in ladder]
+        points = [[largest + a, curved + a + np.log(1 / r - 1)] for r in _STARTS for a in ladder]
         return Safeguarded(points=np.array(points), verbose=self.verbose)
 
     def _store(self, values: Mapping[str, Any]) -> None:
