@@ -205,16 +205,19 @@ def _start(
 ) -> tuple[Tensor, Tensor]:
     """The point to start from in double precision: coefficients (*batch, *shape) and intercepts, or what broadcasts."""
     shapes = (shape, shape[1:])
-    wanted = " and ".join(str((*batch, *s)) for s in shapes)
-    wrong = InvalidArgument(f"{name} must be a pair (coef, intercept) of shapes {wanted}; got {start!r}")
     if not isinstance(start, tuple | list) or len(start) != 2:
-        raise wrong
+        raise _no_start(name, shapes, batch, start)
     found = [as_values(part, device, name).detach().to(torch.float64) for part in start]
     for part, own in zip(found, shapes, strict=True):
         lead = part.shape[: max(part.ndim - len(own), 0)]
         if part.shape[len(lead) :] != own or not _broadcasts(lead, batch):
-            raise wrong
+            raise _no_start(name, shapes, batch, start)
     return found[0], found[1]
+
+
+def _no_start(name: str, shapes: tuple[tuple[int, ...], ...], batch: torch.Size, start: Any) -> InvalidArgument:
+    wanted = " and ".join(str((*batch, *shape)) for shape in shapes)
+    return InvalidArgument(f"{name} must be a pair (coef, intercept) of shapes {wanted}; got {start!r}")
 
 
 def _broadcasts(lead: torch.Size, batch: torch.Size) -> bool:
