@@ -108,8 +108,10 @@ class _Worker:
         if workspace is None or item.first or not (item.shared_P and item.shared_A):
             try:
                 workspace = self.workspace = self._build(item)
-            except ValueError:  # SCS factors here, and refuses a P that is not semidefinite
-                self.workspace = None
+            except ValueError as error:
+                if "allocation" not in str(error):  # a setting that SCS does not take
+                    raise
+                self.workspace = None  # SCS factors here, and refuses a P that is not semidefinite by these words
                 return Point(Status.FAILED, 0)
         else:
             workspace.update(b=item.b, c=item.q)

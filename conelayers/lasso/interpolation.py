@@ -112,7 +112,7 @@ def solve_exactly(solver: Solver, problem: Problem, start: tuple[Tensor, ...] | 
     """
     datafit, y = problem.datafit, problem.y
     assert isinstance(datafit, Quantile)
-    coef, intercept = (start[0], start[1]) if start is not None else problem.zero()
+    coef, intercept = (start[0], start[1]) if start is not None else problem.null_model()
     spread = max(float((y - y.median()).abs().mean()), 1e-12 * float(y.abs().max()), torch.finfo(y.dtype).tiny)
     size, u = 0.1 * spread, torch.zeros_like(y)
     answer, iteration = (float("inf"), coef, intercept, u), 0

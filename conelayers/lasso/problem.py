@@ -68,11 +68,12 @@ class Problem:
         """Shape of the coefficients."""
         return self.datafit.coef_shape(self.design.shape[1], self.y)
 
-    def zero(self) -> tuple[Tensor, Tensor]:
+    def null_model(self) -> tuple[Tensor, Tensor]:
         """Zero coefficients, and the intercept that fits best without features."""
-        shape = self.coef_shape
-        intercept = self.datafit.constant(self.y, self.weights) if self.fit_intercept else None
-        return self.weights.new_zeros(shape), self.weights.new_zeros(shape[1:]) if intercept is None else intercept
+        coef = self.weights.new_zeros(self.coef_shape)
+        if not self.fit_intercept:
+            return coef, coef.new_zeros(coef.shape[1:])
+        return coef, self.datafit.constant(self.y, self.weights)
 
     def predictions(self, coef: Tensor, intercept: Tensor) -> Tensor:
         """X b + intercept, shape (n,) or (n, K)."""
@@ -115,15 +116,19 @@ class Problem:
         takes that away, and nothing that the features explain would be seen beside it. Where it takes away almost all,
         what is left is rounding.
         """
-        coef, intercept = self.zero()
-        sizes = []
-        for shift in (intercept, torch.zeros_like(intercept)):
-            slopes = self.datafit.gradient(self.predictions(coef, shift), self.y, self.weights)
-            gradient = self.design.rmatmul(slopes)
-            entries = max(float(gradient.abs().max()), float(self.term.violation(coef, gradient).max()))
-            sizes.append((entries, float(slopes.abs().sum(0).max())))
-        (entries, slope), (whole, whole_slope) = sizes
+        coef, intercept = self.null_model()
+        entries, slope = self._sizes_at(coef, intercept)
+        if not self.fit_intercept:
+            return entries, slope
+        whole, whole_slope = self._sizes_at(coef, torch.zeros_like(intercept))
         return max(entries, _NOISE * whole), max(slope, _NOISE * whole_slope)
+
+    def _sizes_at(self, zero: Tensor, intercept: Tensor) -> tuple[float, float]:
+        eta = intercept.expand(self.weights.shape + intercept.shape)
+        slopes = self.datafit.gradient(eta, self.y, self.weights)
+        gradient = self.design.rmatmul(slopes)
+        entries = max(float(gradient.abs().max()), float(self.term.violation(zero, gradient).max()))
+        return entries, float(slopes.abs().sum(0).max())
 
     def gap(self, coef: Tensor, eta: Tensor, dual: Tensor | None = None) -> float:
         """Duality gap at the dual point obtained by scaling the slopes of the losses.

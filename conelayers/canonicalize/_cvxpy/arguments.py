@@ -26,6 +26,9 @@ __all__ = ["check_arguments", "check_version", "dual_owners"]
 
 _MINIMUM_VERSION = (1, 9, 3)
 
+# Constraints that CVXPY reduces wherever they stand.
+_IN_INDICATORS = (Equality, Inequality, Zero, NonNeg, NonPos, SOC, ExpCone, PowCone3D)
+
 
 def check_version() -> None:
     """Refuse CVXPY releases whose quadratic objectives are wrong.
@@ -57,10 +60,11 @@ def check_arguments(problem: cp.Problem, parameters: Any, variables: Any, gp: bo
     _check_dpp(problem, gp, quadratic)
     if len(problem.variables()) == 0:
         raise InvalidArgument("problem has no variables, so there is nothing to solve.")
-    if problem.is_mixed_integer() or any(isinstance(node, FiniteSet) for node in _nodes(problem)):
+    nodes = list(_nodes(problem))
+    if problem.is_mixed_integer() or any(isinstance(node, FiniteSet) for node in nodes):
         raise InvalidArgument("problem has integer or boolean values; only continuous problems can be layers.")
-    _check_indicators(problem)
-    _check_norms(problem)
+    _check_indicators(nodes)
+    _check_norms(nodes)
     given = {id(parameter) for parameter in parameters}
     if given != {id(parameter) for parameter in problem.parameters()} or len(given) != len(parameters):
         raise InvalidArgument(
@@ -107,13 +111,13 @@ def _has_parametric_quad_form(expression: Any, affine_above: bool = False) -> bo
     return any(_has_parametric_quad_form(part, below) for part in _parts(expression))
 
 
-def _check_indicators(problem: cp.Problem) -> None:
+def _check_indicators(nodes: Sequence[Any]) -> None:
     """Refuse what CVXPY would take out of an `indicator` without a word, or stumble over.
 
     Its rules call every indicator convex, whatever it holds; and some kinds of constraints are reduced to the cones of
     solvers in the list of constraints only, and are lost elsewhere.
     """
-    for expression in _nodes(problem):
+    for expression in nodes:
         for constraint in expression.args if isinstance(expression, indicator) else ():
             if not constraint.is_dcp(dpp=True):
                 raise InvalidArgument(f"Problem must be DPP, also inside of indicator(...): {constraint} is not.")
@@ -124,17 +128,14 @@ def _check_indicators(problem: cp.Problem) -> None:
                 )
 
 
-def _check_norms(problem: cp.Problem) -> None:
+def _check_norms(nodes: Sequence[Any]) -> None:
     """Refuse norms along an axis for which CVXPY, to 1.9.3 at least, puts entries into each other's cones."""
-    for node in _nodes(problem):
+    for node in nodes:
         if isinstance(node, Pnorm | SOC) and node.axis not in (None, 0) and node.args[-1].ndim > 2:
             raise UnsupportedError(
                 f"CVXPY gets {node} wrong: of expressions with more than two dimensions it has norms along the first "
                 f"axis only. Take cp.moveaxis(expression, {node.axis}, 0), and its norm along axis 0."
             )
-
-
-_IN_INDICATORS = (Equality, Inequality, Zero, NonNeg, NonPos, SOC, ExpCone, PowCone3D)
 
 
 def _nodes(problem: cp.Problem) -> Iterator[Any]:

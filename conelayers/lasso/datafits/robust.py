@@ -35,7 +35,7 @@ class _Regression(Datafit):
             if float(slope.abs()) <= _FLAT * float(slopes.abs().sum()):
                 break
             low, high = (low, best) if slope > 0 else (best, high)
-            newton = best - slope / self.hessian(eta, y, weights).sum() if self.smooth else low
+            newton = best - slope / self.hessian(eta, y, weights).sum()
             best = torch.where((newton > low) & (newton < high), newton, 0.5 * (low + high))
         return best
 
@@ -97,6 +97,14 @@ class Quantile(_Regression):
     def curvature(self) -> float:  # type: ignore[override]
         """Bound of the second derivative."""
         return 1 / self.smoothing if self.smooth else float("inf")
+
+    def constant(self, y: Tensor, weights: Tensor) -> Tensor:
+        """The weighted quantile, where the corner is not rounded; see `Datafit.constant`."""
+        if self.smooth:
+            return super().constant(y, weights)
+        values, order = y.sort()
+        shares = weights[order].cumsum(0)
+        return values[torch.searchsorted(shares, self.level * shares[-1]).clamp(max=len(y) - 1)]
 
     def _dual(self, eta: Tensor, y: Tensor) -> Tensor:
         scaled = (y - eta) / self.smoothing if self.smooth else torch.sign(y - eta)

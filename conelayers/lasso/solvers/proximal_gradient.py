@@ -60,7 +60,7 @@ class ProximalGradient(Solver):
 
     def solve(self, problem: Problem, start: tuple[Tensor, Tensor] | None = None) -> FitResult:
         """See `Solver.solve`."""
-        coef, intercept = start if start is not None else problem.zero()
+        coef, intercept = start if start is not None else problem.null_model()
         problem, scale = problem.measured()
         coef, intercept, iterations = self.descend(problem, coef, intercept, self.tol * scale)
         return problem.result(coef, intercept, iterations)

@@ -41,7 +41,7 @@ class WorkingSet(Solver):
 
     def solve(self, problem: Problem, start: _Point | None = None) -> FitResult:
         """See `Solver.solve`."""
-        coef, intercept = start if start is not None else problem.zero()
+        coef, intercept = start if start is not None else problem.null_model()
         problem, scale = problem.measured()
         iteration, least, stalled, target = 0, float("inf"), 0, self.tol * scale
         while True:

@@ -116,9 +116,10 @@ class ImplicitCV(BaseEstimator, abc.ABC):
         values = [torch.full((1,) * d, 1e300, dtype=torch.float64) for d in model.penalty.event_dims]
         values = [v.expand(_event(model, i, design, target)) for i, v in enumerate(values)]
         problem = model.problem(design, target, *values, sample_weight=weight)
-        gradient, _ = problem.gradients(problem.predictions(*problem.zero()))
+        eta = problem.predictions(*problem.null_model())
+        gradient, _ = problem.gradients(eta)
         largest = float(gradient.abs().max())
-        slopes = problem.datafit.slope(torch.zeros_like(problem.predictions(*problem.zero())), problem.y)
+        slopes = problem.datafit.slope(torch.zeros_like(eta), problem.y)
         norms = problem.design.squared_norms(problem.weights).max() * (problem.weights @ slopes.square()).sum()
         unit = float(norms.sqrt())
         # constant targets: any positive number will do

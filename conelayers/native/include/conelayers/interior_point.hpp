@@ -265,6 +265,7 @@ class InteriorPoint : public HomogeneousIterate<Real> {
     }
 
     CL_INLINE bool diagonal() const { return view.h_size == view.m; }  // only zero and nonnegative cones
+
     // Denominator of dtau from u2 = K^-1 (-q, b) (the first half of `step`).
     CL_HD void constant_part() {
         const Real it = Real(1.0) / tau;
