@@ -1,0 +1,58 @@
+"""The derivative D of the projections onto the other cones, in its eigenvectors of nonzero eigenvalue."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.sparse as sp
+
+from conelayers.cones import ConeDerivative
+
+__all__ = ["SmallBlocks"]
+
+
+class SmallBlocks:
+    """D = U diag(values) U' on the rows of a product of small cones, restricted to the hard rows.
+
+    Args:
+        derivative: D on all rows of these cones.
+        rows: How many rows these are.
+        hard: The rows that stay, as positions among them; the others belong to equalities.
+    """
+
+    def __init__(self, derivative: ConeDerivative, rows: int, hard: np.ndarray) -> None:
+        columns, places, entries, values, count = [], [], [], [], 0
+        for group in derivative.spectrum():
+            size = group.values.shape[-1]
+            of_row = group.rows[..., :, None].expand(-1, -1, size).reshape(-1).numpy()
+            numbers = count + np.arange(group.values.numel()).reshape(-1, 1, size)
+            columns.append(np.broadcast_to(numbers, group.vectors.shape).reshape(-1))
+            places.append(of_row)
+            entries.append(group.vectors.reshape(-1).numpy())
+            values.append(group.values.reshape(-1).numpy())
+            count += group.values.numel()
+        values = np.concatenate([np.zeros(0), *values])
+        shape = (rows, count)
+        U = sp.coo_array((np.concatenate([[], *entries]), (_join(places), _join(columns))), shape=shape).tocsr()
+        kept = np.flatnonzero(values > 0)
+        U = U[hard][:, kept]
+        alive = np.flatnonzero(np.diff(sp.csc_array(U).indptr) > 0)  # soft rows are gone
+        self._U = sp.csr_array(U[:, alive])
+        self._values = values[kept][alive]
+        self.size = len(alive)
+        self.slack = (1 - self._values) / self._values
+
+    def pull(self, rows: np.ndarray) -> np.ndarray:
+        """U' applied to the last axis, (..., rows) to (..., size)."""
+        return rows @ self._U
+
+    def push(self, multipliers: np.ndarray) -> np.ndarray:
+        """U applied to the last axis."""
+        return multipliers @ self._U.T
+
+    def unfold(self, multipliers: np.ndarray, missing: np.ndarray) -> np.ndarray:
+        """dv of the hard rows from U'D dv (k, size) and r2 - A dx (k, rows): (D - I) dv = r2 - A dx where D is zero."""
+        return self.push(multipliers / self._values) - (missing - self.push(self.pull(missing)))
+
+
+def _join(parts: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.zeros(0, np.int64), *parts]).astype(np.int64)
