@@ -49,7 +49,7 @@ class Point:
 
     def system(self, item: Item) -> ReducedSystem:
         """J(D) of a programme of this form, factored."""
-        small = SmallBlocks(self._derivative, len(self.form.rows), item.hard)
+        small = SmallBlocks.of(self._derivative, len(self.form.rows), item.hard)
         count = len(self.form.variables)
         return ReducedSystem(item, small, self._spectral[:count], self._spectral[count:])
 

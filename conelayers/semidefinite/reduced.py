@@ -96,6 +96,17 @@ class ReducedSystem:
         found = self.factor.solve(right)
         return self._unfold(found, r1, r2)
 
+    def apply(self, dv: np.ndarray) -> np.ndarray:
+        """D dv, (k, m)."""
+        found = dv.copy()  # equalities keep theirs
+        for variable in self.variables:
+            rows = variable.data.block.rows
+            found[:, rows] = variable.D.apply(dv[:, rows])
+        for inequality in self.inequalities:
+            found[:, inequality.rows] = inequality.D.apply(dv[:, inequality.rows])
+        found[:, self.item.rows] = self.small.apply(dv[:, self.item.rows])
+        return found
+
     def _unfold(self, found: np.ndarray, r1: np.ndarray, r2: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """All of dx and dv from the unknowns of the reduced system."""
         item, form = self.item, self.item.form

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import scipy.sparse as sp
 
@@ -14,32 +16,38 @@ class SmallBlocks:
     """D = U diag(values) U' on the rows of a product of small cones, restricted to the hard rows.
 
     Args:
-        derivative: D on all rows of these cones.
-        rows: How many rows these are.
+        vectors: U, orthonormal columns, sparse, (m_o, count).
+        values: Eigenvalues in [0, 1], (count,).
         hard: The rows that stay, as positions among them; the others belong to equalities.
     """
 
-    def __init__(self, derivative: ConeDerivative, rows: int, hard: np.ndarray) -> None:
-        columns, places, entries, values, count = [], [], [], [], 0
-        for group in derivative.spectrum():
-            size = group.values.shape[-1]
-            of_row = group.rows[..., :, None].expand(-1, -1, size).reshape(-1).numpy()
-            numbers = count + np.arange(group.values.numel()).reshape(-1, 1, size)
-            columns.append(np.broadcast_to(numbers, group.vectors.shape).reshape(-1))
-            places.append(of_row)
-            entries.append(group.vectors.reshape(-1).numpy())
-            values.append(group.values.reshape(-1).numpy())
-            count += group.values.numel()
-        values = np.concatenate([np.zeros(0), *values])
-        shape = (rows, count)
-        U = sp.coo_array((np.concatenate([[], *entries]), (_join(places), _join(columns))), shape=shape).tocsr()
+    def __init__(self, vectors: Any, values: np.ndarray, hard: np.ndarray) -> None:
         kept = np.flatnonzero(values > 0)
-        U = U[hard][:, kept]
+        U = sp.csr_array(vectors)[hard][:, kept]
         alive = np.flatnonzero(np.diff(sp.csc_array(U).indptr) > 0)  # soft rows are gone
         self._U = sp.csr_array(U[:, alive])
         self._values = values[kept][alive]
         self.size = len(alive)
         self.slack = (1 - self._values) / self._values
+
+    @classmethod
+    def of(cls, derivative: ConeDerivative, rows: int, hard: np.ndarray) -> SmallBlocks:
+        """The blocks of the derivative of a projection on so many rows."""
+        columns, places, entries, values, count = [], [], [], [np.zeros(0)], 0
+        for group in derivative.spectrum():
+            size = group.values.shape[-1]
+            places.append(group.rows[..., :, None].expand(-1, -1, size).reshape(-1).numpy())
+            numbers = count + np.arange(group.values.numel()).reshape(-1, 1, size)
+            columns.append(np.broadcast_to(numbers, group.vectors.shape).reshape(-1))
+            entries.append(group.vectors.reshape(-1).numpy())
+            values.append(group.values.reshape(-1).numpy())
+            count += group.values.numel()
+        U = sp.coo_array((np.concatenate([[], *entries]), (_join(places), _join(columns))), shape=(rows, count))
+        return cls(U, np.concatenate(values), hard)
+
+    def apply(self, rows: np.ndarray) -> np.ndarray:
+        """D applied to the last axis, (..., rows)."""
+        return self.push(self.pull(rows) * self._values)
 
     def pull(self, rows: np.ndarray) -> np.ndarray:
         """U' applied to the last axis, (..., rows) to (..., size)."""
