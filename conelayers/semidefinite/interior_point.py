@@ -8,7 +8,6 @@ Newton steps on the optimality conditions do the rest.
 from __future__ import annotations
 
 import dataclasses
-
 from typing import Any
 
 import numpy as np
@@ -124,7 +123,7 @@ class _Cones:
     def __init__(self, item: Item) -> None:
         self.item, form = item, item.form
         self.large = (*form.variables, *form.inequalities)
-        self.parts: list[tuple[np.ndarray | slice, int]] = [(block.rows, block.order) for block in self.large]
+        self.parts: list[tuple[Any, int]] = [(block.rows, block.order) for block in self.large]
         self._orthant, self._small = np.zeros(0, np.int64), []
         at, orthants = 0, []
         for cone in form.cone.cones:

@@ -1,4 +1,4 @@
-"""One programme with large semidefinite blocks: its data, sorted as its form says, and soft rows folded into the cost."""
+"""One programme with large semidefinite blocks: its data, sorted as its form says, soft rows folded into the cost."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import scipy.sparse as sp
 
 from conelayers.program import ConeStructure
 from conelayers.semidefinite.form import Form, LargeBlock
+from conelayers.semidefinite.spectral import MatrixStack
 
-__all__ = ["Item", "MatrixVariable", "Unsuited"]
+__all__ = ["Item", "MatrixInequality", "MatrixVariable", "Unsuited"]
 
 # Relative difference up to which numbers that must agree do.
 _EQUAL = 1e-12
@@ -31,12 +32,31 @@ class MatrixVariable:
         scale: The diagonal of C: minus the entries of A, (d,).
         rho: The quadratic cost is rho |X'|^2 / 2.
         E: Entries of the hard rows in X', (rows, d), sparse.
+        used: Rows with an entry.
+        stack: These rows as matrices.
     """
 
     block: LargeBlock
     scale: np.ndarray
     rho: float
     E: sp.csr_array
+    used: np.ndarray
+    stack: MatrixStack
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class MatrixInequality:
+    """The data of one matrix inequality  S = B - sum of z_j A_j.
+
+    Attributes:
+        block: Where it is.
+        entries: Entries in the columns that stay, (d, n_z), sparse.
+        stack: The columns as matrices.
+    """
+
+    block: LargeBlock
+    entries: Any
+    stack: MatrixStack
 
 
 class Item:
@@ -59,6 +79,7 @@ class Item:
         self.A: Any = sp.csr_array(structure.A_matrix(A))
         self._sort()
         self.variables = tuple(self._variable(block, A) for block in form.variables)
+        self.inequalities = tuple(self._inequality(block) for block in form.inequalities)
         beside = self.weighted[:, self.columns] if form.variables else None
         if beside is not None and any(abs(beside[v.block.columns]).sum() > 0 for v in self.variables):
             raise Unsuited("a quadratic cost couples a matrix variable with others")
@@ -97,7 +118,13 @@ class Item:
         if np.abs(diagonal - rho).max() > _EQUAL * rho:
             raise Unsuited("the quadratic cost of a matrix variable weights its entries")
         E = self.A[self.rows][:, columns] @ sp.diags_array(1 / scale)
-        return MatrixVariable(block, scale, rho, sp.csr_array(E))
+        E = sp.csr_array(E)
+        used = np.flatnonzero(np.diff(E.indptr))
+        return MatrixVariable(block, scale, rho, E, used, MatrixStack(E[used], block.order))
+
+    def _inequality(self, block: LargeBlock) -> MatrixInequality:
+        entries = sp.csr_array(self.A[block.rows][:, self.columns])
+        return MatrixInequality(block, entries, MatrixStack(entries.T, block.order))
 
     @cached_property
     def P_hard(self) -> np.ndarray:
@@ -108,7 +135,3 @@ class Item:
     def A_hard(self) -> np.ndarray:
         """Rows and columns that stay, dense, (m_o, n_z)."""
         return self.A[self.rows][:, self.columns].toarray()
-
-    def inequality(self, block: LargeBlock) -> Any:
-        """Entries of a matrix inequality, (d, n_z), sparse."""
-        return sp.csr_array(self.A[block.rows][:, self.columns])

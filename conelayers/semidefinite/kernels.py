@@ -6,6 +6,8 @@ whose values do not have the form that its pattern allows comes back with an inf
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,6 +19,10 @@ from conelayers.semidefinite.item import Item, Unsuited
 from conelayers.semidefinite.point import Point
 
 __all__ = ["SemidefiniteKernels"]
+
+
+# Newton steps in a row that may leave a larger residual than the best one.
+_WORSE = 2
 
 
 class SemidefiniteKernels:
@@ -77,7 +83,7 @@ class SemidefiniteKernels:
     ) -> tuple[Tensor, ...]:
         """x, y, s, their residual, and (B, 3): relative primal residual, dual residual and gap.
 
-        Semismooth Newton steps (Qi & Sun 1993) as long as they lower the residual; the best point is what remains.
+        Semismooth Newton steps (Qi & Sun 1993); the best point on the way is what remains.
         """
         points = [self._polished(*_item(i, P, q, A, b, x, y - s), steps, target) for i in range(len(x))]
         x, y, s, relative = (torch.from_numpy(np.stack(parts)) for parts in zip(*points, strict=True))
@@ -86,7 +92,7 @@ class SemidefiniteKernels:
     def _polished(self, P, q, A, b, x, v, steps: int, target: float) -> tuple[np.ndarray, ...]:
         """The best point of one item, and its residuals."""
         program = ConeProgram(self.structure, *map(torch.from_numpy, (P, q, A, b)))
-        item, best, previous = self._sorted(P, A), None, np.inf
+        item, best, worse = self._sorted(P, A), None, 0
         for step in range(steps + 1):
             point = Point(self.form, v)
             y = point.projection
@@ -94,10 +100,11 @@ class SemidefiniteKernels:
             measured = residuals(program, *map(torch.from_numpy, (x, y, s)))
             relative = np.array([float(measured.primal), float(measured.dual), float(measured.gap)])
             if best is None or relative.max() < best[3].max():
-                best = x, y, s, relative
-            if item is None or step == steps or relative.max() <= target or not relative.max() < previous:
+                best, worse = (x, y, s, relative), 0
+            else:
+                worse += 1  # a wrong guess of the ranks is often right one step later
+            if item is None or step == steps or relative.max() <= target or worse > _WORSE:
                 break
-            previous = relative.max()
             first = item.P @ x + q + item.A.T @ y
             second = item.A @ x + s - b
             dx, dv = point.system(item).solve(-first[None], -second[None])
@@ -139,6 +146,6 @@ def _missing(item: Item, point: Point, dx, dv, r1, r2) -> tuple[np.ndarray, np.n
     return first, second, np.divide(error, size, out=error, where=size > 0), w
 
 
-def _item(i: int, *values: Tensor) -> tuple[np.ndarray, ...]:
+def _item(i: int, *values: Tensor) -> tuple[Any, ...]:
     """The i-th item's data, of batches or of shared values."""
     return tuple(value[min(i, len(value) - 1)].numpy() for value in values)

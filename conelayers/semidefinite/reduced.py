@@ -16,13 +16,12 @@ becomes an element of the Clarke Jacobian; the entries that vanish there keep th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from conelayers.semidefinite.item import Item, MatrixVariable
+from conelayers.semidefinite.item import Item, MatrixInequality, MatrixVariable
 from conelayers.semidefinite.small import SmallBlocks
-from conelayers.semidefinite.spectral import SpectralBlock, smat, stack, svec
+from conelayers.semidefinite.spectral import MatrixStack, SpectralBlock, smat
 from conelayers.semidefinite.symmetric import SymmetricFactor
 
 __all__ = ["ReducedSystem"]
@@ -49,10 +48,7 @@ class ReducedSystem:
     ) -> None:
         self.item, self.small = item, small
         self.variables = [_Variable(v, D) for v, D in zip(item.variables, variables, strict=True)]
-        self.inequalities = [
-            _Inequality(block, item.inequality(block), D)
-            for block, D in zip(item.form.inequalities, inequalities, strict=True)
-        ]
+        self.inequalities = [_Inequality(i, D) for i, D in zip(item.inequalities, inequalities, strict=True)]
         self.factor = SymmetricFactor(self._matrix())
 
     def _matrix(self) -> np.ndarray:
@@ -81,19 +77,14 @@ class ReducedSystem:
         item, form = self.item, self.item.form
         soft = (r1[:, form.soft_columns] - item.soft_cost * r2[:, form.soft_rows] / item.soft_slope) / item.soft_slope
         first = r1 - soft @ item.soft_rest
-        second = r2[:, item.rows]
-        targets, cost = [second], first[:, item.columns]
+        target, cost = r2[:, item.rows], first[:, item.columns]
         for variable in self.variables:
             variable.load(first, r2)
-            targets.append(-variable.known_entries())
+            target = target - variable.known_entries()
         for inequality in self.inequalities:
             cost = cost + inequality.load(r2)
-        right = np.concatenate(
-            [cost, self.small.pull(sum(targets)), *(v.constraint for v in self.variables)]
-            + [i.target for i in self.inequalities],
-            axis=1,
-        )
-        found = self.factor.solve(right)
+        own = [*(v.constraint for v in self.variables), *(i.target for i in self.inequalities)]
+        found = self.factor.solve(np.concatenate([cost, self.small.pull(target), *own], axis=1))
         return self._unfold(found, r1, r2)
 
     def apply(self, dv: np.ndarray) -> np.ndarray:
@@ -137,21 +128,19 @@ class _Variable:
         self.open = bottom == 0  # entries whose dX~ is unknown
         self.bottom = np.where(self.open, 1.0, bottom)
         self.kappa = np.where(self.open, 0.0, (1 - B) / self.bottom)
-        rows, columns = np.nonzero(np.triu(self.open))
-        self._rows, self._columns, self._scales = rows, columns, np.where(rows == columns, 1.0, _ROOT)
-        self.free = len(rows)
-        rotated = self._rotated_rows()
-        self.free_entries = (rotated[:, rows, columns] * self._scales).T  # (free, rows)
-        weighted = (rotated * np.sqrt(self.kappa)).reshape(len(rotated), -1)
-        self.gram = weighted @ weighted.T
+        self._places = _Places(self.open)
+        self.free = self._places.count
+        rows = len(data.E.indptr) - 1
+        self.free_entries, self.gram = np.zeros((self.free, rows)), np.zeros((rows, rows))
+        used = data.used
+        self.free_entries[:, used], self.gram[np.ix_(used, used)] = self._rotated_rows()
 
-    def _rotated_rows(self) -> np.ndarray:
-        """E~ for every hard row, (rows, order, order), zeros where a row has no entry here."""
-        E, used = self.data.E, np.unique(self.data.E.nonzero()[0])
-        rotated = np.zeros((E.shape[0], self.order, self.order))
-        if len(used):
-            rotated[used] = self.D.rotate(stack(E[used], self.order))
-        return rotated
+    def _rotated_rows(self) -> tuple[np.ndarray, np.ndarray]:
+        """Entries of E~ at the unknowns, (free, used), and the sum of E~ kappa E~, (used, used)."""
+        data, D = self.data, self.D
+        if D.scaling is not None and data.rho == 0 and data.stack.is_thin:
+            return np.zeros((0, len(data.used))), data.stack.gram(D.scaling[0])  # kappa = g g'
+        return _rotated(data.stack, D.basis, self.kappa, self._places, np.diag(D.weights) < 1)
 
     def load(self, r1: np.ndarray, r2: np.ndarray) -> None:
         """Take the right-hand sides, (k, n) and (k, m)."""
@@ -159,18 +148,17 @@ class _Variable:
         self._r1 = self.D.rotate(smat(r1[:, block.columns] / self.data.scale, self.order))
         self._r2 = self.D.rotate(smat(r2[:, block.rows], self.order))
         self._known = np.where(self.open, 0.0, self.kappa * (self._r1 + rho * self._r2) - self._r2)
-        self.constraint = self._r1[:, self._rows, self._columns] * self._scales
+        self.constraint = self._places.take(self._r1)
 
     def known_entries(self) -> np.ndarray:
         """What the known part of dX gives in the hard rows, (k, rows)."""
         return self.D.restore(self._known) @ self.data.E.T
 
     def unfold(self, w: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """dX and dv from the multipliers (k, rows) and the unknown entries (k, free)."""
+        """Return dX and dv from the multipliers (k, rows) and the unknown entries (k, free)."""
         pulled = self.D.rotate(smat(w @ self.data.E, self.order))
-        free = np.zeros_like(pulled)
-        free[:, self._rows, self._columns] = free[:, self._columns, self._rows] = u / self._scales
-        dX = self._known - self.kappa * pulled + free
+        dX = self._known - self.kappa * pulled
+        self._places.put(u, dX)
         dv = np.where(self.open, -dX - self._r2, (pulled - self._r1 - self.data.rho * self._r2) / self.bottom)
         return self.D.restore(dX) / self.data.scale, self.D.restore(dv)
 
@@ -178,28 +166,68 @@ class _Variable:
 class _Inequality:
     """What a matrix inequality adds to the reduced system."""
 
-    def __init__(self, block: Any, entries: Any, D: SpectralBlock) -> None:
-        self.rows, self.entries, self.D, self.order = block.rows, entries, D, block.order
+    def __init__(self, data: MatrixInequality, D: SpectralBlock) -> None:
+        self.rows, self.entries, self.D, self.order = data.block.rows, data.entries, D, data.block.order
         B = D.weights
         self.tight = B == 1
         self.beta = np.where(self.tight, 0.0, B / np.where(self.tight, 1.0, 1 - B))
-        rows, columns = np.nonzero(np.triu(self.tight))
-        self._rows, self._columns, self._scales = rows, columns, np.where(rows == columns, 1.0, _ROOT)
-        self.held = len(rows)
-        rotated = D.rotate(stack(entries.T, self.order))  # (n_z, order, order)
-        self.held_entries = (rotated[:, rows, columns] * self._scales).T
-        weighted = (rotated * np.sqrt(self.beta)).reshape(len(rotated), -1)
-        self.hessian = weighted @ weighted.T
+        self._places = _Places(self.tight)
+        self.held = self._places.count
+        if D.scaling is not None and data.stack.is_thin:  # 1 / beta = g g'
+            self.held_entries, self.hessian = np.zeros((0, data.stack.count)), data.stack.gram(D.scaling[1])
+        else:
+            self.held_entries, self.hessian = _rotated(data.stack, D.basis, self.beta, self._places, np.diag(B) > 0)
 
     def load(self, r2: np.ndarray) -> np.ndarray:
         """Take the right-hand side (k, m); what it adds to the stationarity of z, (k, n_z)."""
         self._r2 = self.D.rotate(smat(r2[:, self.rows], self.order))
-        self.target = self._r2[:, self._rows, self._columns] * self._scales
+        self.target = self._places.take(self._r2)
         return self.D.restore(self.beta * self._r2) @ self.entries
 
     def unfold(self, dz: np.ndarray, t: np.ndarray) -> np.ndarray:
-        """dv from dz (k, n_z) and the multipliers (k, held)."""
+        """Return dv from dz (k, n_z) and the multipliers (k, held)."""
         moved = self.D.rotate(smat(dz @ self.entries.T, self.order)) - self._r2
         dv = moved / np.where(self.tight, 1.0, 1 - self.D.weights)
-        dv[:, self._rows, self._columns] = dv[:, self._columns, self._rows] = t / self._scales
+        self._places.put(t, dv)
         return self.D.restore(dv)
+
+
+class _Places:
+    """Entries of a symmetric matrix that are unknowns of their own, as a vector in the scaling of svec.
+
+    Args:
+        mask: Which entries, symmetric, (order, order).
+    """
+
+    def __init__(self, mask: np.ndarray) -> None:
+        self.rows, self.columns = np.nonzero(np.triu(mask))
+        self.scales = np.where(self.rows == self.columns, 1.0, _ROOT)
+        self.count = len(self.rows)
+
+    def take(self, matrices: np.ndarray) -> np.ndarray:
+        """The entries, (k, count), of matrices (k, order, order)."""
+        return matrices[:, self.rows, self.columns] * self.scales
+
+    def put(self, values: np.ndarray, matrices: np.ndarray) -> None:
+        """Write the entries into the matrices."""
+        matrices[:, self.rows, self.columns] = matrices[:, self.columns, self.rows] = values / self.scales
+
+
+def _rotated(
+    stack: MatrixStack, Q: np.ndarray, weights: np.ndarray, places: _Places, chosen: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Entries of E~ = Q'EQ at `places`, (count, k), and the Gram matrix of all E~ with these weights, (k, k).
+
+    Args:
+        stack: The matrices E.
+        Q: The eigenbasis.
+        weights: Symmetric; zero outside of the chosen rows and columns, as are the places.
+        places: Which entries.
+        chosen: The columns that are formed: at a solution they are few.
+    """
+    rotated = stack.rotate(Q, Q[:, chosen])  # (k, order, chosen)
+    number = np.cumsum(chosen) - 1
+    entries = (rotated[:, places.rows, number[places.columns]] * places.scales).T
+    counted = np.where(chosen[:, None], 1.0, 2.0) * weights[:, chosen]  # the mirror images are not there
+    weighted = (rotated * np.sqrt(counted)).reshape(len(rotated), -1)
+    return entries, weighted @ weighted.T

@@ -26,7 +26,7 @@ class Scaling(abc.ABC):
 
     @abc.abstractmethod
     def target(self, sigma_mu: float, ds: np.ndarray | None, dz: np.ndarray | None) -> np.ndarray:
-        """W (lambda o\\ (sigma mu e - lambda o lambda - (W^-1 ds) o (W dz))): where ds + H dz should go."""
+        """Where ds + H dz should go: W L^-1 (sigma mu e - lambda o lambda - (W^-1 ds) o (W dz)), L u = lambda o u."""
 
     @abc.abstractmethod
     def longest_step(self, ds: np.ndarray, dz: np.ndarray) -> float:
@@ -61,15 +61,16 @@ class MatrixScaling(Scaling):
         root = np.sqrt(self.values)
         self.R = lower_s @ right.T / root
         self.inverse = (left / root).T @ lower_z.T  # R^-1
-        values, basis = np.linalg.eigh(self.R @ self.R.T)
+        G = self.R @ self.R.T
+        values, basis = np.linalg.eigh(G)
         values = np.maximum(values, np.finfo(float).tiny)
         h = values[:, None] * values
-        self.block = SpectralBlock(basis, 1 / (1 + h), np.zeros(0))
+        self.block = SpectralBlock(basis, 1 / (1 + h), np.zeros(0), (G, self.inverse.T @ self.inverse))
 
     def target(self, sigma_mu, ds, dz):
-        """As `Scaling.target`; lambda o\\ divides entry (i, j) by (lambda_i + lambda_j) / 2."""
+        """As `Scaling.target`; L^-1 divides entry (i, j) by (lambda_i + lambda_j) / 2."""
         right = np.diag(sigma_mu - self.values**2)
-        if ds is not None:
+        if ds is not None and dz is not None:
             product = self._scaled_s(ds) @ self._scaled_z(dz)
             right = right - (product + product.T) / 2
         divided = 2 * right / (self.values[:, None] + self.values)

@@ -58,7 +58,12 @@ class SmallBlocks:
         return multipliers @ self._U.T
 
     def unfold(self, multipliers: np.ndarray, missing: np.ndarray) -> np.ndarray:
-        """dv of the hard rows from U'D dv (k, size) and r2 - A dx (k, rows): (D - I) dv = r2 - A dx where D is zero."""
+        """Return dv of the hard rows, where (D - I) dv = r2 - A dx.
+
+        Args:
+            multipliers: U'D dv, (k, size).
+            missing: r2 - A dx, (k, rows).
+        """
         return self.push(multipliers / self._values) - (missing - self.push(self.pull(missing)))
 
 

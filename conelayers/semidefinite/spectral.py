@@ -7,10 +7,11 @@ import functools
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 
 from conelayers.cones.svec import triangle
 
-__all__ = ["SpectralBlock", "smat", "stack", "svec"]
+__all__ = ["MatrixStack", "SpectralBlock", "smat", "svec"]
 
 
 @functools.lru_cache(maxsize=64)
@@ -34,9 +35,46 @@ def svec(matrices: np.ndarray) -> np.ndarray:
     return matrices[..., rows, columns] * scales
 
 
-def stack(matrix: Any, order: int) -> np.ndarray:
-    """The rows of a sparse matrix (k, d) as symmetric matrices (k, order, order)."""
-    return smat(matrix.toarray(), order)
+class MatrixStack:
+    """The rows of a sparse matrix (k, d) as symmetric matrices (k, order, order).
+
+    Args:
+        rows: Vectors of symmetric matrices, sparse, (k, d).
+        order: Their order.
+    """
+
+    def __init__(self, rows: Any, order: int) -> None:
+        self.count, self.order = rows.shape[0], order
+        coo = rows.tocoo()
+        i, j, scales, _ = _indices(order)
+        values = coo.data / scales[coo.col]
+        first, second = i[coo.col], j[coo.col]
+        off = first != second
+        at = np.concatenate([coo.row * order + first, coo.row[off] * order + second[off]])
+        columns = np.concatenate([second, first[off]])
+        self._flat: Any = sp.csr_array(
+            (np.concatenate([values, values[off]]), (at, columns)), shape=(self.count * order, order)
+        )
+        # Rows of the matrices that are not zero: E = U V' with U columns of the identity.
+        self._rows = np.flatnonzero(np.diff(self._flat.indptr))
+
+    @property
+    def is_thin(self) -> bool:
+        """Whether the matrices have few nonzero rows in all, so that `gram` is cheap."""
+        return len(self._rows) <= max(2 * self.count, 4 * self.order)
+
+    def rotate(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        """Return left' E right for every E, (k, a, b), with left (order, a) and right (order, b)."""
+        product = (self._flat @ right).reshape(self.count, self.order, right.shape[1])
+        return left.T @ product
+
+    def gram(self, G: np.ndarray) -> np.ndarray:
+        """<E_i, G E_j G> for all pairs, (k, k); cheap where the matrices have few nonzero rows."""
+        V = self._flat[self._rows]  # sparse, (thickness, order)
+        crossed = (V @ G)[:, self._rows % self.order]
+        owners = self._rows // self.order
+        sums: Any = sp.csr_array((np.ones(len(owners)), (owners, np.arange(len(owners)))), (self.count, len(owners)))
+        return sums @ (sums @ (crossed * crossed.T)).T
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,12 +84,14 @@ class SpectralBlock:
     Attributes:
         basis: Q, orthogonal, (order, order).
         weights: B, entries in [0, 1], symmetric, (order, order).
-        projection: The projection, (d,).
+        projection: The projection, (d,); empty for scalings.
+        scaling: G and its inverse, if 1/B - 1 = g g' for the eigenvalues g of G, as in an interior-point method.
     """
 
     basis: np.ndarray
     weights: np.ndarray
     projection: np.ndarray
+    scaling: tuple[np.ndarray, np.ndarray] | None = None
 
     @classmethod
     def at(cls, v: np.ndarray, order: int, mu: float | None = None) -> SpectralBlock:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from scipy.linalg import lapack
+from scipy.linalg import lapack as _lapack
 
 __all__ = ["SymmetricFactor"]
 
+lapack: Any = _lapack  # its functions come without type information
+
 # Relative residual up to which the triangular factor's solution is taken, and eigenvalues that count as zero.
-_ACCEPTED, _ZERO = 1e-10, 1e-13
+_ACCEPTED, _ZERO = 1e-10, 1e-12
 
 
 class SymmetricFactor:
@@ -38,7 +42,8 @@ class SymmetricFactor:
             return right
         scaled = (right * self._scale).T
         found = self._refined(self._by_factor, scaled) if self._info == 0 else np.full_like(scaled, np.nan)
-        if not self._residual(found, scaled) <= _ACCEPTED:
+        grown = np.abs(found).max(initial=0.0) > np.abs(scaled).max(initial=0.0) / _ZERO
+        if grown or not self._residual(found, scaled) <= _ACCEPTED:
             found = self._refined(self._by_eigenvectors, scaled)
         return found.T * self._scale
 
