@@ -146,6 +146,6 @@ def _missing(item: Item, point: Point, dx, dv, r1, r2) -> tuple[np.ndarray, np.n
     return first, second, np.divide(error, size, out=error, where=size > 0), w
 
 
-def _item(i: int, *values: Tensor) -> tuple[Any, ...]:
+def _item(i: int, *values: Tensor) -> Any:
     """The i-th item's data, of batches or of shared values."""
     return tuple(value[min(i, len(value) - 1)].numpy() for value in values)
