@@ -46,13 +46,13 @@ class SemidefiniteKernels:
         self, P: Tensor, A: Tensor, v: Tensor, r1: Tensor, r2: Tensor, mu: float = 0.0
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(dx, dv, relative residual) of J(D(v)) [dx; dv] = [r1; r2]; r1 (B, k, n), r2 (B, k, m)."""
-        found = [self._solved(*_item(i, P, A, v, r1, r2), mu)[:3] for i in range(len(v))]
+        found = [self._solved(*_item(i, P, A, v, r1, r2), mu=mu)[:3] for i in range(len(v))]
         dx, dv, residual = (torch.from_numpy(np.stack(parts)) for parts in zip(*found, strict=True))
         return dx, dv, residual
 
     def apply_D(self, v: Tensor, u: Tensor, mu: float = 0.0) -> Tensor:
         """D(v) u; u (B, k, m)."""
-        applied = [Point(self.form, *_item(i, v), mu or None).apply(u[i].numpy()) for i in range(len(v))]
+        applied = [Point(self.form, _item(i, v)[0], mu or None).apply(u[i].numpy()) for i in range(len(v))]
         return torch.from_numpy(np.stack(applied))
 
     def pullback(
@@ -60,7 +60,7 @@ class SemidefiniteKernels:
     ) -> dict[str, Tensor]:
         """dP, dq, dA, db and the relative residual of the adjoint system; see `ConicConditions`."""
         first, v = gx - A_transpose_times(self.structure, A, gs), y - s
-        found = [self._solved(*_item(i, P, A, v, first[:, None], gy[:, None]), 0.0) for i in range(len(v))]
+        found = [self._solved(*_item(i, P, A, v, first[:, None], gy[:, None]), mu=0.0) for i in range(len(v))]
         lam, _, residual, w = (torch.from_numpy(np.concatenate(parts)) for parts in zip(*found, strict=True))
         nu = w + gs
         return {
@@ -85,7 +85,7 @@ class SemidefiniteKernels:
 
         Semismooth Newton steps (Qi & Sun 1993); the best point on the way is what remains.
         """
-        points = [self._polished(*_item(i, P, q, A, b, x, y - s), steps, target) for i in range(len(x))]
+        points = [self._polished(*_item(i, P, q, A, b, x, y - s), steps=steps, target=target) for i in range(len(x))]
         x, y, s, relative = (torch.from_numpy(np.stack(parts)) for parts in zip(*points, strict=True))
         return x, y, s, relative.amax(-1), relative
 
@@ -146,6 +146,6 @@ def _missing(item: Item, point: Point, dx, dv, r1, r2) -> tuple[np.ndarray, np.n
     return first, second, np.divide(error, size, out=error, where=size > 0), w
 
 
-def _item(i: int, *values: Tensor) -> Any:
+def _item(i: int, *values: Tensor) -> tuple[Any, ...]:
     """The i-th item's data, of batches or of shared values."""
     return tuple(value[min(i, len(value) - 1)].numpy() for value in values)
