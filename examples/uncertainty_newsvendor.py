@@ -114,6 +114,7 @@ def scaled(layer: CvxpyLayer, market: Market, center: Tensor, shape: Tensor) -> 
     return {
         "guaranteed": guaranteed.nanmean(-1),
         "earned": torch.stack([market.profit(x, market.validation).nanmean() for x in orders]),
+        "meets": meets,
         "best": best,
         "best_shape": scales[best] * shape,
         "center": center,
@@ -146,12 +147,14 @@ def plot(path: Path, market: Market, results: dict[str, dict[str, Tensor]]) -> N
     circle = torch.stack([angles.cos(), angles.sin()])
     for (name, found), color in zip(results.items(), ("C0", "C1"), strict=True):
         left.plot(*(found["center"][:, None] + found["best_shape"] @ circle).clamp_min(0), color, label=name)
-        right.plot(found["guaranteed"], found["earned"], color, alpha=0.5)
+        right.plot(found["guaranteed"], found["earned"], color, linestyle=":")
+        met = torch.where(found["meets"], found["guaranteed"], torch.nan)
+        right.plot(met, found["earned"], color, linewidth=2.5)
         best = found["best"]
         right.plot(found["guaranteed"][best], found["earned"][best], "o", color=color, label=name)
     left.set(xlim=(0, 5), ylim=(0, 5), xlabel="demand for good 1", ylabel="demand for good 2", title="The sets")
     left.legend()
-    right.set(xlabel="guaranteed profit", ylabel="earned profit", title="Along the scale; dots meet the target")
+    right.set(xlabel="guaranteed profit", ylabel="earned profit", title="Along the scale; dotted: target missed")
     right.legend()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
@@ -171,8 +174,9 @@ def main(argv: list[str] | None = None) -> dict[int, dict[str, float]]:
         found[seed], market, results = experiment(seed, options.steps)
         numbers = found[seed]
         print(
-            f"seed {seed}: guaranteed profit {100 * numbers['guaranteed']:+.1f} %, earned {100 * numbers['earned']:+.1f} %; "
-            f"violations {100 * numbers['violations']:.1f} % against {100 * numbers['base_violations']:.1f} %"
+            f"seed {seed}: guaranteed profit {100 * numbers['guaranteed']:+.1f} %, "
+            f"earned {100 * numbers['earned']:+.1f} %; violations {100 * numbers['violations']:.1f} % "
+            f"against {100 * numbers['base_violations']:.1f} %"
         )
         if seed == options.seeds[0]:
             plot(options.figure, market, results)

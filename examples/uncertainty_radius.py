@@ -58,9 +58,7 @@ def experiment(seed: int) -> tuple[dict[str, float], CvxpyLayer, SearchResult, t
     layer = robust_regression(*training)
     result = tune(layer, lambda coef, intercept: mean_error(held_out, coef, intercept), {"radius": BOUNDS})
     radius = float(result.hyperparameters["radius"])
-    plain, tuned = (
-        float(mean_error(test, *layer(torch.tensor(r, dtype=torch.float64)))) for r in (BOUNDS[0], radius)
-    )
+    plain, tuned = (float(mean_error(test, *layer(torch.tensor(r, dtype=torch.float64)))) for r in (BOUNDS[0], radius))
     numbers = {"radius": radius, "plain": plain, "tuned": tuned, "below": 1 - tuned / plain, "held_out": result.value}
     return numbers, layer, result, data
 

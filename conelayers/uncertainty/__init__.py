@@ -2,8 +2,8 @@
 
     Ellipsoid(center, shape).support(g) -> cp.Expression;  worst_case_mean(pieces, samples, moves) -> cp.Expression
 
-`sets` holds the sets and their algebra, `wasserstein` the worst-case mean over distributions near a sample, `training`
-the two tensors functions that a training loop needs.
+`sets` holds what all sets can do and their algebra, `balls` and `polyhedron` the sets, `wasserstein` the worst-case
+mean over distributions near a sample, `training` what a loop that trains a set needs.
 """
 
 from conelayers.uncertainty.balls import Box, CrossPolytope, Ellipsoid

@@ -7,6 +7,7 @@ from typing import Any
 import cvxpy as cp
 import numpy as np
 import torch
+from cvxpy.transforms.indicator import indicator
 
 from conelayers.errors import InvalidArgument
 
@@ -17,12 +18,12 @@ def as_expression(name: str, value: Any) -> cp.Expression:
     """The value as a CVXPY expression, real, without NaN and infinities.
 
     Raises:
-        InvalidArgument: If it is a tensor that is being differentiated, or not a real finite number, array or expression.
+        InvalidArgument: If it is no real finite number, array or expression, or a tensor that is being differentiated.
     """
     if isinstance(value, torch.Tensor):
         if value.requires_grad:
             raise InvalidArgument(
-                f"{name} is a tensor that requires a gradient: put a cp.Parameter here, and pass the tensor to the layer."
+                f"{name} is a tensor that requires a gradient: put a cp.Parameter here, call the layer with the tensor."
             )
         value = value.detach().cpu().numpy()
     try:
@@ -60,7 +61,7 @@ def has_parameters(expression: cp.Expression) -> bool:
 def lifted(expression: cp.Expression) -> tuple[cp.Expression, cp.Expression]:
     """A variable, and a convex expression that is 0 where the variable equals the given expression, else infinite."""
     free = cp.Variable(expression.shape)
-    return free, cp.transforms.indicator([free == expression])
+    return free, indicator([free == expression])
 
 
 def evaluated(name: str, value: Any) -> np.ndarray:

@@ -18,24 +18,9 @@ __all__ = ["Box", "CrossPolytope", "Ellipsoid"]
 
 
 class _Ball(UncertaintySet):
-    """{center + shape z : |z|_p <= 1}.
+    """{center + shape z : |z|_p <= 1}; see `Ellipsoid` for the arguments."""
 
-    A radius is part of the shape: `Ellipsoid(c, radius * S)` with both constant, or one parameter that holds the
-    product, computed in torch. A product of two parameters is not affine in them. The radius 0 is a kink: the
-    gradient there is 0 and says nothing about growing; start training from a positive one.
-
-    Args:
-        center: Shape (n,), or a number with a shape that tells n.
-        shape: A matrix (n, k), a vector (n,) for a diagonal, or a number (nonnegative radii). The set is the same for
-            shape and -shape, so a radius that training makes negative acts as its absolute value.
-        name: What messages call the set.
-
-    Raises:
-        InvalidArgument: If the sizes do not fit, the data are not affine in parameters, or a constant radius is
-            negative.
-    """
-
-    p: ClassVar[str]
+    p: ClassVar[Any]
     q: ClassVar[Any]
 
     def __init__(self, center: Any, shape: Any, *, name: str | None = None) -> None:
@@ -79,15 +64,51 @@ class _Ball(UncertaintySet):
 
 
 class Ellipsoid(_Ball):
-    __doc__ = "The ellipsoid " + (_Ball.__doc__ or "").replace("|z|_p", "|z|_2")
+    """The ellipsoid {center + shape z : |z|_2 <= 1}.
+
+    A radius is part of the shape: `Ellipsoid(c, radius * S)` with one of both constant, or one parameter that holds the
+    product, computed in torch. A product of two parameters is not affine in them. The radius 0 is a kink: the
+    gradient there is 0 and says nothing about growing; start training from a positive one.
+
+    Args:
+        center: Shape (n,), or a number if shape tells n.
+        shape: A matrix (n, k), a vector (n,) for a diagonal, or a number (nonnegative radii). The set is the same for
+            shape and -shape, so a parameter that training makes negative acts as its absolute value.
+        name: What messages call the set.
+
+    Raises:
+        InvalidArgument: If the sizes do not fit, the data are not affine in parameters, or a constant radius is
+            negative.
+    """
+
     p, q = 2, 2
 
 
 class Box(_Ball):
-    __doc__ = "The box (a parallelepiped if shape is a matrix) " + (_Ball.__doc__ or "").replace("|z|_p", "|z|_inf")
+    """The box {center + shape z : |z|_inf <= 1}, a parallelepiped if shape is a matrix.
+
+    Args:
+        center: As for `Ellipsoid`.
+        shape: As for `Ellipsoid`; a vector holds half the widths.
+        name: What messages call the set.
+
+    Raises:
+        InvalidArgument: As `Ellipsoid`.
+    """
+
     p, q = "inf", 1
 
 
 class CrossPolytope(_Ball):
-    __doc__ = "The cross-polytope " + (_Ball.__doc__ or "").replace("|z|_p", "|z|_1")
+    """The cross-polytope {center + shape z : |z|_1 <= 1}, a ball of the sum norm.
+
+    Args:
+        center: As for `Ellipsoid`.
+        shape: As for `Ellipsoid`.
+        name: What messages call the set.
+
+    Raises:
+        InvalidArgument: As `Ellipsoid`.
+    """
+
     p, q = 1, "inf"

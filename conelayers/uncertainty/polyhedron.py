@@ -6,6 +6,7 @@ from typing import Any
 
 import cvxpy as cp
 import numpy as np
+from cvxpy.transforms.indicator import indicator
 
 from conelayers.errors import InvalidArgument
 from conelayers.uncertainty._expressions import as_parameters_only
@@ -35,7 +36,8 @@ class Polyhedron(UncertaintySet):
         self.rhs = as_parameters_only(f"{label}: rhs", rhs)
         if self.lhs.ndim != 2 or self.rhs.shape != self.lhs.shape[:1]:
             raise InvalidArgument(
-                f"{label}: lhs must be a matrix (m, n) and rhs a vector (m,), got {self.lhs.shape} and {self.rhs.shape}."
+                f"{label}: lhs must be a matrix (m, n) and rhs a vector (m,), "
+                f"got {self.lhs.shape} and {self.rhs.shape}."
             )
         super().__init__(self.lhs.shape[1], [self.lhs, self.rhs], name)
         self._check_if_constant()
@@ -43,7 +45,7 @@ class Polyhedron(UncertaintySet):
     def rows_support(self, g: cp.Expression) -> cp.Expression:
         """See `UncertaintySet.rows_support`."""
         multipliers = cp.Variable((g.shape[0], self.lhs.shape[0]), nonneg=True)
-        return multipliers @ self.rhs + cp.transforms.indicator([multipliers @ self.lhs == g])
+        return multipliers @ self.rhs + indicator([multipliers @ self.lhs == g])
 
     def _lifted_support(self, rows: cp.Expression) -> cp.Expression:
         return self.rows_support(rows)  # no product of g with the set's parameters here

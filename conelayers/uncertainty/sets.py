@@ -105,6 +105,13 @@ class UncertaintySet(ABC):
         self._solve(problem)
         return np.asarray(u.value).reshape(value.shape)
 
+    def holds(self, points: np.ndarray) -> bool:
+        """Return whether every row of points, shape (rows, dim), lies in the set, to 1e-8 of its largest entry."""
+        u = cp.Variable(points.shape)
+        distance = cp.Problem(cp.Minimize(cp.max(cp.abs(u - points))), self.constraints(u))
+        self._solve(distance)
+        return bool(float(np.asarray(distance.value)) <= 1e-8 * max(1.0, float(np.abs(points).max())))
+
     def check(self) -> None:
         """Raise unless the set holds a point at the present values of its parameters.
 

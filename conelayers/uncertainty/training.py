@@ -14,8 +14,8 @@ __all__ = ["AugmentedLagrangian", "cvar"]
 def cvar(losses: Tensor, beta: float) -> Tensor:
     """Return the mean of the worst 1 - beta of the losses along the last axis, the value of `cp.cvar`.
 
-    With k = (1 - beta) N it is the sum of the floor(k) largest losses and of the fraction k - floor(k) of the next, over
-    k (Rockafellar & Uryasev 2000). Gradients go to these losses, a vertex of the subdifferential where losses tie.
+    With k = (1 - beta) N it is the sum of the floor(k) largest losses and of the fraction k - floor(k) of the next,
+    over k (Rockafellar & Uryasev 2000). Gradients go to these losses, a vertex of the subdifferential where losses tie.
 
     Args:
         losses: Shape (*batch, N).
@@ -41,8 +41,8 @@ class AugmentedLagrangian(nn.Module):
     """The loss cost + [max(0, lambda + rho v)^2 - lambda^2] / 2 rho, which drives a violation v to v <= 0.
 
     Its minimisers over the set's parameters approach those of "minimise cost subject to v <= 0" as the multiplier
-    lambda moves to max(0, lambda + rho v) (Rockafellar 1973), here once in `every` calls in training mode, with the mean
-    v of these calls. The right multiplier is minus the slope of the best cost in the target: for v in the units of
+    lambda moves to max(0, lambda + rho v) (Rockafellar 1973), here once in `every` calls in training mode, with the
+    mean v of these calls. The right multiplier is minus the slope of the best cost in the target: for v in the units of
     the cost about 1, which is where to start; from 0 the loop swings. Let the learning rate fall to 0 (a cosine).
 
     Args:

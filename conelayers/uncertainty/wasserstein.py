@@ -23,10 +23,11 @@ def worst_case_mean(
 
     Near means: within 1 of the sample in the Wasserstein distance of order 1 whose cost of moving by d is the gauge of
     `moves`, the least t >= 0 with d in t moves. A ball of radius r around 0 gives the usual ambiguity set of radius r:
-    `Ellipsoid(0, r)`-like sets for the Euclidean distance, `Box` and `CrossPolytope` for max and sum. With the support
+    `Ellipsoid(zeros, r)` for the Euclidean norm, `Box` and `CrossPolytope` for max and sum. With the support
     functions sigma of the two sets it is (Mohajerin Esfahani & Kuhn 2018, theorem 4.2 and corollary 5.1)
 
-        inf over g_ik of  1/N sum_i max_k [b_k + (a_k - g_ik)'xi_i + sigma_outcomes(g_ik)] + max_ik sigma_moves(a_k - g_ik)
+        inf over g_ik of  1/N sum_i max_k [b_k + (a_k - g_ik)'xi_i + sigma_outcomes(g_ik)]
+                          + max_ik sigma_moves(a_k - g_ik)
 
     and g = 0 if outcomes are not restricted.
 
@@ -46,7 +47,7 @@ def worst_case_mean(
     if samples.ndim != 2 or samples.shape[0] == 0:
         raise InvalidArgument(f"samples must be a matrix (N, n) with N >= 1, got shape {samples.shape}.")
     count, n = samples.shape
-    _check_sets(n, moves, outcomes)
+    _check_sets(samples, moves, outcomes)
     if not pieces:
         raise InvalidArgument("pieces must hold at least one pair (a, b), got none.")
     values, slopes = [], []
@@ -72,15 +73,21 @@ def _maximum(expressions: list[Any]) -> cp.Expression:
     return cp.maximum(*expressions) if len(expressions) > 1 else expressions[0]
 
 
-def _check_sets(n: int, moves: UncertaintySet, outcomes: UncertaintySet | None) -> None:
+def _check_sets(samples: cp.Expression, moves: UncertaintySet, outcomes: UncertaintySet | None) -> None:
+    n = samples.shape[1]
     check_kind("moves", moves, UncertaintySet)
     if outcomes is not None:
         check_kind("outcomes", outcomes, UncertaintySet)
     for role, chosen in (("moves", moves), ("outcomes", outcomes)):
         if chosen is not None and chosen.dim != n:
             raise InvalidArgument(f"{role}: {chosen.name} must have the dimension of the samples, {n}.")
-    if not moves.parametric and cp.Problem(cp.Minimize(0), moves.constraints(np.zeros((1, n)))).solve() == np.inf:
+    if not moves.parametric and not moves.holds(np.zeros((1, n))):
         raise InvalidArgument(f"moves: {moves.name} must contain 0, the move that changes nothing.")
+    if outcomes is not None and not (outcomes.parametric or has_parameters(samples)):
+        if not outcomes.holds(np.asarray(samples.value)):
+            raise InvalidArgument(
+                f"outcomes: {outcomes.name} must hold all samples, which are possible outcomes themselves."
+            )
 
 
 def _piece(k: int, a: Any, b: Any, n: int, lift: bool) -> tuple[cp.Expression | None, cp.Expression, Any]:
