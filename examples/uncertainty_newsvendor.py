@@ -3,8 +3,8 @@
 The layer orders so as to guarantee a profit for every demand in a set. The usual set is the ellipsoid of the sample's
 mean and covariance; here its centre and shape are trained, for 64 problems with different prices at once, so that the
 guarantee is as large as can be while the worst tenth of demands breaks it by nothing on average (a conditional value at
-risk of at most 0). Both sets are then scaled on a second sample to that same target, and judged on a third. With --earned 0.5 half of the
-earned profit counts in training as well.
+risk of at most 0). Both sets are then scaled on a second sample to that same target, and judged on a third. With
+--earned 0.5 half of the earned profit counts in training as well.
 
 Run: python examples/uncertainty_newsvendor.py [--seeds 0 1] [--steps 200] [--earned 0.5] [--figure FILE]
 """

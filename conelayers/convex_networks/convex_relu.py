@@ -170,7 +170,7 @@ class ConvexReLU(nn.Module):
         """The patterns that are asked for, without the one that is active nowhere: its neurons output 0."""
         matrix = self.features.matrix
         if patterns is None or isinstance(patterns, numbers.Integral):
-            patterns = activation_patterns(matrix, patterns)
+            patterns = activation_patterns(matrix, None if patterns is None else int(patterns))
         found = np.asarray(patterns)
         if found.ndim != 2 or found.shape[1] != self.n or not np.isin(found, (0, 1)).all():
             raise InvalidArgument(f"patterns must be booleans of shape (patterns, {self.n}), got shape {found.shape}.")
