@@ -79,7 +79,7 @@ class ConvexReLU(nn.Module):
         F, D = self.features.matrix, self.patterns.T.astype(float)  # columns of D: patterns
         shape = (F.shape[1], D.shape[1])
         v, w, outputs = cp.Variable(shape), cp.Variable(shape), cp.Variable(self.n)
-        y, weight_decay = cp.Parameter(self.n), cp.Parameter(nonneg=True)
+        y, weight_decay = cp.Parameter(self.n, name="y"), cp.Parameter(nonneg=True, name="weight_decay")
         sizes = cp.sum(cp.norm(v, axis=0)) + cp.sum(cp.norm(w, axis=0))
         problem = cp.Problem(
             cp.Minimize(self.loss(outputs, y) + weight_decay * sizes),

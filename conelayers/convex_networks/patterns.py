@@ -49,7 +49,9 @@ def activation_patterns(X: Any, count: int | None = None, seed: int = 0) -> np.n
         directions = np.random.default_rng(seed).standard_normal((rows.shape[1], count))
         return np.unique((rows @ directions >= 0).T, axis=0)
     lines, line_of, sign_of = _distinct_lines(rows)
-    rank = int(np.linalg.matrix_rank(lines, tol=_VANISHES)) if len(lines) else 0
+    if not len(lines):
+        return np.ones((1, len(rows)), dtype=bool)
+    rank = int(np.linalg.matrix_rank(lines, tol=_VANISHES))
     if math.comb(len(lines), max(rank - 1, 0)) > _LARGEST:
         raise InvalidArgument(
             f"X has {len(lines)} distinct directions of rank {rank}, too many cells to list: give a count."

@@ -30,9 +30,9 @@ class _Ball(UncertaintySet):
         if self.center.ndim == 0 and self.shape.ndim > 0:
             self.center = self.center * np.ones(self.shape.shape[0])
         n = self.center.shape[0] if self.center.ndim == 1 else None
-        if n is None or self.shape.ndim > 2 or (self.shape.ndim > 0 and self.shape.shape[0] != n):
+        if not n or self.shape.ndim > 2 or self.shape.size == 0 or (self.shape.ndim and self.shape.shape[0] != n):
             raise InvalidArgument(
-                f"{label}: center must be a vector (n,), and shape a matrix (n, k), a vector (n,) or a number; "
+                f"{label}: center must be a vector (n,), and shape a matrix (n, k), k >= 1, a vector (n,) or a number; "
                 f"got center {self.center.shape} and shape {self.shape.shape}."
             )
         super().__init__(n, [self.center, self.shape], name)

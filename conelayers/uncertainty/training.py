@@ -25,11 +25,13 @@ def cvar(losses: Tensor, beta: float) -> Tensor:
         Shape (*batch,).
 
     Raises:
-        InvalidArgument: If there are no losses, or beta is outside of [0, 1).
+        InvalidArgument: If there are no losses, they are integers, or beta is outside of [0, 1).
     """
     check_number("beta", beta, "[0, 1)")
-    if losses.dim() == 0 or losses.shape[-1] == 0:
-        raise InvalidArgument(f"losses must have a last axis of samples, got shape {tuple(losses.shape)}.")
+    if losses.dim() == 0 or losses.shape[-1] == 0 or not losses.is_floating_point():
+        raise InvalidArgument(
+            f"losses must be floating-point with a last axis of samples, got {losses.dtype} {tuple(losses.shape)}."
+        )
     count = losses.shape[-1]
     tail = (1 - beta) * count
     ranks = torch.arange(count, dtype=losses.dtype, device=losses.device)

@@ -26,6 +26,7 @@ SPECIAL = {
     "repeated and opposite rows": np.vstack([ROWS, 2 * ROWS[:2], -ROWS[2:3], np.zeros((1, 3))]),
     "a plane in space": ROWS[:, :2] @ np.random.default_rng(1).standard_normal((2, 4)),
     "four rows through one line": np.vstack([ROWS[:2], ROWS[0] + ROWS[1], ROWS[0] - ROWS[1], ROWS[2:]]),
+    "nothing but zeros": np.zeros((4, 2)),
     "large and small units": np.diag([1e-6, 1, 1e6, 1, 1]) @ ROWS,
 }
 

@@ -169,6 +169,7 @@ def test_weight_decay_by_tune():
         (lambda: ConvexReLU(X, patterns=np.ones((4, 3))), ["patterns", "8", "(4, 3)"]),
         (lambda: ConvexReLU(X, patterns=np.zeros((1, 8))), ["active somewhere"]),
         (lambda: ConvexReLU(X, patterns=0), ["count"]),
+        (lambda: ConvexReLU(X, patterns=5)(Y[:7], DECAY), ["(y)", "(8,)", "(7,)"]),
         (lambda: ConvexReLU(X, patterns=5).predict(np.ones((2, 4)), torch.ones(1, 3), torch.ones(1, 3)), ["3 columns"]),
         (lambda: ConvexReLU(X, patterns=5).network(torch.ones(2, 1, 3), torch.ones(2, 1, 3)), ["one item"]),
         (lambda: batch_norm_closed_form(X, Y, 0.1), ["rank n - 1 = 7", "got 3"]),

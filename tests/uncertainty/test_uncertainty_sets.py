@@ -166,6 +166,7 @@ def test_radius_zero_is_a_kink():
         (lambda: Ellipsoid(np.zeros(3), np.eye(2)), ["Ellipsoid", "(3,)", "(2, 2)"]),
         (lambda: Box(np.zeros(3), np.ones(2), name="demand"), ["demand", "(2,)"]),
         (lambda: Ellipsoid(0.0, 1.0), ["Ellipsoid", "center"]),
+        (lambda: Ellipsoid(np.zeros(2), np.zeros((2, 0))), ["Ellipsoid", "(2, 0)"]),
         (lambda: Ellipsoid(np.zeros(3), -0.1, name="loss"), ["loss", "nonnegative"]),
         (lambda: CrossPolytope(np.zeros(2), np.array([1.0, -1.0])), ["CrossPolytope", "nonnegative"]),
         (lambda: Box(np.zeros(2), np.nan), ["Box", "finite"]),

@@ -52,6 +52,7 @@ def test_the_augmented_lagrangian_finds_the_constrained_minimum_and_its_multipli
     [
         lambda: cvar(torch.zeros(3), 1.0),
         lambda: cvar(torch.zeros(2, 0), 0.5),
+        lambda: cvar(torch.arange(3), 0.5),
         lambda: AugmentedLagrangian(penalty=0.0),
         lambda: AugmentedLagrangian(every=0),
         lambda: AugmentedLagrangian()(torch.zeros(()), torch.zeros(3)),
