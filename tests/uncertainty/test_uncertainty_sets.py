@@ -156,6 +156,7 @@ def test_radius_zero_is_a_kink():
     torch.testing.assert_close(solution[1], solution[2])  # the set is that of |r|
     (slope,) = torch.autograd.grad(solution[:, 0].sum(), radius)
     assert slope[0] == pytest.approx(0, abs=1e-9)
+    assert not layer.solve(radius[0].detach()).regularity().regular  # and the certificate says so
     assert slope[1] == pytest.approx(-1 / np.linalg.norm(mu), abs=1e-7)
     assert slope[2] == pytest.approx(1 / np.linalg.norm(mu), abs=1e-7)
 

@@ -65,7 +65,7 @@ def test_refusals(call):
 
 def test_a_learned_set_guarantees_more():
     # All seeds: python benchmarks/uncertainty.py --part newsvendor
-    numbers, _, _ = example("uncertainty_newsvendor").experiment(0)
+    numbers, _, _ = example("uncertainty_newsvendor").experiment(0, steps=100)
     assert numbers["guaranteed"] >= 0.15
     assert numbers["violations"] <= numbers["base_violations"] + 0.02
 
