@@ -58,9 +58,9 @@ def has_parameters(expression: cp.Expression) -> bool:
     return bool(expression.parameters())
 
 
-def lifted(expression: cp.Expression) -> tuple[cp.Expression, cp.Expression]:
-    """A variable, and a convex expression that is 0 where the variable equals the given expression, else infinite."""
-    free = cp.Variable(expression.shape)
+def lifted(expression: cp.Expression, name: str) -> tuple[cp.Expression, cp.Expression]:
+    """A variable of this name, and a convex expression that is 0 where the variable equals the given expression, else infinite."""
+    free = cp.Variable(expression.shape, name=name)
     return free, indicator([free == expression])
 
 

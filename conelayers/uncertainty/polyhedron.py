@@ -44,7 +44,8 @@ class Polyhedron(UncertaintySet):
 
     def rows_support(self, g: cp.Expression) -> cp.Expression:
         """See `UncertaintySet.rows_support`."""
-        multipliers = cp.Variable((g.shape[0], self.lhs.shape[0]), nonneg=True)
+        shape = g.shape[0], self.lhs.shape[0]
+        multipliers = cp.Variable(shape, nonneg=True, name=f"multipliers of {self.name}")
         return multipliers @ self.rhs + indicator([multipliers @ self.lhs == g])
 
     def _lifted_support(self, rows: cp.Expression) -> cp.Expression:

@@ -76,7 +76,7 @@ class UncertaintySet(ABC):
         # A product of parameters of g with those of the set is not DPP: a variable equal to g takes its place.
         if not (self.parametric and has_parameters(rows)):
             return self.rows_support(rows)
-        free, equal = lifted(rows)
+        free, equal = lifted(rows, f"coefficient of {self.name}")
         return self.rows_support(free) + equal
 
     def worst_case(self, g: Any) -> np.ndarray:
@@ -191,7 +191,7 @@ class Intersection(_Pair):
 
     def rows_support(self, g: cp.Expression) -> cp.Expression:
         """See `UncertaintySet.rows_support`."""
-        w = cp.Variable(g.shape)
+        w = cp.Variable(g.shape, name=f"split of {self.name}")
         return self.first._lifted_support(g - w) + self.second._lifted_support(w)
 
     def constraints(self, u: cp.Expression) -> list[cp.Constraint]:

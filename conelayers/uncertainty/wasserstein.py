@@ -101,6 +101,6 @@ def _piece(k: int, a: Any, b: Any, n: int, lift: bool) -> tuple[cp.Expression | 
         raise InvalidArgument(f"pieces[{k}]: a must be affine of shape ({n},) or the number 0, got {slope.shape}.")
     if lift and has_parameters(slope):
         # A product of parameters of the slope with those of samples or moves is not DPP: a variable takes its place.
-        free, equal = lifted(slope)
+        free, equal = lifted(slope, f"slope of pieces[{k}]")
         return free, offset, equal
     return slope, offset, 0.0
