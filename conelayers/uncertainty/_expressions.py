@@ -59,7 +59,7 @@ def has_parameters(expression: cp.Expression) -> bool:
 
 
 def lifted(expression: cp.Expression, name: str) -> tuple[cp.Expression, cp.Expression]:
-    """A variable of this name, and a convex expression that is 0 where the variable equals the given expression, else infinite."""
+    """A variable of this name, and a convex expression: 0 where the variable equals the given one, else infinite."""
     free = cp.Variable(expression.shape, name=name)
     return free, indicator([free == expression])
 
