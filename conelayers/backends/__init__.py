@@ -7,6 +7,7 @@ from conelayers.backends.cuda import Cuda
 from conelayers.backends.diffcp import Diffcp
 from conelayers.backends.registry import BACKENDS, default_backend, get_backend
 from conelayers.backends.scs import SCS
+from conelayers.backends.semidefinite import Semidefinite
 
 __all__ = [
     "BACKENDS",
@@ -16,6 +17,7 @@ __all__ = [
     "Clarabel",
     "Cuda",
     "Diffcp",
+    "Semidefinite",
     "default_backend",
     "engine_solution",
     "get_backend",

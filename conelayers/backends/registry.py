@@ -12,6 +12,7 @@ from conelayers.backends.cuda import Cuda
 from conelayers.backends.diffcp import Diffcp
 from conelayers.backends.rescued import Rescued
 from conelayers.backends.scs import SCS
+from conelayers.backends.semidefinite import Semidefinite
 from conelayers.cones import Cone, PositiveSemidefinite
 from conelayers.errors import InvalidArgument
 from conelayers.program import ConeStructure
@@ -20,7 +21,7 @@ from conelayers.program.compiled import engine
 __all__ = ["BACKENDS", "default_backend", "get_backend"]
 
 BACKENDS: dict[str, Callable[[], Backend]] = {
-    **{backend.name: backend for backend in (Batched, Cuda, Clarabel, SCS, Diffcp)},
+    **{backend.name: backend for backend in (Batched, Cuda, Clarabel, SCS, Diffcp, Semidefinite)},
     # Code written for cvxpylayers names its compiled batched solver; ours takes its place.
     "MOREAU": Batched,
 }
@@ -52,13 +53,15 @@ def get_backend(solver: str | Backend) -> Backend:
 def default_backend(structure: ConeStructure) -> Backend:
     """The backend for programmes of this structure when the user names none.
 
-    The compiled engine for small and medium programmes, Clarabel for what it gives up on, for large programmes, and
-    where the engine is not compiled.
+    The compiled engine for small and medium programmes, `Semidefinite` for large semidefinite blocks of its forms, and
+    Clarabel for what the engine gives up on, for large programmes, and where the engine is not compiled.
     """
     suits = find_spec("conelayers.native._engine") is not None and all(map(_suits_engine, structure.cone.cones))
     if suits and structure.n + structure.m > _SMALL:
         suits = engine(structure).flops <= _MOST_OPERATIONS
-    return Rescued() if suits else Clarabel()
+    if suits:
+        return Rescued()
+    return Semidefinite() if Semidefinite.suits(structure) else Clarabel()
 
 
 def _suits_engine(cone: Cone) -> bool:

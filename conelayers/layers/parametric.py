@@ -46,6 +46,7 @@ class ParametricSolution:
         shapes = enumerate(program.layout.shapes)
         idle = [Block(i, "real", math.prod(shape)) for i, shape in shapes if i not in entering]
         self._blocks: list[Block] = blocks + idle
+        self._idle = len(idle)
         self._inputs = len(self._blocks) + len(self._constants)
         # Positions of P, q, A and b among the values of the chain.
         constant, mapped = iter(range(len(self._blocks), self._inputs)), iter(range(self._inputs, self._inputs + 4))
@@ -62,9 +63,22 @@ class ParametricSolution:
             params: One tensor per parameter, as `ParametricProgram.values` takes them; not checked.
         """
         inputs = self._read(params)
-        chain = CompiledChain(self._inputs, self._maps, self._operator, self._data, conditions)
-        values = (*inputs, *implicit(chain, *inputs))
+        values = (*inputs, *implicit(self.chain(conditions), *inputs))
         return tuple(values[i] for i in self._data), ConeSolution(*values[-_SOLUTION:])
+
+    def chain(self, conditions: ConicConditions) -> CompiledChain:
+        """The chain behind a call; its inputs are the vectors that enter the data, then `constants`."""
+        return CompiledChain(self._inputs, self._maps, self._operator, self._data, conditions)
+
+    @property
+    def entering(self) -> tuple[Block, ...]:
+        """The vectors that enter the data, in the order of the chain's inputs."""
+        return tuple(self._blocks[: len(self._blocks) - self._idle])
+
+    def constants(self, device: torch.device) -> list[Tensor]:
+        """What follows the entering vectors among the chain's inputs: idle vectors, as zeros, and constant parts."""
+        idle = [torch.zeros(block.size, dtype=torch.float64, device=device) for block in self._blocks[-self._idle :]]
+        return [*(idle if self._idle else []), *self._fixed(device)]
 
     def data(self, params: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """P, q, A and b alone."""

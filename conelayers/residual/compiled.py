@@ -11,6 +11,7 @@ from torch import Tensor
 
 from conelayers.program import ConeStructure
 from conelayers.program.compiled import compiled_differentiator, device_differentiator, rows
+from conelayers.semidefinite import SemidefiniteKernels
 
 if TYPE_CHECKING:
     from conelayers.native import Differentiator
@@ -67,8 +68,9 @@ def compiled_kernels(structure: ConeStructure, device: torch.device) -> Compiled
 
 def _make(structure: ConeStructure, device: torch.device) -> CompiledKernels | None:
     if device.type == "cpu":
-        kernels = compiled_differentiator(structure)
-        return None if kernels is None else _OnCpu(kernels)
+        large = SemidefiniteKernels.of(structure)
+        kernels = compiled_differentiator(structure) if large is None else None
+        return large if kernels is None else _OnCpu(kernels)
     try:  # only here: the package imports without a compiled engine
         from conelayers.native.cuda import unavailable
     except ImportError:
