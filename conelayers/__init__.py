@@ -12,6 +12,7 @@ Packages, in the order in which they build on each other:
     canonicalize, backends, residual, iterations
     layers              what users call
     lasso, model_selection
+    uncertainty, convex_networks
 """
 
 from conelayers.errors import ConelayersError, RegularityWarning, SolveError
