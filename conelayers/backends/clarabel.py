@@ -9,7 +9,7 @@ import clarabel as _clarabel
 import numpy as np
 import scipy.sparse as sp
 
-from conelayers.backends.base import Backend, check_positive
+from conelayers.backends.base import Backend, Solver, check_positive
 from conelayers.backends.items import Item, Point, WorkerPool, solve_items
 from conelayers.backends.rows import (
     SOLVER_CONES,
@@ -19,6 +19,7 @@ from conelayers.backends.rows import (
     per_structure,
     upper_triangle_block,
 )
+from conelayers.backends.scaling import ALMOST_EXACT, InOwnUnits
 from conelayers.cones import (
     Cone,
     DualExponential,
@@ -64,12 +65,13 @@ class Clarabel(Backend):
     mostly free (chordal decomposition) and then takes no new data.
 
     Attributes:
-        tol: Relative and absolute tolerance of residuals, gap and certificates.
+        tol: Relative and absolute tolerance of residuals and gap.
         max_iter: Limit on interior-point iterations.
         threads: Programmes solved at a time; None for one per core.
         verbose: Print Clarabel's log.
         direct_solve_method: "qdldl", "faer" (supernodal, multithreaded), "auto" (by size), or another name that
             Clarabel knows.
+        tol_infeas: Tolerance of certificates of infeasibility; None for `tol`.
     """
 
     tol: float = 1e-8
@@ -77,12 +79,13 @@ class Clarabel(Backend):
     threads: int | None = None
     verbose: bool = False
     direct_solve_method: str = "auto"
+    tol_infeas: float | None = None
 
     name: ClassVar[str] = "CLARABEL"
     cones: ClassVar[frozenset[type[Cone]]] = SOLVER_CONES
 
     def __post_init__(self) -> None:
-        check_positive(tol=self.tol, max_iter=self.max_iter)
+        check_positive(tol=self.tol, max_iter=self.max_iter, tol_infeas=self._tol_infeas)
 
     def solve(self, program: ConeProgram, warm_start: ConeSolution | None = None) -> ConeSolution:
         """Solve every programme of a batch; see `Backend.solve`."""
@@ -90,7 +93,18 @@ class Clarabel(Backend):
         self.check(structure)
         rows = row_map(structure)
         settings = self._settings(structure)
-        return solve_items(program, self, _POOL, lambda: _Worker(structure, rows, settings), rows, self.threads)
+        make = lambda: _Worker(structure, rows, settings)  # noqa: E731
+        return solve_items(program, self, _POOL, make, rows, self.threads, again=self.closer())
+
+    def closer(self) -> Solver | None:
+        """The same in the programme's own units, at a tolerance that lets it go on for as long as it can."""
+        if self.tol <= ALMOST_EXACT:
+            return None
+        return InOwnUnits(dataclasses.replace(self, tol=ALMOST_EXACT, tol_infeas=ALMOST_EXACT))
+
+    @property
+    def _tol_infeas(self) -> float:
+        return self.tol if self.tol_infeas is None else self.tol_infeas
 
     def _settings(self, structure: ConeStructure) -> Any:
         settings = clarabel.DefaultSettings()
@@ -100,8 +114,9 @@ class Clarabel(Backend):
         wide = any(isinstance(cone, PositiveSemidefinite) and cone.order >= _WIDE for cone in structure.cone.cones)
         settings.chordal_decomposition_enable = wide
         settings.input_sparse_dropzeros = False
-        for name in ("tol_feas", "tol_gap_abs", "tol_gap_rel", "tol_infeas_abs", "tol_infeas_rel"):
+        for name in ("tol_feas", "tol_gap_abs", "tol_gap_rel"):
             setattr(settings, name, self.tol)
+        settings.tol_infeas_abs = settings.tol_infeas_rel = self._tol_infeas
         method = self.direct_solve_method
         if method == "auto":
             method = "faer" if wide or structure.n + structure.m >= _LARGE else "qdldl"

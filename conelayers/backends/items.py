@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from conelayers.backends.base import Solver
+from conelayers.backends.outcomes import proven
 from conelayers.backends.rows import RowMap
 from conelayers.program import ConeProgram, ConeSolution, ConeStructure, Status, residuals
 
@@ -40,7 +42,10 @@ class Item:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Point:
-    """What a solver returned for one programme; x, y and s may be None where there is no solution."""
+    """What a solver returned for one programme.
+
+    Where there is no solution, x or y is the ray that proves it, and the others may be None or not numbers.
+    """
 
     status: Status
     iterations: int
@@ -89,6 +94,7 @@ def solve_items(
     rows: RowMap,
     threads: int | None,
     warm_start: ConeSolution | None = None,
+    again: Solver | None = None,
 ) -> ConeSolution:
     """Solve every item by workers from the pool; item i goes to worker i modulo the number of threads.
 
@@ -100,10 +106,11 @@ def solve_items(
         rows: The solver's rows.
         threads: Number of threads; None for all cores.
         warm_start: A previous solution.
+        again: Solves programmes another way where this one failed, or claimed what does not hold.
     """
     batch_shape = program.batch_shape
     count = batch_shape.numel()
-    flat = program.flatten()
+    flat = _on_cpu(program.flatten())
     P, q, A, b = (_numpy(values) for values in (flat.P, flat.q, flat.A, flat.b))
     usable = _finite(P, q, A, b, count)
     A, b = rows.A(A), rows.b(b)
@@ -131,11 +138,13 @@ def solve_items(
         list(_executor(slots, os.getpid()).map(run, range(slots), workers))
     for worker in reversed(workers):
         pool.give_back(program.structure, settings, worker)
-    return assemble(program, points)
+    found = _with_last_points(assemble(flat, points))
+    retry = None if again is None else again.solve
+    return _without_rays(proven(flat, found, retry, failures=True)).reshape(batch_shape)
 
 
 def assemble(program: ConeProgram, points: Sequence[Point | None]) -> ConeSolution:
-    """The solution of a batch from its items' points, with measured residuals; None stands for a failure."""
+    """What became of a batch with one axis, with measured residuals; None stands for a failure."""
     structure, count = program.structure, len(points)
     x, y, s = (np.zeros((count, size)) for size in (structure.n, structure.m, structure.m))
     code = np.full(count, int(Status.FAILED), dtype=np.int8)
@@ -144,28 +153,32 @@ def assemble(program: ConeProgram, points: Sequence[Point | None]) -> ConeSoluti
         if point is None:
             continue
         code[i], iterations[i] = point.status, point.iterations
-        if point.x is not None and point.y is not None and np.isfinite(point.x).all() and np.isfinite(point.y).all():
-            x[i], y[i], s[i] = point.x, point.y, point.s
-        elif point.status.has_solution:
+        for values, found in ((x, point.x), (y, point.y), (s, point.s)):
+            if found is not None:
+                values[i] = found
+        if point.status.has_solution and not all(np.isfinite(values[i]).all() for values in (x, y, s)):
             code[i] = Status.FAILED
-    shape = program.batch_shape
-    tensors = [torch.from_numpy(values).reshape(*shape, values.shape[1]) for values in (x, y, s)]
-    measured = residuals(_on_cpu(program), *tensors)
-    status = torch.from_numpy(code).reshape(shape)
-    counts = torch.from_numpy(iterations).reshape(shape)
-    x_all, y_all, s_all = tensors
-    return _judge(ConeSolution(x_all, y_all, s_all, status, counts, measured.primal, measured.dual, measured.gap))
+    tensors = [torch.from_numpy(values) for values in (x, y, s)]
+    measured = residuals(program, *tensors)
+    measures = (torch.nan_to_num(value, nan=torch.inf) for value in (measured.primal, measured.dual, measured.gap))
+    everything = (*tensors, torch.from_numpy(code), torch.from_numpy(iterations), *measures)
+    return ConeSolution(*everything)
 
 
-def _judge(solution: ConeSolution) -> ConeSolution:
-    """Count a last point with small residuals as inaccurate, and give zeros to items without a solution."""
+def _with_last_points(solution: ConeSolution) -> ConeSolution:
+    """Count the last point of an item that was stopped as an inaccurate solution if its residuals are small."""
     code = solution.status_code
     stopped = (code == int(Status.ITERATION_LIMIT)) | (code == int(Status.FAILED))
     has_point = (solution.x != 0).any(-1) | (solution.y != 0).any(-1) | (solution.s != 0).any(-1)
-    code = torch.where(stopped & has_point & (solution.worst <= REDUCED_TOLERANCE), int(Status.INACCURATE), code)
-    keep = (code <= int(Status.INACCURATE)).unsqueeze(-1)
+    good = stopped & has_point & (solution.worst <= REDUCED_TOLERANCE)
+    return dataclasses.replace(solution, status_code=torch.where(good, int(Status.INACCURATE), code).to(torch.int8))
+
+
+def _without_rays(solution: ConeSolution) -> ConeSolution:
+    """Zeros in the items without a solution."""
+    keep = solution.has_solution.unsqueeze(-1)
     x, y, s = (torch.where(keep, value, 0.0) for value in (solution.x, solution.y, solution.s))
-    return dataclasses.replace(solution, x=x, y=y, s=s, status_code=code.to(torch.int8))
+    return dataclasses.replace(solution, x=x, y=y, s=s)
 
 
 def _on_cpu(program: ConeProgram) -> ConeProgram:

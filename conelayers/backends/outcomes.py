@@ -1,16 +1,58 @@
-"""What the batched backends say of their items, and what they hand over where there is no solution."""
+"""What backends say of their items: claims that are proven, a second try where they are not, zeros without a point."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from conelayers.program import ConeSolution, Status
+from conelayers.backends.certificates import EXACT, ROUGH, proven_status
+from conelayers.program import ConeProgram, ConeSolution, Status
 
-__all__ = ["report", "without_certificates"]
+__all__ = ["part_of", "proven", "put", "report", "without_certificates"]
+
+
+def proven(
+    program: ConeProgram,
+    solution: ConeSolution,
+    again: Callable[[ConeProgram], ConeSolution] | None = None,
+    failures: bool = False,
+) -> ConeSolution:
+    """The solution, with certificates that hold in the data of the programmes and no others.
+
+    A claim of infeasibility or unboundedness that does not hold is withdrawn, and the item solved again.
+
+    Args:
+        program: The programmes, one batch axis at most.
+        solution: Their outcomes; items without a solution hold their rays, or where the solver stopped.
+        again: Solves programmes another way, without such claims; its outcome counts. None: this was the other way, and
+            certificates need not be as exact.
+        failures: Solve items that failed again as well.
+    """
+    code = proven_status(program, solution, ROUGH if again is None else EXACT)
+    lost = (code == int(Status.FAILED)) & (failures | (solution.status_code != int(Status.FAILED)))
+    solution = dataclasses.replace(solution, status_code=code)
+    items = torch.nonzero(lost)[:, 0]
+    if again is None or not len(items):
+        return solution
+    return put(again(part_of(program, items)), items, solution)
+
+
+def part_of(program: ConeProgram, items: Tensor) -> ConeProgram:
+    """Some of the programmes of a batch with one axis."""
+    data = (program.P, program.q, program.A, program.b)
+    return ConeProgram(program.structure, *(value if value.shape[0] == 1 else value[items] for value in data))
+
+
+def put(part: ConeSolution, items: Tensor, into: ConeSolution) -> ConeSolution:
+    """The solution with some items, one batch axis, replaced."""
+    merged = into.map(torch.clone)
+    for value, other in zip(merged.tensors, part.tensors, strict=True):
+        value[items] = other.to(value.dtype)
+    return merged
 
 
 def without_certificates(solution: ConeSolution) -> ConeSolution:

@@ -145,6 +145,7 @@ class Engine:
         x: NDArray[np.float64] | None = None,
         y: NDArray[np.float64] | None = None,
         s: NDArray[np.float64] | None = None,
+        tol_infeasible: float | None = None,
     ) -> EngineSolution:
         """Solve `batch` programmes; each of P, q, A, b has `batch` rows, or one that all share.
 

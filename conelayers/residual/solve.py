@@ -73,7 +73,34 @@ def polished(program: ConeProgram, backend: Backend, solution: ConeSolution) -> 
         solution: Its solution, one batch axis.
     """
     tol = getattr(backend, "tol", 1e-8)
-    return _believed(_after_newton(program, solution, tol), max(_BELIEVED, _SLACK * tol))
+    found = _after_newton(program, solution, tol)
+    closer = backend.closer() if hasattr(backend, "closer") else None  # type: ignore[attr-defined]
+    if closer is not None and compiled_kernels(program.structure, program.q.device) is not None:
+        found = _from_closer(program, found, closer, tol)
+    return _believed(found, max(_BELIEVED, _SLACK * tol))
+
+
+def _from_closer(program: ConeProgram, found: ConeSolution, closer: Backend, tol: float) -> ConeSolution:
+    """Items from which Newton steps did not get to the solution, from a closer start where that leads nearer to it.
+
+    Where multipliers are not unique the Jacobian is singular at all of them; steps from inside their set stay there.
+    """
+    items = torch.nonzero(found.has_solution & ~(found.worst <= _DOUBTFUL))[:, 0]
+    if not len(items):
+        return found
+    part, before = _part(program, items), found.map(lambda value: value[items])
+    again = _after_newton(part, closer.solve(part, before), tol)
+    nearer = again.has_solution & (again.worst < before.worst) & (again.status_code <= before.status_code)
+    merged = found.map(torch.clone)
+    for value, other in zip(merged.tensors, again.tensors, strict=True):
+        value[items[nearer]] = other[nearer]
+    return merged
+
+
+def _part(program: ConeProgram, items: Tensor) -> ConeProgram:
+    """Some of the programmes of a batch with one axis."""
+    data = (program.P, program.q, program.A, program.b)
+    return ConeProgram(program.structure, *(v if v.shape[0] == 1 else v[items] for v in data))
 
 
 def _after_newton(program: ConeProgram, solution: ConeSolution, tol: float) -> ConeSolution:
@@ -119,8 +146,7 @@ def _no_worse(program: ConeProgram, solution: ConeSolution, polished: Tensor) ->
     doubtful = torch.nonzero(~(polished <= _DOUBTFUL) & solution.has_solution)[:, 0]
     keep = torch.ones(polished.shape, dtype=torch.bool, device=polished.device)
     if len(doubtful):
-        data = (program.P, program.q, program.A, program.b)
-        part = ConeProgram(program.structure, *(v if v.shape[0] == 1 else v[doubtful] for v in data))
+        part = _part(program, doubtful)
         before = residuals(part, *(value[doubtful] for value in (solution.x, solution.y, solution.s))).worst
         keep[doubtful] = polished[doubtful] <= before
     return keep

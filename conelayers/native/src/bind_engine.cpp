@@ -193,9 +193,11 @@ void bind_engine(nb::module_& m) {
             "solve",
             [](const Engine& engine, const Matrix& P, const Matrix& q, const Matrix& A, const Matrix& b, int batch,
                nb::handle differentiator, int threads, double tol, int max_iter, double tol_early, int equilibrate,
-               double regularisation, int refinements, const Start& x, const Start& y, const Start& s) {
+               double regularisation, int refinements, const Start& x, const Start& y, const Start& s,
+               const std::optional<double>& tol_infeasible) {
                 EngineSettings settings;
                 settings.tol = tol;
+                settings.tol_infeasible = tol_infeasible.value_or(tol);
                 settings.max_iter = max_iter;
                 settings.tol_early = tol_early;
                 settings.equilibrate = equilibrate;
@@ -207,7 +209,7 @@ void bind_engine(nb::module_& m) {
             nb::arg("differentiator").none() = nb::none(), nb::arg("threads") = 1, nb::arg("tol") = 1e-8,
             nb::arg("max_iter") = 100, nb::arg("tol_early") = 1e-4, nb::arg("equilibrate") = 8,
             nb::arg("regularisation") = 1e-8, nb::arg("refinements") = 3, nb::arg("x") = nb::none(),
-            nb::arg("y") = nb::none(), nb::arg("s") = nb::none())
+            nb::arg("y") = nb::none(), nb::arg("s") = nb::none(), nb::arg("tol_infeasible") = nb::none())
         .def_prop_ro("order", &Engine::order)
         .def_prop_ro("fill", [](const Engine& e) { return e.kkt().fill; })
         .def_prop_ro("flops", [](const Engine& e) { return e.kkt().flops; });

@@ -49,7 +49,8 @@ struct EngineView {
 };
 
 struct EngineSettings {
-    double tol = 1e-8;           // of residuals, relative, of the gap, relative or absolute, and of certificates
+    double tol = 1e-8;           // of residuals, relative, and of the gap, relative or absolute
+    double tol_infeasible = 1e-8;  // of certificates
     double tol_reduced = 1e-5;   // accepted as INACCURATE when progress ends
     int max_iter = 100;
     int equilibrate = 8;         // rounds of Ruiz scaling; 0: none

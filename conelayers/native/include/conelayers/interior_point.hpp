@@ -185,7 +185,7 @@ class InteriorPoint : public HomogeneousIterate<Real> {
         const Mask<Real> feasible = mask_and(last.primal <= bound, last.dual <= bound);
         const Mask<Real> tending = kappa > tau;
         conclude(mask_and(finite, mask_and(gap, feasible)), kSolved);
-        const Real tol(settings.tol);
+        const Real tol(settings.tol_infeasible);
         conclude(mask_and(finite, mask_and(tending, last.infeasible_primal <= tol)), kPrimalInfeasible);
         conclude(mask_and(finite, mask_and(tending, last.infeasible_dual <= tol)), kDualInfeasible);
         const Mask<Real> better = mask_and(active, mask_and(finite, last.worst < best));
