@@ -18,7 +18,7 @@ from torch import Tensor
 from conelayers.backends.base import Solver
 from conelayers.backends.outcomes import proven
 from conelayers.backends.rows import RowMap
-from conelayers.program import ConeProgram, ConeSolution, ConeStructure, Status, residuals
+from conelayers.program import ConeProgram, ConeSolution, ConeStructure, Status, residuals, without_absent_rows
 
 __all__ = ["Item", "Point", "Worker", "WorkerPool", "solve_items"]
 
@@ -110,7 +110,7 @@ def solve_items(
     """
     batch_shape = program.batch_shape
     count = batch_shape.numel()
-    flat = _on_cpu(program.flatten())
+    flat, absent = without_absent_rows(_on_cpu(program.flatten()))
     P, q, A, b = (_numpy(values) for values in (flat.P, flat.q, flat.A, flat.b))
     usable = _finite(P, q, A, b, count)
     A, b = rows.A(A), rows.b(b)
@@ -140,7 +140,8 @@ def solve_items(
         pool.give_back(program.structure, settings, worker)
     found = _with_last_points(assemble(flat, points))
     retry = None if again is None else again.solve
-    return _without_rays(proven(flat, found, retry, failures=True)).reshape(batch_shape)
+    solution = _without_rays(proven(flat, found, retry, failures=True))
+    return (solution if absent is None else absent.restore(solution)).reshape(batch_shape)
 
 
 def assemble(program: ConeProgram, points: Sequence[Point | None]) -> ConeSolution:

@@ -10,7 +10,15 @@ import torch
 from torch import Tensor
 
 from conelayers.errors import InvalidArgument
-from conelayers.program import ConeProgram, ConeSolution, ConeStructure, Status, residuals
+from conelayers.program import (
+    AbsentRows,
+    ConeProgram,
+    ConeSolution,
+    ConeStructure,
+    Status,
+    residuals,
+    without_absent_rows,
+)
 from conelayers.residual.compiled import compiled_kernels
 from conelayers.residual.polish import polish
 
@@ -55,13 +63,34 @@ def solve_and_polish(program: ConeProgram, backend: Backend, warm_start: ConeSol
     if batch_shape.numel() == 0:
         return _empty(program)
     backend = _on(backend, device)
+    if device.type == "cpu":
+        flat, absent = without_absent_rows(flat)
+        solution = _solved(flat, backend, _start(warm_start, flat, absent))
+    else:  # a GPU is not asked in advance
+        solution, absent = _solved(flat, backend, _start(warm_start, flat, None)), None
+        if not solution.all_solved:
+            flat, absent = without_absent_rows(flat)
+            solution = solution if absent is None else _solved(flat, backend, None)
+    solution = solution if absent is None else absent.restore(solution)
+    return solution.reshape(batch_shape).to(device)
+
+
+def _start(start: ConeSolution | None, program: ConeProgram, absent: AbsentRows | None) -> ConeSolution | None:
+    """The starting point, fitted to the programmes."""
+    fitted = None if start is None else fitted_start(start, program)
+    return fitted if fitted is None or absent is None else absent.inside(fitted)
+
+
+def _solved(flat: ConeProgram, backend: Backend, start: ConeSolution | None) -> ConeSolution:
+    """The solution of programmes with one batch axis."""
+    device = flat.q.device
     if device.type not in ("cpu", *getattr(backend, "devices", ())):
         _warn_about_device(device, backend)
         flat = ConeProgram(flat.structure, flat.P.cpu(), flat.q.cpu(), flat.A.cpu(), flat.b.cpu())
-    solution = backend.solve(flat, None if warm_start is None else fitted_start(warm_start, flat))
+    solution = backend.solve(flat, start)
     if not (_polishes(backend, flat.structure) and float(solution.worst.max()) <= FINISHED):
         solution = polished(flat, backend, solution)
-    return solution.reshape(batch_shape).to(device)
+    return solution
 
 
 def polished(program: ConeProgram, backend: Backend, solution: ConeSolution) -> ConeSolution:
