@@ -98,7 +98,7 @@ class Clarabel(Backend):
 
     def closer(self) -> Solver | None:
         """The same in the programme's own units, at a tolerance that lets it go on for as long as it can."""
-        if self.tol <= ALMOST_EXACT:
+        if self.tol <= ALMOST_EXACT or type(self).solve is not Clarabel.solve:  # heirs may have a way of their own
             return None
         return InOwnUnits(dataclasses.replace(self, tol=ALMOST_EXACT, tol_infeas=ALMOST_EXACT))
 

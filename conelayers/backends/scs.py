@@ -84,11 +84,13 @@ class SCS(Backend):
 
     def closer(self) -> Solver | None:
         """The same at a tolerance that leaves Newton steps little to do."""
-        return None if self.tol <= _CLOSE else dataclasses.replace(self, tol=_CLOSE)
+        if self.tol <= _CLOSE or type(self).solve is not SCS.solve:  # heirs may have a way of their own
+            return None
+        return dataclasses.replace(self, tol=_CLOSE)
 
     def _again(self) -> Solver | None:
         """A second way: in other units, and without belief in certificates that are not all but exact."""
-        if self.tol_infeas <= ALMOST_EXACT:
+        if self.tol_infeas <= ALMOST_EXACT or type(self).solve is not SCS.solve:
             return None
         return InOwnUnits(dataclasses.replace(self, tol_infeas=ALMOST_EXACT))
 

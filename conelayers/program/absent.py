@@ -30,18 +30,20 @@ class AbsentRows:
 
     Attributes:
         rows: bool, shape (B or 1, m).
-        slack: What s is said to be there, shape (B or 1, m).
+        slack: What s is said to be there, shape (B, m).
+        point: What it is in the programme without the rows, shape (m,).
     """
 
     rows: Tensor
     slack: Tensor
+    point: Tensor
 
     def inside(self, solution: ConeSolution) -> ConeSolution:
         """A point of the programme as given, such as a start, as one of the programme without the rows."""
         return dataclasses.replace(
             solution,
             y=torch.where(self.rows, 0.0, solution.y),
-            s=torch.where(self.rows, self.slack / NO_BOUND, solution.s),
+            s=torch.where(self.rows, self.point, solution.s),
         )
 
     def restore(self, solution: ConeSolution) -> ConeSolution:
@@ -76,7 +78,8 @@ def without_absent_rows(program: ConeProgram) -> tuple[ConeProgram, AbsentRows |
         absent = absent[:1]
     A = torch.where(absent[:, index], 0.0, program.A)
     freed = ConeProgram(structure, program.P, program.q, A, torch.where(absent, kinds.inside, b))
-    return freed, AbsentRows(absent, kinds.inside * NO_BOUND)
+    far = kinds.inside * NO_BOUND
+    return freed, AbsentRows(absent, torch.where(alone & b.isfinite(), b, far), kinds.inside)
 
 
 class _Kinds(NamedTuple):
@@ -90,7 +93,10 @@ class _Kinds(NamedTuple):
 
     def to(self, device: torch.device) -> _Kinds:
         """The same on a device."""
-        return self if device.type == "cpu" else _Kinds(*(values.to(device) for values in self[:-1]), self.blocks)
+        if device.type == "cpu":
+            return self
+        alone, inside, sign, block = (values.to(device) for values in self[:-1])
+        return _Kinds(alone, inside, sign, block, self.blocks)
 
 
 @functools.lru_cache(maxsize=64)
@@ -100,14 +106,14 @@ def _kinds(cones: tuple[Cone, ...]) -> _Kinds:
     sign: list[float] = []
     block: list[int] = []
     for k, cone in enumerate(cones):
-        point, signs = [0.0] * cone.dim, [0.0] * cone.dim
+        point, frees = [0.0] * cone.dim, [0.0] * cone.dim
         if isinstance(cone, Nonnegative):
             point = [1.0] * cone.dim
         elif isinstance(cone, SecondOrder) and cone.dim:
-            point[0] = signs[0] = 1.0
+            point[0] = frees[0] = 1.0
         elif isinstance(cone, Exponential):
-            point, signs = [0.0, 1.0, 2.0], [-1.0, 0.0, 1.0]
+            point, frees = [0.0, 1.0, 2.0], [-1.0, 0.0, 1.0]
         alone += [isinstance(cone, Nonnegative)] * cone.dim
-        inside, sign, block = inside + point, sign + signs, block + [k] * cone.dim
-    reals = (torch.tensor(values, dtype=torch.float64) for values in (inside, sign))
-    return _Kinds(torch.tensor(alone), *reals, torch.tensor(block), len(cones))
+        inside, sign, block = inside + point, sign + frees, block + [k] * cone.dim
+    points, signs = (torch.tensor(values, dtype=torch.float64) for values in (inside, sign))
+    return _Kinds(torch.tensor(alone), points, signs, torch.tensor(block), len(cones))
