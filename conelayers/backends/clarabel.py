@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from conelayers.backends.base import Backend, Solver, check_positive
-from conelayers.backends.items import Item, Point, WorkerPool, solve_items
+from conelayers.backends.items import QUICK, Item, Point, WorkerPool, solve_items
 from conelayers.backends.rows import (
     SOLVER_CONES,
     RowMap,
@@ -141,13 +141,18 @@ class _Worker:
             self._build(item)
         else:
             self._update(item)
-        solution = self.solver.solve()
+        solution = self._run(item)
         if str(solution.status) != "Solved" and not fresh:
             self._build(item)
-            solution = self.solver.solve()
+            solution = self._run(item)
         status = _STATUS.get(str(solution.status), Status.FAILED)
         y, s = self.rows.from_solver(np.array(solution.z), np.array(solution.s))
         return Point(status, solution.iterations, np.array(solution.x), y, s)
+
+    def _run(self, item: Item) -> Any:
+        if sum(self.shape) >= QUICK:
+            self.solver.set_termination_callback(lambda _: item.ended())
+        return self.solver.solve()
 
     def _build(self, item: Item) -> None:
         m, n = self.shape

@@ -20,7 +20,10 @@ from conelayers.backends.outcomes import proven
 from conelayers.backends.rows import RowMap
 from conelayers.program import ConeProgram, ConeSolution, ConeStructure, Status, residuals, without_absent_rows
 
-__all__ = ["Item", "Point", "Worker", "WorkerPool", "solve_items"]
+__all__ = ["QUICK", "Item", "Point", "Worker", "WorkerPool", "solve_items"]
+
+QUICK = 300
+"""Unknowns and rows up to which one solve is too short to be interrupted."""
 
 REDUCED_TOLERANCE = 1e-5
 """Residual up to which a solver's last point counts as an inaccurate solution and not as a failure."""
@@ -28,7 +31,10 @@ REDUCED_TOLERANCE = 1e-5
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Item:
-    """Data of one programme, float64; `shared_*` says that all items of this call have the same values."""
+    """Data of one programme, float64; `shared_*` says that all items of this call have the same values.
+
+    `ended` says whether nobody waits for the solution any more: a long solve should ask now and then.
+    """
 
     P: np.ndarray
     q: np.ndarray
@@ -37,6 +43,7 @@ class Item:
     first: bool
     shared_P: bool
     shared_A: bool
+    ended: Callable[[], bool]
     warm_start: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
 
@@ -108,7 +115,7 @@ def solve_items(
         warm_start: A previous solution.
         again: Solves programmes another way where this one failed, or claimed what does not hold.
     """
-    batch_shape = program.batch_shape
+    structure, batch_shape = program.structure, program.batch_shape
     count = batch_shape.numel()
     flat, absent = without_absent_rows(_on_cpu(program.flatten()))
     P, q, A, b = (_numpy(values) for values in (flat.P, flat.q, flat.A, flat.b))
@@ -119,25 +126,33 @@ def solve_items(
     def item(i: int, first: bool) -> Item:
         at = [values[i if len(values) > 1 else 0] for values in (P, q, A, b)]
         guess = None if start is None or not start[3][i] else (start[0][i], start[1][i], start[2][i])
-        return Item(*at, first=first, shared_P=len(P) == 1, shared_A=len(A) == 1, warm_start=guess)
+        shared = {"shared_P": len(P) == 1, "shared_A": len(A) == 1}
+        return Item(*at, first=first, **shared, ended=ended.is_set, warm_start=guess)
 
     slots = max(1, min(threads if threads is not None else _cores(), count))
     points: list[Point | None] = [None] * count
+    ended = threading.Event()
 
     def run(slot: int, worker: Worker) -> None:
         first = True
         for i in range(slot, count, slots):
+            if ended.is_set():
+                return
             if usable[i]:
                 points[i] = worker.solve(item(i, first))
                 first = False
 
-    workers = [pool.take(program.structure, settings, make) for _ in range(slots)]
-    if slots == 1:
+    workers = [pool.take(structure, settings, make) for _ in range(slots)]
+    if slots == 1 and structure.n + structure.m < QUICK:
         run(0, workers[0])
-    else:
-        list(_executor(slots, os.getpid()).map(run, range(slots), workers))
+    else:  # the main thread waits, and an interrupt of the process reaches it
+        try:
+            list(_executor(slots, os.getpid()).map(run, range(slots), workers))
+        except BaseException:
+            ended.set()
+            raise
     for worker in reversed(workers):
-        pool.give_back(program.structure, settings, worker)
+        pool.give_back(structure, settings, worker)
     found = _with_last_points(assemble(flat, points))
     retry = None if again is None else again.solve
     solution = _without_rays(proven(flat, found, retry, failures=True))

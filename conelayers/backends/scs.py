@@ -29,7 +29,7 @@ from conelayers.program import ConeProgram, ConeSolution, ConeStructure, Status
 __all__ = ["SCS", "scs_cones", "scs_order", "scs_status"]
 
 _POOL = WorkerPool()
-_CLOSE = 1e-12
+_CLOSE, _INTERRUPTED = 1e-12, -5
 
 # The order of cones that SCS demands; its triangle order is this package's own.
 _ORDER = (Zero, Nonnegative, SecondOrder, PositiveSemidefinite, Exponential, DualExponential, Power, DualPower)
@@ -159,7 +159,13 @@ def row_map(structure: ConeStructure) -> RowMap:
 
 
 def scs_status(code: int) -> Status:
-    """What SCS's number for an outcome means."""
+    """What SCS's number for an outcome means.
+
+    Raises:
+        KeyboardInterrupt: If SCS, which listens for interrupts while it runs, was ended by one.
+    """
+    if code == _INTERRUPTED:
+        raise KeyboardInterrupt
     return _STATUS.get(code, Status.FAILED)
 
 

@@ -19,6 +19,7 @@
 #include "conelayers/threads.hpp"
 #include "derivative_view.hpp"
 #include "engine_kernels.hpp"
+#include "interruptible.hpp"
 #include "results.hpp"
 
 namespace nb = nanobind;
@@ -80,7 +81,10 @@ class Engine {
         result["gap"] = new_array<double>({B}, &out.gap);
         result["status"] = new_array<signed char>({B}, &out.status);
         result["iterations"] = new_array<long long>({B}, &out.iterations);
-        run(problem, threads);
+        Interruptible caller;
+        problem.settings.ends = &Interruptible::ends, problem.settings.caller = &caller;
+        run(problem, threads, caller);
+        caller.raise();
         result["worst"] = worst_residual(problem);
         return result;
     }
@@ -102,7 +106,7 @@ class Engine {
         return derivative;
     }
 
-    void run(const EngineProblem& problem, int threads) const {
+    void run(const EngineProblem& problem, int threads, Interruptible& caller) const {
         if (problem.items == 0) return;
         const EngineKernels& kernels = engine_kernels(problem.items);
         const int packs = (problem.items + kernels.width - 1) / kernels.width;
@@ -112,9 +116,10 @@ class Engine {
         Scratch scratch = take(static_cast<std::size_t>(each) * workers);
         const auto on_all = [&](const EngineProblem& part, auto kernel) {
             std::atomic<int> next{0};
-            ThreadPool::run(workers, workers, [&](int worker, int) {
+            const auto task = [&](int worker, int) {
                 (engine_kernels(part.items).*kernel)(part, next, scratch.buffer.get() + each * worker);
-            });
+            };
+            ThreadPool::run(workers, workers, task, &Interruptible::ends, &caller);
         };
         if (problem.derivative != nullptr && problem.start_x.data != nullptr) {
             on_all(problem, &EngineKernels::solve_from_start);

@@ -72,6 +72,8 @@ struct EngineSettings {
     double start_residual = 0.5;    // relative, up to which they are tried from a given point,
     int start_steps = 8;            // so many,
     double start_progress = 0.5;    // while every two leave at most this part of the residual
+    bool (*ends)(void*) = nullptr;  // ends(caller): whether nobody waits for the result any more, see ending.hpp; null: never
+    void* caller = nullptr;
 };
 
 enum SolveStatus : int {

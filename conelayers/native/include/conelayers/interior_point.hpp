@@ -12,6 +12,7 @@
 
 #include "arena.hpp"
 #include "cone_product.hpp"
+#include "ending.hpp"
 #include "engine_layout.hpp"
 #include "homogeneous_iterate.hpp"
 #include "kkt.hpp"
@@ -56,7 +57,7 @@ class InteriorPoint : public HomogeneousIterate<Real> {
         for (int round = 0;; ++round) {
             measure();
             judge(tolerance);
-            if (count_lanes<Real>(active) <= few || round >= rounds) break;
+            if (count_lanes<Real>(active) <= few || round >= rounds || ended(settings)) break;
             if (!assembled) kkt_assemble<Real>(view, p, kkt);
             assembled = true;
             iteration = select(active, iteration + Real(1.0), iteration);
