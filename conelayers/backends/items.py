@@ -19,6 +19,7 @@ from conelayers.backends.base import Solver
 from conelayers.backends.outcomes import proven
 from conelayers.backends.rows import RowMap
 from conelayers.program import ConeProgram, ConeSolution, ConeStructure, Status, residuals, without_absent_rows
+from conelayers.program.compiled import clearly_indefinite
 
 __all__ = ["QUICK", "Item", "Point", "Worker", "WorkerPool", "solve_items"]
 
@@ -119,7 +120,7 @@ def solve_items(
     count = batch_shape.numel()
     flat, absent = without_absent_rows(_on_cpu(program.flatten()))
     P, q, A, b = (_numpy(values) for values in (flat.P, flat.q, flat.A, flat.b))
-    usable = _finite(P, q, A, b, count)
+    usable = _finite(P, q, A, b, count) & ~clearly_indefinite(structure, P)
     A, b = rows.A(A), rows.b(b)
     start = None if warm_start is None else _flat_points(warm_start, batch_shape)
 

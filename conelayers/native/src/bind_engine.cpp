@@ -17,6 +17,7 @@
 #include "conelayers/dispatch.hpp"
 #include "conelayers/structure.hpp"
 #include "conelayers/threads.hpp"
+#include "definiteness.hpp"
 #include "derivative_view.hpp"
 #include "engine_kernels.hpp"
 #include "interruptible.hpp"
@@ -53,6 +54,7 @@ class Engine {
                                                  A_indices.data(), static_cast<int>(kinds.shape(0)), kinds.data(),
                                                  dims.data(), params.data());
         view_ = structure_->view();
+        convexity_ = std::make_unique<const Definiteness>(n, P_indptr.data(), P_indices.data());
     }
 
     nb::dict solve(const Matrix& P, const Matrix& q, const Matrix& A, const Matrix& b, int batch, int threads,
@@ -131,6 +133,16 @@ class Engine {
             on_all(problem, &EngineKernels::solve);
         }
         give_back(std::move(scratch));
+        refuse_nonconvex(problem, threads);
+    }
+
+    // What solves the optimality conditions of a programme that is not convex may be any stationary point.
+    void refuse_nonconvex(const EngineProblem& problem, int threads) const {
+        const int rows = problem.P.stride == 0 ? 1 : problem.items;
+        const std::vector<char> found = convexity_->indefinite(problem.P, rows, threads);
+        if (std::find(found.begin(), found.end(), 1) == found.end()) return;
+        for (int item = 0; item < problem.items; ++item)
+            if (found[rows == 1 ? 0 : item]) problem.result.status[item] = kFailed;
     }
 
     // The largest residual of all items, infinite if one is not solved: one number for a caller to look at.
@@ -181,6 +193,7 @@ class Engine {
     }
 
     std::unique_ptr<Structure> structure_;
+    std::unique_ptr<const Definiteness> convexity_;
     EngineView view_{};
     mutable std::mutex mutex_;
     mutable std::vector<Scratch> idle_;
@@ -189,6 +202,24 @@ class Engine {
 }  // namespace
 
 void bind_engine(nb::module_& m) {
+    m.def(
+        "clearly_indefinite",
+        [](int n, const Ints& indptr, const Ints& indices, const Matrix& P, int threads) {
+            check_pattern(indptr, indices, n, "P");
+            const Definiteness convexity(n, indptr.data(), indices.data());
+            const std::size_t count = P.shape(0);
+            const Rows values = rows(P, "P", count, convexity.entries());
+            std::vector<char> found;
+            {
+                nb::gil_scoped_release release;
+                found = convexity.indefinite(values, static_cast<int>(count), threads);
+            }
+            bool* data = nullptr;
+            nb::object result = nb::cast(new_array<bool>({count}, &data));
+            std::copy(found.begin(), found.end(), data);
+            return result;
+        },
+        nb::arg("n"), nb::arg("indptr"), nb::arg("indices"), nb::arg("P"), nb::arg("threads") = 1);
     nb::class_<Engine>(m, "Engine")
         .def(nb::init<int, int, const Ints&, const Ints&, const Ints&, const Ints&, const Ints&, const Ints&,
                       const Reals&>(),
