@@ -69,10 +69,11 @@ class Backend(abc.ABC):
         """Whether its solutions are already the best that Newton steps on the optimality conditions give."""
         return False
 
-    def closer(self) -> Solver | None:
-        """What solves programmes as closely as this solver can, from which Newton steps get there; None if this does.
+    def closer(self, structure: ConeStructure) -> Solver | None:
+        """What solves programmes as closely as this solver can; None if there is no closer way.
 
-        At points where the multipliers are not unique, Newton steps need a better start than elsewhere.
+        It is asked where Newton steps from this solver's points do not reach the solution: where the multipliers are
+        not unique, they need a better start than elsewhere.
         """
         return None
 

@@ -11,6 +11,7 @@ import scipy.sparse as sp
 
 from conelayers.backends.base import Backend, Solver, check_positive
 from conelayers.backends.items import QUICK, Item, Point, WorkerPool, solve_items
+from conelayers.backends.outcomes import best_of, promoted
 from conelayers.backends.rows import (
     SOLVER_CONES,
     RowMap,
@@ -72,6 +73,8 @@ class Clarabel(Backend):
         direct_solve_method: "qdldl", "faer" (supernodal, multithreaded), "auto" (by size), or another name that
             Clarabel knows.
         tol_infeas: Tolerance of certificates of infeasibility; None for `tol`.
+        chordal_decomposition: Split semidefinite blocks whose entries are mostly free; None to do so from order 25 on,
+            and where an item is not solved, or its completed dual is not accurate, the other way.
     """
 
     tol: float = 1e-8
@@ -80,6 +83,7 @@ class Clarabel(Backend):
     verbose: bool = False
     direct_solve_method: str = "auto"
     tol_infeas: float | None = None
+    chordal_decomposition: bool | None = None
 
     name: ClassVar[str] = "CLARABEL"
     cones: ClassVar[frozenset[type[Cone]]] = SOLVER_CONES
@@ -94,13 +98,24 @@ class Clarabel(Backend):
         rows = row_map(structure)
         settings = self._settings(structure)
         make = lambda: _Worker(structure, rows, settings)  # noqa: E731
-        return solve_items(program, self, _POOL, make, rows, self.threads, again=self.closer())
+        found = solve_items(program, self, _POOL, make, rows, self.threads, again=self.closer(structure))
+        return promoted(best_of(program, found, self._other_ways(structure)), self.tol)
 
-    def closer(self) -> Solver | None:
+    def closer(self, structure: ConeStructure) -> Solver | None:
         """The same in the programme's own units, at a tolerance that lets it go on for as long as it can."""
-        if self.tol <= ALMOST_EXACT or type(self).solve is not Clarabel.solve:  # heirs may have a way of their own
+        # Heirs may have a way of their own; and a large semidefinite block costs too much to be solved twice.
+        if self.tol <= ALMOST_EXACT or type(self).solve is not Clarabel.solve or _is_wide(structure):
             return None
         return InOwnUnits(dataclasses.replace(self, tol=ALMOST_EXACT, tol_infeas=ALMOST_EXACT))
+
+    def _other_ways(self, structure: ConeStructure) -> list[Solver]:
+        """Ways that may do for semidefinite blocks where the first one did not: other pieces, other units."""
+        semidefinite = any(isinstance(cone, PositiveSemidefinite) for cone in structure.cone.cones)
+        if not semidefinite or self.chordal_decomposition is not None or type(self).solve is not Clarabel.solve:
+            return []
+        wide = _is_wide(structure)
+        same, other = (dataclasses.replace(self, chordal_decomposition=split) for split in (wide, not wide))
+        return [other, InOwnUnits(same), InOwnUnits(other)]
 
     @property
     def _tol_infeas(self) -> float:
@@ -111,8 +126,9 @@ class Clarabel(Backend):
         settings.verbose, settings.max_iter = self.verbose, self.max_iter
         # With either of these two on, Clarabel refuses data updates.
         settings.presolve_enable = False
-        wide = any(isinstance(cone, PositiveSemidefinite) and cone.order >= _WIDE for cone in structure.cone.cones)
-        settings.chordal_decomposition_enable = wide
+        wide = _is_wide(structure)
+        split = wide if self.chordal_decomposition is None else self.chordal_decomposition
+        settings.chordal_decomposition_enable = split
         settings.input_sparse_dropzeros = False
         for name in ("tol_feas", "tol_gap_abs", "tol_gap_rel"):
             setattr(settings, name, self.tol)
@@ -185,6 +201,10 @@ def row_map(structure: ConeStructure) -> RowMap:
             case _:
                 blocks.append(None)
     return RowMap(structure, range(len(blocks)), blocks)
+
+
+def _is_wide(structure: ConeStructure) -> bool:
+    return any(isinstance(cone, PositiveSemidefinite) and cone.order >= _WIDE for cone in structure.cone.cones)
 
 
 def _clarabel_cones(structure: ConeStructure) -> list:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from conelayers.backends.base import Solver
 from conelayers.backends.certificates import EXACT, ROUGH, proven_status
 from conelayers.program import ConeProgram, ConeSolution, Status
 
-__all__ = ["part_of", "proven", "put", "report", "without_certificates"]
+__all__ = ["best_of", "part_of", "promoted", "proven", "put", "report", "without_certificates"]
 
 
 def proven(
@@ -39,6 +40,53 @@ def proven(
     if again is None or not len(items):
         return solution
     return put(again(part_of(program, items)), items, solution)
+
+
+# Residuals, and distances to the cones, up to which a solution needs no second opinion.
+_GOOD = 1e-5
+
+
+def best_of(program: ConeProgram, found: ConeSolution, ways: Sequence[Solver]) -> ConeSolution:
+    """Solve items that are not solved well in other ways, one after another, until one does; the best outcome counts.
+
+    Args:
+        program: The programmes, any batch axes.
+        found: What a first way made of them.
+        ways: The others.
+    """
+    batch = found.status_code.shape
+    best, flat = found.reshape(torch.Size([batch.numel()])), program.flatten()
+    for way in ways:
+        good = (best.status_code == int(Status.SOLVED)) & (_doubt(program, best) <= _GOOD)
+        failed = best.status_code == int(Status.FAILED)
+        items = torch.nonzero(~good & (failed | best.has_solution))[:, 0]
+        if not len(items):
+            break
+        before = best.map(lambda value, items=items: value[items])
+        again = way.solve(part_of(flat, items))
+        better = (_doubt(program, again) < _doubt(program, before)) | (~before.has_solution & ~again.has_solution)
+        best = put(again.map(lambda value, better=better: value[better]), items[better], best)
+    return best.reshape(batch)
+
+
+def promoted(solution: ConeSolution, tol: float) -> ConeSolution:
+    """Inaccurate solutions of a closer way that are within the tolerance asked for are solutions."""
+    close = (solution.status_code == int(Status.INACCURATE)) & (solution.worst <= tol)
+    code = torch.where(close, int(Status.SOLVED), solution.status_code).to(torch.int8)
+    return dataclasses.replace(solution, status_code=code)
+
+
+def _doubt(program: ConeProgram, solution: ConeSolution) -> Tensor:
+    """The largest residual or distance to a cone, each relative; ten times that of inaccurate solutions."""
+    cone = program.structure.cone
+    y, s = solution.y, solution.s
+    outside = [(cone.project_dual(y) - y).abs(), (cone.project(s) - s).abs()]
+    worst = solution.worst
+    for distance, point in zip(outside, (y, s), strict=True):
+        if point.shape[-1]:
+            worst = torch.maximum(worst, distance.amax(-1) / torch.clamp(point.abs().amax(-1), min=1.0))
+    worst = torch.where(solution.status_code == int(Status.INACCURATE), 10 * worst, worst)
+    return torch.where(solution.has_solution, worst, torch.inf)
 
 
 def part_of(program: ConeProgram, items: Tensor) -> ConeProgram:

@@ -82,7 +82,7 @@ class SCS(Backend):
         make = lambda: _Worker(structure, rows, self._settings())  # noqa: E731
         return solve_items(program, self, _POOL, make, rows, self.threads, warm_start, self._again())
 
-    def closer(self) -> Solver | None:
+    def closer(self, structure: ConeStructure) -> Solver | None:
         """The same at a tolerance that leaves Newton steps little to do."""
         if self.tol <= _CLOSE or type(self).solve is not SCS.solve:  # heirs may have a way of their own
             return None

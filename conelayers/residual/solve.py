@@ -103,7 +103,7 @@ def polished(program: ConeProgram, backend: Backend, solution: ConeSolution) -> 
     """
     tol = getattr(backend, "tol", 1e-8)
     found = _after_newton(program, solution, tol)
-    closer = backend.closer() if hasattr(backend, "closer") else None  # type: ignore[attr-defined]
+    closer = backend.closer(program.structure) if hasattr(backend, "closer") else None  # type: ignore[attr-defined]
     if closer is not None and compiled_kernels(program.structure, program.q.device) is not None:
         found = _from_closer(program, found, closer, tol)
     return _believed(found, max(_BELIEVED, _SLACK * tol))
