@@ -71,8 +71,8 @@ def solve_and_polish(program: ConeProgram, backend: Backend, warm_start: ConeSol
         if not solution.all_solved:
             flat, absent = without_absent_rows(flat)
             solution = solution if absent is None else _solved(flat, backend, None)
-    solution = solution if absent is None else absent.restore(solution)
-    return solution.reshape(batch_shape).to(device)
+    solution = solution.to(device)
+    return (solution if absent is None else absent.restore(solution)).reshape(batch_shape)
 
 
 def _start(start: ConeSolution | None, program: ConeProgram, absent: AbsentRows | None) -> ConeSolution | None:
@@ -247,5 +247,5 @@ def _warn_about_device(device: torch.device, backend: Backend) -> None:
         warnings.warn(
             f"Programmes on {device} are solved by {name} on the CPU; inputs and results are copied, derivatives stay "
             f"there. The reason: {explain(device)}.",
-            stacklevel=3,
+            stacklevel=4,
         )
