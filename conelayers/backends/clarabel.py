@@ -109,13 +109,13 @@ class Clarabel(Backend):
         return InOwnUnits(dataclasses.replace(self, tol=ALMOST_EXACT, tol_infeas=ALMOST_EXACT))
 
     def _other_ways(self, structure: ConeStructure) -> list[Solver]:
-        """Ways that may do for semidefinite blocks where the first one did not: other pieces, other units."""
-        semidefinite = any(isinstance(cone, PositiveSemidefinite) for cone in structure.cone.cones)
-        if not semidefinite or self.chordal_decomposition is not None or type(self).solve is not Clarabel.solve:
+        """Ways that may do where the first one did not: semidefinite blocks in other pieces, other units."""
+        if self.chordal_decomposition is not None or type(self).solve is not Clarabel.solve:
             return []
         wide = _is_wide(structure)
         same, other = (dataclasses.replace(self, chordal_decomposition=split) for split in (wide, not wide))
-        return [other, InOwnUnits(same), InOwnUnits(other)]
+        semidefinite = any(isinstance(cone, PositiveSemidefinite) for cone in structure.cone.cones)
+        return [other, InOwnUnits(same), InOwnUnits(other)] if semidefinite else [InOwnUnits(same)]
 
     @property
     def _tol_infeas(self) -> float:

@@ -65,9 +65,10 @@ def _scaled(program: ConeProgram) -> tuple[ConeProgram, Tensor, Tensor, Tensor]:
     )
     P, q, A, b = (value.expand(items, value.shape[-1]) for value in (program.P, program.q, program.A, program.b))
     D, E = q.new_ones(items, structure.n), q.new_ones(items, structure.m)
+    shape = P / _power(_norm(P))  # the unit of the objective is no reason to stretch x
     for _ in range(_ROUNDS):
         A_now = (A * E[:, A_rows] * D[:, A_columns]).abs()
-        P_now = (P * D[:, P_rows] * D[:, P_columns]).abs()
+        P_now = (shape * D[:, P_rows] * D[:, P_columns]).abs()
         columns = torch.maximum(_largest(A_now, A_columns, structure.n), _largest(P_now, P_columns, structure.n))
         columns = torch.maximum(columns, _largest(P_now, P_rows, structure.n))
         rows = blocks.spread(blocks.largest(_largest(A_now, A_rows, structure.m)))
