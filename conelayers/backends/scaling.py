@@ -74,10 +74,10 @@ def _scaled(program: ConeProgram) -> tuple[ConeProgram, Tensor, Tensor, Tensor]:
         rows = blocks.spread(blocks.largest(_largest(A_now, A_rows, structure.m)))
         D, E = D * _power(columns**-0.5), E * _power(rows**-0.5)
     A, P, q, b = A * E[:, A_rows] * D[:, A_columns], P * D[:, P_rows] * D[:, P_columns], q * D, b * E
-    # Bounds and costs both tell how large x is. Where there are both, the smaller size counts: bounds may be far.
+    # Bounds and costs both tell how large x is; where there are both, which may be far apart, their geometric mean.
     bound, cost, curvature = (_norm(value) for value in (b, q, P))
-    from_costs = torch.where((curvature > 0) & (cost > 0), cost / curvature, torch.inf)
-    rho = _power(torch.minimum(torch.where(bound > 0, bound, torch.inf), from_costs))
+    costs = torch.where((curvature > 0) & (cost > 0), cost / curvature, 0.0)
+    rho = _power(torch.where((bound > 0) & (costs > 0), (bound * costs).sqrt(), torch.maximum(bound, costs)))
     kappa = _power(torch.maximum(cost, rho * curvature))
     scaled = ConeProgram.unchecked(structure, P * (rho / kappa), q / kappa, A, b / rho)
     return scaled, rho * D, kappa * E, rho / E
