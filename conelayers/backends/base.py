@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import torch
 
@@ -11,7 +11,15 @@ from conelayers.cones import Cone
 from conelayers.errors import InvalidArgument, UnsupportedError
 from conelayers.program import ConeProgram, ConeSolution, ConeStructure
 
-__all__ = ["Backend", "check_positive"]
+__all__ = ["Backend", "Solver", "check_positive"]
+
+
+class Solver(Protocol):
+    """Anything with the one method of a backend."""
+
+    def solve(self, program: ConeProgram, warm_start: ConeSolution | None = None) -> ConeSolution:
+        """Solve every programme of a batch; see `Backend.solve`."""
+        ...
 
 
 class Backend(abc.ABC):
@@ -60,6 +68,14 @@ class Backend(abc.ABC):
     def polishes(self, structure: ConeStructure) -> bool:
         """Whether its solutions are already the best that Newton steps on the optimality conditions give."""
         return False
+
+    def closer(self, structure: ConeStructure) -> Solver | None:
+        """What solves programmes as closely as this solver can; None if there is no closer way.
+
+        It is asked where Newton steps from this solver's points do not reach the solution: where the multipliers are
+        not unique, they need a better start than elsewhere.
+        """
+        return None
 
     def check(self, structure: ConeStructure) -> None:
         """Refuse what the backend does not take, naming both sides.

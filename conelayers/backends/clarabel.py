@@ -9,8 +9,9 @@ import clarabel as _clarabel
 import numpy as np
 import scipy.sparse as sp
 
-from conelayers.backends.base import Backend, check_positive
-from conelayers.backends.items import Item, Point, WorkerPool, solve_items
+from conelayers.backends.base import Backend, Solver, check_positive
+from conelayers.backends.items import QUICK, Item, Point, WorkerPool, solve_items
+from conelayers.backends.outcomes import best_of, promoted
 from conelayers.backends.rows import (
     SOLVER_CONES,
     RowMap,
@@ -19,6 +20,7 @@ from conelayers.backends.rows import (
     per_structure,
     upper_triangle_block,
 )
+from conelayers.backends.scaling import ALMOST_EXACT, InOwnUnits
 from conelayers.cones import (
     Cone,
     DualExponential,
@@ -64,12 +66,15 @@ class Clarabel(Backend):
     mostly free (chordal decomposition) and then takes no new data.
 
     Attributes:
-        tol: Relative and absolute tolerance of residuals, gap and certificates.
+        tol: Relative and absolute tolerance of residuals and gap.
         max_iter: Limit on interior-point iterations.
         threads: Programmes solved at a time; None for one per core.
         verbose: Print Clarabel's log.
         direct_solve_method: "qdldl", "faer" (supernodal, multithreaded), "auto" (by size), or another name that
             Clarabel knows.
+        tol_infeas: Tolerance of certificates of infeasibility; None for `tol`.
+        chordal_decomposition: Split semidefinite blocks whose entries are mostly free; None to do so from order 25 on,
+            and where an item is not solved, or its completed dual is not accurate, the other way.
     """
 
     tol: float = 1e-8
@@ -77,12 +82,14 @@ class Clarabel(Backend):
     threads: int | None = None
     verbose: bool = False
     direct_solve_method: str = "auto"
+    tol_infeas: float | None = None
+    chordal_decomposition: bool | None = None
 
     name: ClassVar[str] = "CLARABEL"
     cones: ClassVar[frozenset[type[Cone]]] = SOLVER_CONES
 
     def __post_init__(self) -> None:
-        check_positive(tol=self.tol, max_iter=self.max_iter)
+        check_positive(tol=self.tol, max_iter=self.max_iter, tol_infeas=self._tol_infeas)
 
     def solve(self, program: ConeProgram, warm_start: ConeSolution | None = None) -> ConeSolution:
         """Solve every programme of a batch; see `Backend.solve`."""
@@ -90,18 +97,42 @@ class Clarabel(Backend):
         self.check(structure)
         rows = row_map(structure)
         settings = self._settings(structure)
-        return solve_items(program, self, _POOL, lambda: _Worker(structure, rows, settings), rows, self.threads)
+        make = lambda: _Worker(structure, rows, settings)  # noqa: E731
+        found = solve_items(program, self, _POOL, make, rows, self.threads, again=self.closer(structure))
+        return promoted(best_of(program, found, self._other_ways(structure)), self.tol)
+
+    def closer(self, structure: ConeStructure) -> Solver | None:
+        """The same in the programme's own units, at a tolerance that lets it go on for as long as it can."""
+        # Heirs may have a way of their own; and a large semidefinite block costs too much to be solved twice.
+        if self.tol <= ALMOST_EXACT or type(self).solve is not Clarabel.solve or _is_wide(structure):
+            return None
+        return InOwnUnits(dataclasses.replace(self, tol=ALMOST_EXACT, tol_infeas=ALMOST_EXACT))
+
+    def _other_ways(self, structure: ConeStructure) -> list[Solver]:
+        """Ways that may do where the first one did not: semidefinite blocks in other pieces, other units."""
+        if self.chordal_decomposition is not None or type(self).solve is not Clarabel.solve:
+            return []
+        wide = _is_wide(structure)
+        same, other = (dataclasses.replace(self, chordal_decomposition=split) for split in (wide, not wide))
+        semidefinite = any(isinstance(cone, PositiveSemidefinite) for cone in structure.cone.cones)
+        return [other, InOwnUnits(same), InOwnUnits(other)] if semidefinite else [InOwnUnits(same)]
+
+    @property
+    def _tol_infeas(self) -> float:
+        return self.tol if self.tol_infeas is None else self.tol_infeas
 
     def _settings(self, structure: ConeStructure) -> Any:
         settings = clarabel.DefaultSettings()
         settings.verbose, settings.max_iter = self.verbose, self.max_iter
         # With either of these two on, Clarabel refuses data updates.
         settings.presolve_enable = False
-        wide = any(isinstance(cone, PositiveSemidefinite) and cone.order >= _WIDE for cone in structure.cone.cones)
-        settings.chordal_decomposition_enable = wide
+        wide = _is_wide(structure)
+        split = wide if self.chordal_decomposition is None else self.chordal_decomposition
+        settings.chordal_decomposition_enable = split
         settings.input_sparse_dropzeros = False
-        for name in ("tol_feas", "tol_gap_abs", "tol_gap_rel", "tol_infeas_abs", "tol_infeas_rel"):
+        for name in ("tol_feas", "tol_gap_abs", "tol_gap_rel"):
             setattr(settings, name, self.tol)
+        settings.tol_infeas_abs = settings.tol_infeas_rel = self._tol_infeas
         method = self.direct_solve_method
         if method == "auto":
             method = "faer" if wide or structure.n + structure.m >= _LARGE else "qdldl"
@@ -126,13 +157,18 @@ class _Worker:
             self._build(item)
         else:
             self._update(item)
-        solution = self.solver.solve()
+        solution = self._run(item)
         if str(solution.status) != "Solved" and not fresh:
             self._build(item)
-            solution = self.solver.solve()
+            solution = self._run(item)
         status = _STATUS.get(str(solution.status), Status.FAILED)
         y, s = self.rows.from_solver(np.array(solution.z), np.array(solution.s))
         return Point(status, solution.iterations, np.array(solution.x), y, s)
+
+    def _run(self, item: Item) -> Any:
+        if sum(self.shape) >= QUICK:
+            self.solver.set_termination_callback(lambda _: item.ended())
+        return self.solver.solve()
 
     def _build(self, item: Item) -> None:
         m, n = self.shape
@@ -165,6 +201,10 @@ def row_map(structure: ConeStructure) -> RowMap:
             case _:
                 blocks.append(None)
     return RowMap(structure, range(len(blocks)), blocks)
+
+
+def _is_wide(structure: ConeStructure) -> bool:
+    return any(isinstance(cone, PositiveSemidefinite) and cone.order >= _WIDE for cone in structure.cone.cones)
 
 
 def _clarabel_cones(structure: ConeStructure) -> list:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 
 from conelayers.backends.base import Backend, check_positive
-from conelayers.backends.outcomes import report, without_certificates
+from conelayers.backends.clarabel import Clarabel
+from conelayers.backends.outcomes import proven, report, without_certificates
+from conelayers.backends.scaling import ALMOST_EXACT
 from conelayers.cones import Cone
 from conelayers.errors import UnsupportedError
 from conelayers.program import ConeProgram, ConeSolution, ConeStructure
@@ -30,9 +32,10 @@ _lock = threading.Lock()
 class Cuda(Backend):
     """The batched interior-point method of `Batched` on a CUDA device, in double precision; solutions come polished.
 
-    Programmes on a CUDA device are solved there, on torch's current stream, without a copy to the host and without
-    waiting for the device; those on the CPU are copied to the current CUDA device and back. Kernels are compiled at
-    their first use, for the cones at hand, and kept on disk. Warm starts are ignored.
+    Programmes on a CUDA device are solved there, on torch's current stream; those on the CPU are copied to the current
+    CUDA device and back. The few that are called infeasible by a certificate that does not hold in their data go to
+    `Clarabel`. Kernels are compiled at their first use, for the cones at hand, and kept on disk. Warm starts are
+    ignored.
 
     Attributes:
         tol: Relative and absolute tolerance of residuals, gap and certificates.
@@ -90,7 +93,16 @@ class Cuda(Backend):
         solution = ConeSolution(
             **{name: value for name, value in found.items() if name != "status"}, status_code=found["status"]
         )
-        return without_certificates(solution).reshape(batch_shape)
+        if not bool(solution.status_code.any()):
+            return solution.reshape(batch_shape)
+        flat = ConeProgram(program.structure, P, q, A, b)
+        return without_certificates(proven(flat, solution, self._on_cpu)).reshape(batch_shape)
+
+    def _on_cpu(self, program: ConeProgram) -> ConeSolution:
+        """A second way, for the few items whose certificate does not hold."""
+        data = (value.cpu() for value in (program.P, program.q, program.A, program.b))
+        other = Clarabel(tol=self.tol, tol_infeas=ALMOST_EXACT, verbose=self.verbose)
+        return other.solve(ConeProgram(program.structure, *data)).to(program.q.device)
 
 
 def _current_device() -> torch.device:

@@ -11,13 +11,14 @@ import diffcp
 import numpy as np
 import scipy.sparse as sp
 import torch
-from diffcp.cone_program import solve_only
+from diffcp.cone_program import solve_internal
 from torch import Tensor
 
-from conelayers.backends.base import Backend, check_positive
+from conelayers.backends.base import Backend, Solver, check_positive
 from conelayers.backends.items import Item, Point, WorkerPool, solve_items
 from conelayers.backends.rows import RowMap
-from conelayers.backends.scs import row_map, scs_cones
+from conelayers.backends.scaling import ALMOST_EXACT, InOwnUnits
+from conelayers.backends.scs import row_map, scs_cones, scs_status
 from conelayers.backends.trivial import solve_trivial
 from conelayers.cones import (
     Cone,
@@ -29,7 +30,7 @@ from conelayers.cones import (
     Zero,
 )
 from conelayers.errors import InvalidArgument, UnsupportedError
-from conelayers.program import ConeProgram, ConeSolution, ConeStructure, Status
+from conelayers.program import ConeProgram, ConeSolution, ConeStructure
 
 __all__ = ["Diffcp"]
 
@@ -50,12 +51,14 @@ class Diffcp(Backend):
         max_iter: Limit on SCS's iterations.
         mode: How diffcp solves for the derivative. "dense" squares the condition number; "lsqr" and "lsmr" stop early.
         verbose: Print SCS's log.
+        tol_infeas: SCS's tolerance of certificates of infeasibility.
     """
 
     tol: float = 1e-10
     max_iter: int = 200_000
     mode: Literal["dense", "lsqr", "lsmr"] = "dense"
     verbose: bool = False
+    tol_infeas: float = 1e-9
 
     name: ClassVar[str] = "DIFFCP"
     cones: ClassVar[frozenset[type[Cone]]] = frozenset(
@@ -64,7 +67,7 @@ class Diffcp(Backend):
     quadratic: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        check_positive(tol=self.tol, max_iter=self.max_iter)
+        check_positive(tol=self.tol, tol_infeas=self.tol_infeas, max_iter=self.max_iter)
         if self.mode not in ("dense", "lsqr", "lsmr"):
             raise InvalidArgument(f"mode is {self.mode!r}; it must be 'dense', 'lsqr' or 'lsmr'.")
 
@@ -74,8 +77,14 @@ class Diffcp(Backend):
         self.check(structure)
         rows = row_map(structure)
         make = lambda: _Worker(structure, rows, self)  # noqa: E731
-        # One at a time: Python's record of warnings, by which diffcp tells of inaccurate solutions, is not for threads.
-        return solve_items(program, self, _POOL, make, rows, 1, warm_start)
+        # One at a time: Python's filters of warnings are not for threads.
+        return solve_items(program, self, _POOL, make, rows, 1, warm_start, self._again())
+
+    def _again(self) -> Solver | None:
+        """A second way: in other units, and without belief in certificates that are not all but exact."""
+        if self.tol_infeas <= ALMOST_EXACT:
+            return None
+        return InOwnUnits(dataclasses.replace(self, tol_infeas=ALMOST_EXACT))
 
     def adjoint(
         self, program: ConeProgram, solution: ConeSolution, gx: Tensor, gy: Tensor, gs: Tensor
@@ -114,7 +123,8 @@ class Diffcp(Backend):
 
     def options(self) -> dict:
         """Options for SCS."""
-        return {"eps_abs": self.tol, "eps_rel": self.tol, "max_iters": self.max_iter, "verbose": self.verbose}
+        tolerances = {"eps_abs": self.tol, "eps_rel": self.tol, "eps_infeas": self.tol_infeas}
+        return {**tolerances, "max_iters": self.max_iter, "verbose": self.verbose}
 
     def _adjoint_item(self, structure: ConeStructure, rows: RowMap, cones: dict, q, A, b, x, y, s, gx, gy, gs):
         # Not rows.T @ A: a product would drop the explicit zeros of A, which have gradients too.
@@ -141,7 +151,7 @@ class _Worker:
         self.cone, self.cones = structure.cone, scs_cones(structure)
 
     def solve(self, item: Item) -> Point:
-        """One programme; what diffcp raises for a bad one becomes its status."""
+        """One programme."""
         if 0 in self.shape:
             return solve_trivial(item, self.rows, self.P_pattern, self.cone)
         A = sp.csc_matrix((item.A.copy(), self.rows.indices.copy(), self.rows.indptr.copy()), shape=self.shape)
@@ -149,21 +159,14 @@ class _Worker:
         if item.warm_start is not None:
             x, y, s = item.warm_start
             start = (x.copy(), *self.rows.to_solver(y, s))
-        try:
-            with _WARNINGS, warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always")
-                x, y, s = solve_only(
-                    A, item.b.copy(), item.q.copy(), self.cones, warm_start=start, **self.backend.options()
-                )
-        except diffcp.SolverError as error:
-            return Point(_status(str(error)), 0)
-        y, s = self.rows.from_solver(y, s)
-        inaccurate = any("Inaccurate" in str(warning.message) for warning in caught)
-        return Point(Status.ITERATION_LIMIT if inaccurate else Status.SOLVED, 0, x, y, s)
-
-
-def _status(message: str) -> Status:
-    lowered = message.lower()
-    if "unbounded" in lowered:
-        return Status.DUAL_INFEASIBLE
-    return Status.PRIMAL_INFEASIBLE if "infeasible" in lowered else Status.FAILED
+        with _WARNINGS, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of inaccurate solutions, which the status tells too
+            found = solve_internal(
+                *(A, item.b.copy(), item.q.copy(), self.cones),
+                solve_method="SCS",
+                warm_start=start,
+                raise_on_error=False,
+                **self.backend.options(),
+            )
+        y, s = self.rows.from_solver(found["y"], found["s"])
+        return Point(scs_status(found["info"]["status_val"]), found["info"]["iter"], found["x"], y, s)

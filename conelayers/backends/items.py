@@ -15,10 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from conelayers.backends.base import Solver
+from conelayers.backends.outcomes import proven
 from conelayers.backends.rows import RowMap
-from conelayers.program import ConeProgram, ConeSolution, ConeStructure, Status, residuals
+from conelayers.program import ConeProgram, ConeSolution, ConeStructure, Status, residuals, without_absent_rows
+from conelayers.program.compiled import clearly_indefinite
 
-__all__ = ["Item", "Point", "Worker", "WorkerPool", "solve_items"]
+__all__ = ["QUICK", "Item", "Point", "Worker", "WorkerPool", "solve_items"]
+
+QUICK = 300
+"""Unknowns and rows up to which one solve is too short to be interrupted."""
 
 REDUCED_TOLERANCE = 1e-5
 """Residual up to which a solver's last point counts as an inaccurate solution and not as a failure."""
@@ -26,7 +32,10 @@ REDUCED_TOLERANCE = 1e-5
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Item:
-    """Data of one programme, float64; `shared_*` says that all items of this call have the same values."""
+    """Data of one programme, float64; `shared_*` says that all items of this call have the same values.
+
+    `ended` says whether nobody waits for the solution any more: a long solve should ask now and then.
+    """
 
     P: np.ndarray
     q: np.ndarray
@@ -35,12 +44,16 @@ class Item:
     first: bool
     shared_P: bool
     shared_A: bool
+    ended: Callable[[], bool]
     warm_start: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Point:
-    """What a solver returned for one programme; x, y and s may be None where there is no solution."""
+    """What a solver returned for one programme.
+
+    Where there is no solution, x or y is the ray that proves it, and the others may be None or not numbers.
+    """
 
     status: Status
     iterations: int
@@ -89,6 +102,7 @@ def solve_items(
     rows: RowMap,
     threads: int | None,
     warm_start: ConeSolution | None = None,
+    again: Solver | None = None,
 ) -> ConeSolution:
     """Solve every item by workers from the pool; item i goes to worker i modulo the number of threads.
 
@@ -100,42 +114,54 @@ def solve_items(
         rows: The solver's rows.
         threads: Number of threads; None for all cores.
         warm_start: A previous solution.
+        again: Solves programmes another way where this one failed, or claimed what does not hold.
     """
-    batch_shape = program.batch_shape
+    structure, batch_shape = program.structure, program.batch_shape
     count = batch_shape.numel()
-    flat = program.flatten()
+    flat, absent = without_absent_rows(_on_cpu(program.flatten()))
     P, q, A, b = (_numpy(values) for values in (flat.P, flat.q, flat.A, flat.b))
-    usable = _finite(P, q, A, b, count)
+    usable = _finite(P, q, A, b, count) & ~clearly_indefinite(structure, P)
     A, b = rows.A(A), rows.b(b)
     start = None if warm_start is None else _flat_points(warm_start, batch_shape)
 
     def item(i: int, first: bool) -> Item:
         at = [values[i if len(values) > 1 else 0] for values in (P, q, A, b)]
         guess = None if start is None or not start[3][i] else (start[0][i], start[1][i], start[2][i])
-        return Item(*at, first=first, shared_P=len(P) == 1, shared_A=len(A) == 1, warm_start=guess)
+        shared = {"shared_P": len(P) == 1, "shared_A": len(A) == 1}
+        return Item(*at, first=first, **shared, ended=ended.is_set, warm_start=guess)
 
     slots = max(1, min(threads if threads is not None else _cores(), count))
     points: list[Point | None] = [None] * count
+    ended = threading.Event()
 
     def run(slot: int, worker: Worker) -> None:
         first = True
         for i in range(slot, count, slots):
+            if ended.is_set():
+                return
             if usable[i]:
                 points[i] = worker.solve(item(i, first))
                 first = False
 
-    workers = [pool.take(program.structure, settings, make) for _ in range(slots)]
-    if slots == 1:
+    workers = [pool.take(structure, settings, make) for _ in range(slots)]
+    if slots == 1 and structure.n + structure.m < QUICK:
         run(0, workers[0])
-    else:
-        list(_executor(slots, os.getpid()).map(run, range(slots), workers))
+    else:  # the main thread waits, and an interrupt of the process reaches it
+        try:
+            list(_executor(slots, os.getpid()).map(run, range(slots), workers))
+        except BaseException:
+            ended.set()
+            raise
     for worker in reversed(workers):
-        pool.give_back(program.structure, settings, worker)
-    return assemble(program, points)
+        pool.give_back(structure, settings, worker)
+    found = _with_last_points(assemble(flat, points))
+    retry = None if again is None else again.solve
+    solution = _without_rays(proven(flat, found, retry, failures=True))
+    return (solution if absent is None else absent.restore(solution)).reshape(batch_shape)
 
 
 def assemble(program: ConeProgram, points: Sequence[Point | None]) -> ConeSolution:
-    """The solution of a batch from its items' points, with measured residuals; None stands for a failure."""
+    """What became of a batch with one axis, with measured residuals; None stands for a failure."""
     structure, count = program.structure, len(points)
     x, y, s = (np.zeros((count, size)) for size in (structure.n, structure.m, structure.m))
     code = np.full(count, int(Status.FAILED), dtype=np.int8)
@@ -144,28 +170,32 @@ def assemble(program: ConeProgram, points: Sequence[Point | None]) -> ConeSoluti
         if point is None:
             continue
         code[i], iterations[i] = point.status, point.iterations
-        if point.x is not None and point.y is not None and np.isfinite(point.x).all() and np.isfinite(point.y).all():
-            x[i], y[i], s[i] = point.x, point.y, point.s
-        elif point.status.has_solution:
+        for values, found in ((x, point.x), (y, point.y), (s, point.s)):
+            if found is not None:
+                values[i] = found
+        if point.status.has_solution and not all(np.isfinite(values[i]).all() for values in (x, y, s)):
             code[i] = Status.FAILED
-    shape = program.batch_shape
-    tensors = [torch.from_numpy(values).reshape(*shape, values.shape[1]) for values in (x, y, s)]
-    measured = residuals(_on_cpu(program), *tensors)
-    status = torch.from_numpy(code).reshape(shape)
-    counts = torch.from_numpy(iterations).reshape(shape)
-    x_all, y_all, s_all = tensors
-    return _judge(ConeSolution(x_all, y_all, s_all, status, counts, measured.primal, measured.dual, measured.gap))
+    tensors = [torch.from_numpy(values) for values in (x, y, s)]
+    measured = residuals(program, *tensors)
+    measures = (torch.nan_to_num(value, nan=torch.inf) for value in (measured.primal, measured.dual, measured.gap))
+    everything = (*tensors, torch.from_numpy(code), torch.from_numpy(iterations), *measures)
+    return ConeSolution(*everything)
 
 
-def _judge(solution: ConeSolution) -> ConeSolution:
-    """Count a last point with small residuals as inaccurate, and give zeros to items without a solution."""
+def _with_last_points(solution: ConeSolution) -> ConeSolution:
+    """Count the last point of an item that was stopped as an inaccurate solution if its residuals are small."""
     code = solution.status_code
     stopped = (code == int(Status.ITERATION_LIMIT)) | (code == int(Status.FAILED))
     has_point = (solution.x != 0).any(-1) | (solution.y != 0).any(-1) | (solution.s != 0).any(-1)
-    code = torch.where(stopped & has_point & (solution.worst <= REDUCED_TOLERANCE), int(Status.INACCURATE), code)
-    keep = (code <= int(Status.INACCURATE)).unsqueeze(-1)
+    good = stopped & has_point & (solution.worst <= REDUCED_TOLERANCE)
+    return dataclasses.replace(solution, status_code=torch.where(good, int(Status.INACCURATE), code).to(torch.int8))
+
+
+def _without_rays(solution: ConeSolution) -> ConeSolution:
+    """Zeros in the items without a solution."""
+    keep = solution.has_solution.unsqueeze(-1)
     x, y, s = (torch.where(keep, value, 0.0) for value in (solution.x, solution.y, solution.s))
-    return dataclasses.replace(solution, x=x, y=y, s=s, status_code=code.to(torch.int8))
+    return dataclasses.replace(solution, x=x, y=y, s=s)
 
 
 def _on_cpu(program: ConeProgram) -> ConeProgram:

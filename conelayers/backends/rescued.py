@@ -11,6 +11,7 @@ from torch import Tensor
 
 from conelayers.backends.batched import Batched
 from conelayers.backends.clarabel import Clarabel
+from conelayers.backends.outcomes import part_of, put
 from conelayers.program import ConeProgram, ConeSolution, Status
 
 if TYPE_CHECKING:
@@ -40,16 +41,11 @@ class Rescued(Batched):
         items = torch.nonzero(doubtful)[:, 0]
         if not items.numel():
             return first
-        data = (program.P, program.q, program.A, program.b)
-        values = (value if value.shape[0] == 1 else value[items] for value in data)
         limit = Clarabel.max_iter if self.max_iter == Batched.max_iter else self.max_iter
-        second = Clarabel(self.tol, limit, self.threads, self.verbose)
-        again = second.solve(ConeProgram(program.structure, *values))
+        second = Clarabel(tol=self.tol, max_iter=limit, threads=self.threads, verbose=self.verbose)
+        again = second.solve(part_of(program, items))
         better = _improves(again, first.map(lambda value: value[items]))
-        merged = first.map(torch.clone)
-        for value, other in zip(merged.tensors, again.tensors, strict=True):
-            value[items[better]] = other[better]
-        return merged
+        return put(again.map(lambda value: value[better]), items[better], first)
 
 
 def _improves(again: ConeSolution, first: ConeSolution) -> Tensor:

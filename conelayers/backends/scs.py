@@ -8,9 +8,10 @@ from typing import Any, ClassVar
 import scipy.sparse as sp
 import scs
 
-from conelayers.backends.base import Backend, check_positive
+from conelayers.backends.base import Backend, Solver, check_positive
 from conelayers.backends.items import Item, Point, WorkerPool, solve_items
 from conelayers.backends.rows import SOLVER_CONES, RowMap, per_structure
+from conelayers.backends.scaling import ALMOST_EXACT, InOwnUnits
 from conelayers.backends.trivial import solve_trivial
 from conelayers.cones import (
     Cone,
@@ -25,9 +26,10 @@ from conelayers.cones import (
 )
 from conelayers.program import ConeProgram, ConeSolution, ConeStructure, Status
 
-__all__ = ["SCS", "scs_cones", "scs_order"]
+__all__ = ["SCS", "scs_cones", "scs_order", "scs_status"]
 
 _POOL = WorkerPool()
+_CLOSE, _INTERRUPTED = 1e-12, -5
 
 # The order of cones that SCS demands; its triangle order is this package's own.
 _ORDER = (Zero, Nonnegative, SecondOrder, PositiveSemidefinite, Exponential, DualExponential, Power, DualPower)
@@ -78,7 +80,19 @@ class SCS(Backend):
         self.check(structure)
         rows = row_map(structure)
         make = lambda: _Worker(structure, rows, self._settings())  # noqa: E731
-        return solve_items(program, self, _POOL, make, rows, self.threads, warm_start)
+        return solve_items(program, self, _POOL, make, rows, self.threads, warm_start, self._again())
+
+    def closer(self, structure: ConeStructure) -> Solver | None:
+        """The same at a tolerance that leaves Newton steps little to do."""
+        if self.tol <= _CLOSE or type(self).solve is not SCS.solve:  # heirs may have a way of their own
+            return None
+        return dataclasses.replace(self, tol=_CLOSE)
+
+    def _again(self) -> Solver | None:
+        """A second way: in other units, and without belief in certificates that are not all but exact."""
+        if self.tol_infeas <= ALMOST_EXACT or type(self).solve is not SCS.solve:
+            return None
+        return InOwnUnits(dataclasses.replace(self, tol_infeas=ALMOST_EXACT))
 
     def _settings(self) -> dict:
         return {
@@ -121,7 +135,7 @@ class _Worker:
             x, y, s = item.warm_start
             y, s = self.rows.to_solver(y, s)
             result = workspace.solve(warm_start=True, x=x.copy(), y=y.copy(), s=s.copy())
-        status = _STATUS.get(result["info"]["status_val"], Status.FAILED)
+        status = scs_status(result["info"]["status_val"])
         y, s = self.rows.from_solver(result["y"], result["s"])
         return Point(status, result["info"]["iter"], result["x"], y, s)
 
@@ -142,6 +156,17 @@ class _Worker:
 def row_map(structure: ConeStructure) -> RowMap:
     """SCS's rows: cones sorted by kind, nothing else changed."""
     return RowMap(structure, scs_order(structure), [None] * len(structure.cone.cones))
+
+
+def scs_status(code: int) -> Status:
+    """What SCS's number for an outcome means.
+
+    Raises:
+        KeyboardInterrupt: If SCS, which listens for interrupts while it runs, was ended by one.
+    """
+    if code == _INTERRUPTED:
+        raise KeyboardInterrupt
+    return _STATUS.get(code, Status.FAILED)
 
 
 def scs_order(structure: ConeStructure) -> list[int]:

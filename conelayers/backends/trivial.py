@@ -30,9 +30,14 @@ def solve_trivial(item: Item, rows: RowMap, P_pattern: tuple[np.ndarray, np.ndar
         _, b = rows.from_solver(item.b, item.b)
         s = cone.project(torch.from_numpy(b)).numpy()
         inside = np.abs(s - b).max() <= _ACCURACY * max(1.0, np.abs(b).max())
-        return Point(Status.SOLVED if inside else Status.PRIMAL_INFEASIBLE, 0, np.zeros(0), np.zeros(m), s)
+        if inside:
+            return Point(Status.SOLVED, 0, np.zeros(0), np.zeros(m), s)
+        return Point(Status.PRIMAL_INFEASIBLE, 0, np.zeros(0), s - b, s)  # the projection of -b on K*
     upper = sp.csc_array((item.P, *P_pattern), shape=(n, n)).toarray() if len(item.P) else np.zeros((n, n))
     P = upper + np.triu(upper, 1).T
     x = np.linalg.lstsq(P, -item.q, rcond=None)[0] if n else np.zeros(0)
-    bounded = np.abs(P @ x + item.q).max(initial=0.0) <= _ACCURACY * np.abs(item.q).max(initial=1.0)
-    return Point(Status.SOLVED if bounded else Status.DUAL_INFEASIBLE, 0, x, np.zeros(0), np.zeros(0))
+    slope = P @ x + item.q  # where it does not vanish, P is zero along it
+    nothing = np.zeros(0)
+    if np.abs(slope).max(initial=0.0) <= _ACCURACY * np.abs(item.q).max(initial=1.0):
+        return Point(Status.SOLVED, 0, x, nothing, nothing)
+    return Point(Status.DUAL_INFEASIBLE, 0, -slope, nothing, nothing)

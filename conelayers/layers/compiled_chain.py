@@ -84,6 +84,8 @@ class CompiledChain(Chain):
             return None
         batch = torch.Size([max(map(len, data))] if any([batched[i] for i in self.data]) else [])
         result = backend.run(structure, data, batch.numel())
+        if not result["worst"] < np.inf and not np.isfinite(data[3]).all():
+            return None  # a row without a bound, or no programme at all
         if result["worst"] <= FINISHED:
             solution = engine_solution(result).reshape(batch)
         else:

@@ -29,6 +29,11 @@ Pattern = np.ndarray | Tensor | sp.sparray | sp.spmatrix
 class ConeLayer(nn.Module):
     """The family of programmes  minimise 1/2 x'Px + q'x  subject to  Ax + s = b, s in K,  with fixed sparsity patterns.
 
+    P must be positive semidefinite. On the CPU an item whose P has a negative pivot beyond the rounding of single
+    precision (1e-5, with a unit diagonal) is FAILED. Smaller negative curvature, and any of it on a GPU, is not
+    noticed: the optimality conditions then hold at a point that need be no minimum. An entry of b that is infinite
+    means that its row, or its block of a second-order or exponential cone, bounds nothing.
+
     Args:
         cone: K, as a `ProductCone`, a sequence of cones in the order of A's rows, or one cone.
         A: Pattern of A: a matrix of shape (m, n), sparse (its stored entries count) or dense (all entries count).

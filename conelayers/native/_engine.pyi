@@ -145,6 +145,7 @@ class Engine:
         x: NDArray[np.float64] | None = None,
         y: NDArray[np.float64] | None = None,
         s: NDArray[np.float64] | None = None,
+        tol_infeasible: float | None = None,
     ) -> EngineSolution:
         """Solve `batch` programmes; each of P, q, A, b has `batch` rows, or one that all share.
 
@@ -256,6 +257,14 @@ class Differentiator:
     @property
     def fill(self) -> int:
         """Entries below the diagonal in the factor."""
+
+def clearly_indefinite(
+    n: int, indptr: NDArray[np.int64], indices: NDArray[np.int64], P: NDArray[np.float64], threads: int = 1
+) -> NDArray[np.bool_]:
+    """Whether each row of P, values on an upper-triangle pattern, is of a matrix that is not positive semidefinite.
+
+    Eigenvalues above -1e-5, with a unit diagonal, count as rounding.
+    """
 
 def csr_product(
     indptr: NDArray[np.int32],

@@ -19,7 +19,15 @@ if TYPE_CHECKING:
     from conelayers.native import Differentiator, Engine
     from conelayers.native.cuda import DeviceDifferentiator
 
-__all__ = ["compiled_differentiator", "described", "device_differentiator", "engine", "rows", "suits_kernels"]
+__all__ = [
+    "clearly_indefinite",
+    "compiled_differentiator",
+    "described",
+    "device_differentiator",
+    "engine",
+    "rows",
+    "suits_kernels",
+]
 
 # Semidefinite blocks are dense: beyond this many entries in all the factor is too large, and other methods take over.
 _LARGEST_BLOCKS = 2_000_000
@@ -69,6 +77,23 @@ def suits_kernels(structure: ConeStructure) -> bool:
     blocks = structure.cone.cones
     dense = sum(block.dim**2 for block in blocks if isinstance(block, PositiveSemidefinite))
     return dense <= _LARGEST_BLOCKS and all(type(block) in CODES for block in blocks)
+
+
+def clearly_indefinite(structure: ConeStructure, P: np.ndarray) -> np.ndarray:
+    """Whether quadratic objectives are clearly not convex, bool, shape (rows,); False where nothing is compiled.
+
+    Args:
+        structure: The pattern of P.
+        P: Values, shape (rows, P_nnz).
+    """
+    if structure.P_nnz:
+        try:
+            from conelayers.native import clearly_indefinite as judge  # only here, as below
+        except ImportError:
+            pass
+        else:
+            return judge(structure.n, structure.P_indptr, structure.P_indices, P)
+    return np.zeros(len(P), dtype=bool)
 
 
 def described(structure: ConeStructure) -> tuple:

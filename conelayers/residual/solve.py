@@ -10,7 +10,15 @@ import torch
 from torch import Tensor
 
 from conelayers.errors import InvalidArgument
-from conelayers.program import ConeProgram, ConeSolution, ConeStructure, Status, residuals
+from conelayers.program import (
+    AbsentRows,
+    ConeProgram,
+    ConeSolution,
+    ConeStructure,
+    Status,
+    residuals,
+    without_absent_rows,
+)
 from conelayers.residual.compiled import compiled_kernels
 from conelayers.residual.polish import polish
 
@@ -55,13 +63,34 @@ def solve_and_polish(program: ConeProgram, backend: Backend, warm_start: ConeSol
     if batch_shape.numel() == 0:
         return _empty(program)
     backend = _on(backend, device)
+    if device.type == "cpu":
+        flat, absent = without_absent_rows(flat)
+        solution = _solved(flat, backend, _start(warm_start, flat, absent))
+    else:  # a GPU is not asked in advance
+        solution, absent = _solved(flat, backend, _start(warm_start, flat, None)), None
+        if not solution.all_solved:
+            flat, absent = without_absent_rows(flat)
+            solution = solution if absent is None else _solved(flat, backend, None)
+    solution = solution.to(device)
+    return (solution if absent is None else absent.restore(solution)).reshape(batch_shape)
+
+
+def _start(start: ConeSolution | None, program: ConeProgram, absent: AbsentRows | None) -> ConeSolution | None:
+    """The starting point, fitted to the programmes."""
+    fitted = None if start is None else fitted_start(start, program)
+    return fitted if fitted is None or absent is None else absent.inside(fitted)
+
+
+def _solved(flat: ConeProgram, backend: Backend, start: ConeSolution | None) -> ConeSolution:
+    """The solution of programmes with one batch axis."""
+    device = flat.q.device
     if device.type not in ("cpu", *getattr(backend, "devices", ())):
         _warn_about_device(device, backend)
         flat = ConeProgram(flat.structure, flat.P.cpu(), flat.q.cpu(), flat.A.cpu(), flat.b.cpu())
-    solution = backend.solve(flat, None if warm_start is None else fitted_start(warm_start, flat))
+    solution = backend.solve(flat, start)
     if not (_polishes(backend, flat.structure) and float(solution.worst.max()) <= FINISHED):
         solution = polished(flat, backend, solution)
-    return solution.reshape(batch_shape).to(device)
+    return solution
 
 
 def polished(program: ConeProgram, backend: Backend, solution: ConeSolution) -> ConeSolution:
@@ -73,7 +102,34 @@ def polished(program: ConeProgram, backend: Backend, solution: ConeSolution) -> 
         solution: Its solution, one batch axis.
     """
     tol = getattr(backend, "tol", 1e-8)
-    return _believed(_after_newton(program, solution, tol), max(_BELIEVED, _SLACK * tol))
+    found = _after_newton(program, solution, tol)
+    closer = backend.closer(program.structure) if hasattr(backend, "closer") else None  # type: ignore[attr-defined]
+    if closer is not None and compiled_kernels(program.structure, program.q.device) is not None:
+        found = _from_closer(program, found, closer, tol)
+    return _believed(found, max(_BELIEVED, _SLACK * tol))
+
+
+def _from_closer(program: ConeProgram, found: ConeSolution, closer: Backend, tol: float) -> ConeSolution:
+    """Items from which Newton steps did not get to the solution, from a closer start where that leads nearer to it.
+
+    Where multipliers are not unique the Jacobian is singular at all of them; steps from inside their set stay there.
+    """
+    items = torch.nonzero(found.has_solution & ~(found.worst <= _DOUBTFUL))[:, 0]
+    if not len(items):
+        return found
+    part, before = _part(program, items), found.map(lambda value: value[items])
+    again = _after_newton(part, closer.solve(part, before), tol)
+    nearer = again.has_solution & (again.worst < before.worst) & (again.status_code <= before.status_code)
+    merged = found.map(torch.clone)
+    for value, other in zip(merged.tensors, again.tensors, strict=True):
+        value[items[nearer]] = other[nearer]
+    return merged
+
+
+def _part(program: ConeProgram, items: Tensor) -> ConeProgram:
+    """Some of the programmes of a batch with one axis."""
+    data = (program.P, program.q, program.A, program.b)
+    return ConeProgram(program.structure, *(v if v.shape[0] == 1 else v[items] for v in data))
 
 
 def _after_newton(program: ConeProgram, solution: ConeSolution, tol: float) -> ConeSolution:
@@ -119,8 +175,7 @@ def _no_worse(program: ConeProgram, solution: ConeSolution, polished: Tensor) ->
     doubtful = torch.nonzero(~(polished <= _DOUBTFUL) & solution.has_solution)[:, 0]
     keep = torch.ones(polished.shape, dtype=torch.bool, device=polished.device)
     if len(doubtful):
-        data = (program.P, program.q, program.A, program.b)
-        part = ConeProgram(program.structure, *(v if v.shape[0] == 1 else v[doubtful] for v in data))
+        part = _part(program, doubtful)
         before = residuals(part, *(value[doubtful] for value in (solution.x, solution.y, solution.s))).worst
         keep[doubtful] = polished[doubtful] <= before
     return keep
@@ -192,5 +247,5 @@ def _warn_about_device(device: torch.device, backend: Backend) -> None:
         warnings.warn(
             f"Programmes on {device} are solved by {name} on the CPU; inputs and results are copied, derivatives stay "
             f"there. The reason: {explain(device)}.",
-            stacklevel=3,
+            stacklevel=4,
         )

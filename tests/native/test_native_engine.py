@@ -226,10 +226,10 @@ def test_units_do_not_matter(scaled, exponent):
 def test_statuses_within_one_pack():
     b = np.array([[1.0, 2], [-1, -1], [np.nan, 1], [2, 2], [np.inf, 0], [-2, -3], [1, 0], [-3, 4]])
     result = one(np.eye(1), [1.0], [[1.0], [-1.0]], b, [("l", 2)])
-    expected = [Status.SOLVED, Status.PRIMAL_INFEASIBLE, Status.FAILED, Status.SOLVED, Status.FAILED,
+    expected = [Status.SOLVED, Status.PRIMAL_INFEASIBLE, Status.FAILED, Status.SOLVED, Status.SOLVED,
                 Status.PRIMAL_INFEASIBLE, Status.SOLVED, Status.SOLVED]  # fmt: skip
     assert result["status"].tolist() == [int(s) for s in expected]
-    np.testing.assert_allclose(result["x"][[0, 3, 6, 7], 0], [-1, -1, 0, -3], atol=1e-6)
+    np.testing.assert_allclose(result["x"][[0, 3, 4, 6, 7], 0], [-1, -1, 0, 0, -3], atol=1e-6)
 
 
 @pytest.mark.parametrize("which", ["P", "q", "A", "b"])

@@ -63,7 +63,7 @@ conelayers_solve(const __grid_constant__ conelayers::EngineView view,
                  const __grid_constant__ conelayers::Task task) {
     using namespace conelayers;
     EngineSettings settings;
-    settings.tol = task.number;
+    settings.tol = settings.tol_infeasible = task.number;
     settings.max_iter = static_cast<int>(task.steps);
     for (Lane lane(task); lane.item < task.items; lane.next()) {
         const SolveItem item{task, lane.item};

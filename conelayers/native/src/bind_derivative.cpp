@@ -15,6 +15,7 @@
 #include "conelayers/threads.hpp"
 #include "derivative_kernels.hpp"
 #include "derivative_view.hpp"
+#include "interruptible.hpp"
 #include "results.hpp"
 
 namespace nb = nanobind;
@@ -187,12 +188,18 @@ class Differentiator {
         const int width = kernels.width, items = static_cast<int>(batch), packs = (items + width - 1) / width;
         const int workers = std::max(1, std::min(threads, packs));
         const std::size_t each = (static_cast<std::size_t>(kernels.work_size(view_)) + 15) / 8 * 8;
-        nb::gil_scoped_release release;
-        AlignedBuffer work(each * workers);
-        ThreadPool::run(packs, workers, [&](int pack, int worker) {
+        const auto one = [&](int pack, double* memory) {
             const int first = pack * width;
-            task(kernels, PackRange{first, std::min(width, items - first)}, work.get() + each * worker);
-        });
+            task(kernels, PackRange{first, std::min(width, items - first)}, memory);
+        };
+        Interruptible caller;
+        {
+            nb::gil_scoped_release release;
+            AlignedBuffer work(each * workers);
+            const auto run_one = [&](int pack, int worker) { one(pack, work.get() + each * worker); };
+            ThreadPool::run(packs, workers, run_one, &Interruptible::ends, &caller);
+        }
+        caller.raise();
     }
 
     std::unique_ptr<DerivativeLayout> layout_;

@@ -17,8 +17,10 @@
 #include "conelayers/dispatch.hpp"
 #include "conelayers/structure.hpp"
 #include "conelayers/threads.hpp"
+#include "definiteness.hpp"
 #include "derivative_view.hpp"
 #include "engine_kernels.hpp"
+#include "interruptible.hpp"
 #include "results.hpp"
 
 namespace nb = nanobind;
@@ -52,6 +54,7 @@ class Engine {
                                                  A_indices.data(), static_cast<int>(kinds.shape(0)), kinds.data(),
                                                  dims.data(), params.data());
         view_ = structure_->view();
+        convexity_ = std::make_unique<const Definiteness>(n, P_indptr.data(), P_indices.data());
     }
 
     nb::dict solve(const Matrix& P, const Matrix& q, const Matrix& A, const Matrix& b, int batch, int threads,
@@ -80,7 +83,10 @@ class Engine {
         result["gap"] = new_array<double>({B}, &out.gap);
         result["status"] = new_array<signed char>({B}, &out.status);
         result["iterations"] = new_array<long long>({B}, &out.iterations);
-        run(problem, threads);
+        Interruptible caller;
+        problem.settings.ends = &Interruptible::ends, problem.settings.caller = &caller;
+        run(problem, threads, caller);
+        caller.raise();
         result["worst"] = worst_residual(problem);
         return result;
     }
@@ -102,7 +108,7 @@ class Engine {
         return derivative;
     }
 
-    void run(const EngineProblem& problem, int threads) const {
+    void run(const EngineProblem& problem, int threads, Interruptible& caller) const {
         if (problem.items == 0) return;
         const EngineKernels& kernels = engine_kernels(problem.items);
         const int packs = (problem.items + kernels.width - 1) / kernels.width;
@@ -112,9 +118,10 @@ class Engine {
         Scratch scratch = take(static_cast<std::size_t>(each) * workers);
         const auto on_all = [&](const EngineProblem& part, auto kernel) {
             std::atomic<int> next{0};
-            ThreadPool::run(workers, workers, [&](int worker, int) {
+            const auto task = [&](int worker, int) {
                 (engine_kernels(part.items).*kernel)(part, next, scratch.buffer.get() + each * worker);
-            });
+            };
+            ThreadPool::run(workers, workers, task, &Interruptible::ends, &caller);
         };
         if (problem.derivative != nullptr && problem.start_x.data != nullptr) {
             on_all(problem, &EngineKernels::solve_from_start);
@@ -126,6 +133,16 @@ class Engine {
             on_all(problem, &EngineKernels::solve);
         }
         give_back(std::move(scratch));
+        refuse_nonconvex(problem, threads);
+    }
+
+    // What solves the optimality conditions of a programme that is not convex may be any stationary point.
+    void refuse_nonconvex(const EngineProblem& problem, int threads) const {
+        const int rows = problem.P.stride == 0 ? 1 : problem.items;
+        const std::vector<char> found = convexity_->indefinite(problem.P, rows, threads);
+        if (std::find(found.begin(), found.end(), 1) == found.end()) return;
+        for (int item = 0; item < problem.items; ++item)
+            if (found[rows == 1 ? 0 : item]) problem.result.status[item] = kFailed;
     }
 
     // The largest residual of all items, infinite if one is not solved: one number for a caller to look at.
@@ -176,6 +193,7 @@ class Engine {
     }
 
     std::unique_ptr<Structure> structure_;
+    std::unique_ptr<const Definiteness> convexity_;
     EngineView view_{};
     mutable std::mutex mutex_;
     mutable std::vector<Scratch> idle_;
@@ -184,6 +202,24 @@ class Engine {
 }  // namespace
 
 void bind_engine(nb::module_& m) {
+    m.def(
+        "clearly_indefinite",
+        [](int n, const Ints& indptr, const Ints& indices, const Matrix& P, int threads) {
+            check_pattern(indptr, indices, n, "P");
+            const Definiteness convexity(n, indptr.data(), indices.data());
+            const std::size_t count = P.shape(0);
+            const Rows values = rows(P, "P", count, convexity.entries());
+            std::vector<char> found;
+            {
+                nb::gil_scoped_release release;
+                found = convexity.indefinite(values, static_cast<int>(count), threads);
+            }
+            bool* data = nullptr;
+            nb::object result = nb::cast(new_array<bool>({count}, &data));
+            std::copy(found.begin(), found.end(), data);
+            return result;
+        },
+        nb::arg("n"), nb::arg("indptr"), nb::arg("indices"), nb::arg("P"), nb::arg("threads") = 1);
     nb::class_<Engine>(m, "Engine")
         .def(nb::init<int, int, const Ints&, const Ints&, const Ints&, const Ints&, const Ints&, const Ints&,
                       const Reals&>(),
@@ -193,9 +229,11 @@ void bind_engine(nb::module_& m) {
             "solve",
             [](const Engine& engine, const Matrix& P, const Matrix& q, const Matrix& A, const Matrix& b, int batch,
                nb::handle differentiator, int threads, double tol, int max_iter, double tol_early, int equilibrate,
-               double regularisation, int refinements, const Start& x, const Start& y, const Start& s) {
+               double regularisation, int refinements, const Start& x, const Start& y, const Start& s,
+               const std::optional<double>& tol_infeasible) {
                 EngineSettings settings;
                 settings.tol = tol;
+                settings.tol_infeasible = tol_infeasible.value_or(tol);
                 settings.max_iter = max_iter;
                 settings.tol_early = tol_early;
                 settings.equilibrate = equilibrate;
@@ -207,7 +245,7 @@ void bind_engine(nb::module_& m) {
             nb::arg("differentiator").none() = nb::none(), nb::arg("threads") = 1, nb::arg("tol") = 1e-8,
             nb::arg("max_iter") = 100, nb::arg("tol_early") = 1e-4, nb::arg("equilibrate") = 8,
             nb::arg("regularisation") = 1e-8, nb::arg("refinements") = 3, nb::arg("x") = nb::none(),
-            nb::arg("y") = nb::none(), nb::arg("s") = nb::none())
+            nb::arg("y") = nb::none(), nb::arg("s") = nb::none(), nb::arg("tol_infeasible") = nb::none())
         .def_prop_ro("order", &Engine::order)
         .def_prop_ro("fill", [](const Engine& e) { return e.kkt().fill; })
         .def_prop_ro("flops", [](const Engine& e) { return e.kkt().flops; });

@@ -11,6 +11,7 @@
 #include "conelayers/dispatch.hpp"
 #include "conelayers/symbolic.hpp"
 #include "conelayers/threads.hpp"
+#include "interruptible.hpp"
 #include "ldlt_kernels.hpp"
 
 namespace nb = nanobind;
@@ -52,8 +53,7 @@ class LdltFactor {
         const double* source = values.data();
         const long long stride = values.shape(0) == 1 ? 0 : view_.entries;
         AlignedBuffer work(static_cast<std::size_t>(std::max(threads, 1)) * view_.work * width);
-        nb::gil_scoped_release release;
-        ThreadPool::run(packs_, threads, [&](int pack, int worker) {
+        run(threads, [&](int pack, int worker) {
             kernels_->factor(view_, source, stride, pack * width, items(pack), factor(pack), inverse(pack),
                              work.get() + static_cast<std::size_t>(worker) * view_.work * width,
                              pattern_->signs.data(), rule);
@@ -68,19 +68,27 @@ class LdltFactor {
         double* out = new double[size > 0 ? size : 1];
         nb::capsule owner(out, [](void* p) noexcept { delete[] static_cast<double*>(p); });
         const double* source = rhs.data();
-        {
-            const std::size_t each = 4 * static_cast<std::size_t>(view_.n) * width;
-            AlignedBuffer work(each * std::max(threads, 1));
-            nb::gil_scoped_release release;
-            ThreadPool::run(packs_, threads, [&](int pack, int worker) {
-                kernels_->solve(view_, factor(pack), inverse(pack), source, count, pack * width, items(pack), out,
-                                work.get() + each * worker);
-            });
-        }
+        const std::size_t each = 4 * static_cast<std::size_t>(view_.n) * width;
+        AlignedBuffer work(each * std::max(threads, 1));
+        run(threads, [&](int pack, int worker) {
+            kernels_->solve(view_, factor(pack), inverse(pack), source, count, pack * width, items(pack), out,
+                            work.get() + each * worker);
+        });
         return CubeOut(out, {rhs.shape(0), rhs.shape(1), rhs.shape(2)}, owner);
     }
 
   private:
+    // task(pack, worker) for every pack, without the GIL.
+    template <class Task>
+    void run(int threads, const Task& task) const {
+        Interruptible caller;
+        {
+            nb::gil_scoped_release release;
+            ThreadPool::run(packs_, threads, task, &Interruptible::ends, &caller);
+        }
+        caller.raise();
+    }
+
     int items(int pack) const { return std::min(kernels_->width, batch_ - pack * kernels_->width); }
     double* factor(int pack) const { return data_.get() + pack * per_pack_; }
     double* inverse(int pack) const { return factor(pack) + view_.factor_size * kernels_->width; }

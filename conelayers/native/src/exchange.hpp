@@ -18,13 +18,19 @@ PackItems<Real> items_from(const EngineProblem& problem, int first) {
     return items;
 }
 
-// Read rows; which lanes have finite values throughout.
+// Which lanes have finite values throughout.
+template <class Real>
+Mask<Real> finite_rows(long long count, const Real* values) {
+    Real sum(0.0);
+    for (long long e = 0; e < count; ++e) sum += values[e] * Real(0.0);
+    return sum == Real(0.0);
+}
+
+// Read rows, and the same of them.
 template <class Real>
 Mask<Real> read_rows(const Rows& rows, const PackItems<Real>& items, long long count, Real* to) {
     interleave<Real>(rows.data, rows.stride, items, count, to);
-    Real sum(0.0);
-    for (long long e = 0; e < count; ++e) sum += to[e] * Real(0.0);
-    return sum == Real(0.0);
+    return finite_rows(count, to);
 }
 
 // P, q, A and b; which lanes have a programme of finite numbers.
@@ -36,9 +42,9 @@ Mask<Real> read_programme(const EngineProblem& problem, const PackItems<Real>& i
     usable = mask_and(usable, read_rows(problem.P, items, view.P_nnz, P));
     usable = mask_and(usable, read_rows(problem.q, items, view.n, q));
     usable = mask_and(usable, read_rows(problem.A, items, view.A_nnz, A));
-    usable = mask_and(usable, read_rows(problem.b, items, view.m, b));
-    drop_free_rows<Real>(view, A, b);
-    return usable;
+    interleave<Real>(problem.b.data, problem.b.stride, items, view.m, b);
+    drop_free_rows<Real>(view, A, b);  // among them the infinite ones
+    return mask_and(usable, finite_rows(view.m, b));
 }
 
 template <class Real>

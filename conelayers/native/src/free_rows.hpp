@@ -57,7 +57,7 @@ void drop_free_rows(const EngineView& view, Real* A, Real* b) {
     }
 }
 
-// The slack of a row that was dropped is its bound.
+// The slack of a row that was dropped is its bound, or large where that is infinite: it may yet be squared.
 inline void restore_free_rows(const EngineProblem& problem, int item) {
     const EngineView& view = *problem.view;
     const double* A = problem.A.data + problem.A.stride * item;
@@ -67,7 +67,7 @@ inline void restore_free_rows(const EngineProblem& problem, int item) {
     const std::vector<char> free = free_rows(view, [&](int e) { return A[e]; }, bound);
     for (int i = 0; i < view.m; ++i) {
         if (!free[i]) continue;
-        problem.result.s[(long long)view.m * item + i] = b[i];
+        problem.result.s[(long long)view.m * item + i] = b[i] < HUGE_VAL ? b[i] : kNoBound;
         problem.result.y[(long long)view.m * item + i] = 0.0;
     }
 }

@@ -16,7 +16,7 @@ void solve_from_start(const EngineProblem& problem, std::atomic<int>& next, Real
     const EngineView& view = *problem.view;
     Arena<Real> arena{memory, false};
     NewtonFinish<Real> finish(*problem.derivative, problem.settings, arena);
-    for (int first; (first = next.fetch_add(W)) < problem.items;) {
+    for (int first; (first = next.fetch_add(W)) < problem.items && !ended(problem.settings);) {
         const PackItems<Real> items = items_from<Real>(problem, first);
         Mask<Real> which = read_programme<Real>(problem, items, finish.work.p, finish.newton.q, finish.work.a, finish.newton.b);
         which = mask_and(which, read_rows<Real>(problem.start_x, items, view.n, finish.newton.x));

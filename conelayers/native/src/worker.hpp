@@ -64,6 +64,7 @@ class Worker {
         for (int item; (item = next.fetch_add(W)) < problem.items;) {
             load(*current, item);
             iterate(*current, few);
+            if (ended(problem.settings)) return;
             if (waiting != nullptr) {
                 gather(*waiting, *current);
                 finish(*current);

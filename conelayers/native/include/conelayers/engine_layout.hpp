@@ -49,7 +49,8 @@ struct EngineView {
 };
 
 struct EngineSettings {
-    double tol = 1e-8;           // of residuals, relative, of the gap, relative or absolute, and of certificates
+    double tol = 1e-8;           // of residuals, relative, and of the gap, relative or absolute
+    double tol_infeasible = 1e-8;  // of certificates
     double tol_reduced = 1e-5;   // accepted as INACCURATE when progress ends
     int max_iter = 100;
     int equilibrate = 8;         // rounds of Ruiz scaling; 0: none
@@ -71,6 +72,8 @@ struct EngineSettings {
     double start_residual = 0.5;    // relative, up to which they are tried from a given point,
     int start_steps = 8;            // so many,
     double start_progress = 0.5;    // while every two leave at most this part of the residual
+    bool (*ends)(void*) = nullptr;  // ends(caller): whether nobody waits for the result any more, see ending.hpp; null: never
+    void* caller = nullptr;
 };
 
 enum SolveStatus : int {

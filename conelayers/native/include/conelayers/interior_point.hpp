@@ -12,6 +12,7 @@
 
 #include "arena.hpp"
 #include "cone_product.hpp"
+#include "ending.hpp"
 #include "engine_layout.hpp"
 #include "homogeneous_iterate.hpp"
 #include "kkt.hpp"
@@ -56,7 +57,7 @@ class InteriorPoint : public HomogeneousIterate<Real> {
         for (int round = 0;; ++round) {
             measure();
             judge(tolerance);
-            if (count_lanes<Real>(active) <= few || round >= rounds) break;
+            if (count_lanes<Real>(active) <= few || round >= rounds || ended(settings)) break;
             if (!assembled) kkt_assemble<Real>(view, p, kkt);
             assembled = true;
             iteration = select(active, iteration + Real(1.0), iteration);
@@ -185,7 +186,7 @@ class InteriorPoint : public HomogeneousIterate<Real> {
         const Mask<Real> feasible = mask_and(last.primal <= bound, last.dual <= bound);
         const Mask<Real> tending = kappa > tau;
         conclude(mask_and(finite, mask_and(gap, feasible)), kSolved);
-        const Real tol(settings.tol);
+        const Real tol(settings.tol_infeasible);
         conclude(mask_and(finite, mask_and(tending, last.infeasible_primal <= tol)), kPrimalInfeasible);
         conclude(mask_and(finite, mask_and(tending, last.infeasible_dual <= tol)), kDualInfeasible);
         const Mask<Real> better = mask_and(active, mask_and(finite, last.worst < best));

@@ -89,7 +89,7 @@ class NewtonFinish {
     }
 
     CL_HD Real attempt_from(const InteriorPoint<Real>& ip, const Mask<Real>& which, const PolishRule& rule) {
-        if (!any_lane(which)) return Real(infinity());
+        if (!any_lane(which) || ended(settings)) return Real(infinity());
         ip.point(newton.x, newton.v, newton.s);
         return attempt(which, rule);
     }

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <functional>
 #include <mutex>
@@ -26,18 +27,27 @@ namespace conelayers {
 class ThreadPool {
   public:
     // task(index, worker) for every index in [0, count), on at most `threads` threads; worker < threads.
-    // Tasks must not throw.
-    static void run(int count, int threads, const std::function<void(int, int)>& task) {
+    // Tasks must not throw. Once ends(caller), which is asked between tasks and while the caller waits, no more are begun.
+    using Ends = bool (*)(void*);
+    static void run(int count, int threads, const std::function<void(int, int)>& task, Ends ends = nullptr,
+                    void* caller = nullptr) {
         threads = std::min(threads, count);
         if (threads > 1) {
             ThreadPool& pool = instance();
             std::unique_lock<std::mutex> owner(pool.owner_, std::try_to_lock);
-            if (owner.owns_lock()) return pool.loop(count, threads, task);
+            if (owner.owns_lock()) return pool.loop(count, threads, task, {ends, caller});
         }
-        for (int i = 0; i < count; ++i) task(i, 0);
+        const Stop stop{ends, caller};
+        for (int i = 0; i < count && !stop(); ++i) task(i, 0);
     }
 
   private:
+    struct Stop {
+        Ends ends;
+        void* caller;
+        bool operator()() const { return ends != nullptr && ends(caller); }
+    };
+
     // Deliberately never destroyed: workers may outlive static destruction at interpreter exit.
     static ThreadPool& instance() {
         static std::mutex guard;
@@ -47,11 +57,12 @@ class ThreadPool {
         return *pool;
     }
 
-    void loop(int count, int threads, const std::function<void(int, int)>& task) {
+    void loop(int count, int threads, const std::function<void(int, int)>& task, const Stop& stop) {
         {
             std::lock_guard<std::mutex> lock(mutex_);
             while (static_cast<int>(workers_) < threads - 1) start();
             task_ = &task;
+            stop_ = stop;
             count_ = count;
             next_.store(0);
             wanted_ = threads - 1;
@@ -60,10 +71,14 @@ class ThreadPool {
             ++generation_;
         }
         wake_.notify_all();
-        for (int i; (i = next_.fetch_add(1)) < count;) task(i, 0);
+        for (int i; (i = next_.fetch_add(1)) < count && !stop();) task(i, 0);
         std::unique_lock<std::mutex> lock(mutex_);
         wanted_ = joined_;  // workers that have not woken yet are not needed any more
-        done_.wait(lock, [&] { return running_ == 0; });
+        while (!done_.wait_for(lock, std::chrono::milliseconds(50), [&] { return running_ == 0; })) {
+            lock.unlock();
+            stop();
+            lock.lock();
+        }
         task_ = nullptr;
     }
 
@@ -82,8 +97,9 @@ class ThreadPool {
             ++running_;
             const auto* task = task_;
             const int count = count_;
+            const Stop stop = stop_;
             lock.unlock();
-            for (int i; (i = next_.fetch_add(1)) < count;) (*task)(i, worker);
+            for (int i; (i = next_.fetch_add(1)) < count && !stop();) (*task)(i, worker);
             lock.lock();
             if (--running_ == 0) done_.notify_one();
         }
@@ -93,6 +109,7 @@ class ThreadPool {
     std::mutex owner_, mutex_;
     std::condition_variable wake_, done_;
     const std::function<void(int, int)>* task_ = nullptr;
+    Stop stop_{nullptr, nullptr};
     std::atomic<int> next_{0};
     int count_ = 0, wanted_ = 0, joined_ = 0, running_ = 0;
     int workers_ = 0;
