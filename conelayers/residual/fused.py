@@ -15,7 +15,7 @@ from torch import Tensor
 
 from conelayers.implicit import Equation, Exact, zeros_for_none
 from conelayers.program import ConeStructure, Status
-from conelayers.program.products import A_times, A_transpose_times, outer, symmetric_outer
+from conelayers.program.products import A_times, A_transpose_times, P_times, outer, symmetric_outer
 from conelayers.residual.compiled import ACCEPTED, compiled_kernels
 from conelayers.residual.folding import Folding
 from conelayers.residual.linearized import LinearizedConditions
@@ -82,10 +82,34 @@ class FusedAdjoint(Equation):
         return gradients
 
     def pullback(self, inputs, outputs, cotangents, needed) -> tuple[Tensor | None, ...]:
-        """By the stated form."""
-        *vectors, code = inputs
-        pull: Any = torch.func.vjp(lambda *values: self.stated(*values, code), *vectors)[1]
-        return *pull(zeros_for_none(cotangents, outputs)), None
+        """The adjoint of `pushforward`: the outer products' own, then that of the adjoint system.
+
+        Written out, since a `torch.func.vjp` of the stated form would open a level of its own inside a backward pass,
+        whose saved tensors may belong to levels that are closed.
+        """
+        structure, exact = self.structure, LinearizedConditions(self.structure, Exact())
+        P, A, *items, code = inputs
+        has_solution = (code <= _INACCURATE)[..., None]
+        x, y, s, gx, gy, gs = (torch.where(has_solution, value, 0.0) for value in items)
+        dP, dq, dA, db = zeros_for_none(cotangents, outputs)
+        lam, nu = -outputs[1], outputs[3]
+        w = nu - gs
+        u = A_times(structure, A, lam) + w - gy
+        to_lam = -dq - P_times(structure, dP, x) - A_transpose_times(structure, dA, y)
+        to_nu = db - A_times(structure, dA, x)
+        solved = P, A, y - s, gx - A_transpose_times(structure, A, gs), gy, has_solution[..., 0].to(x.dtype)
+        to_P, to_A, to_v, first, second, _ = exact.pullback(solved, (lam, u, w), (to_lam, None, to_nu), (True,) * 6)
+        assert to_A is not None and to_v is not None and first is not None
+        to_items = (
+            -P_times(structure, dP, lam) - A_transpose_times(structure, dA, nu),
+            to_v - A_times(structure, dA, lam),
+            -to_v,
+            first,
+            second,
+            to_nu - A_times(structure, A, first),
+        )
+        found = (torch.where(has_solution, value, 0.0) for value in to_items)
+        return to_P, to_A - outer(structure, gs, first), *found, None
 
     def pushforward(self, inputs, outputs, tangents) -> tuple[Tensor | None, ...]:
         """The adjoint system moved: the tangents of lam and nu, then the product rule in the outer products."""
