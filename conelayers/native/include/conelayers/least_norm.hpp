@@ -1,0 +1,186 @@
+// Systems with a singular Jacobian: the solution of smallest norm of what is consistent in the right-hand side.
+//
+// In (dx, w = D dv) the matrix K = [[P, A'], [A, -W]] is symmetric, and because P and W are semidefinite its null space is a
+// product: dx with P dx = 0 that the active rows do not see, and w with A'w = 0 where D has eigenvalue 1. With M = (K + R)^-1,
+// R = diag(c, -rho) the shift, E = I - K M leaves R times the null space alone and takes the rest down by the shift over
+// its eigenvalue. A few E in a row split the right-hand side in the part outside of the range and the rest, refinement
+// solves for the rest, and a few M R in a row take out of the solution what rounding put in the null space. All of it is
+// symmetric: forward and reverse mode are each other's transpose. c is the same for all of x in x's own units, as far as
+// kWidest allows, so that the norm of dx is the Euclidean one.
+#pragma once
+
+#include "derivative.hpp"
+
+namespace conelayers {
+inline namespace CONELAYERS_ARCH {
+
+// The shift of x after equilibration, from kWide up. The part outside of the range is known to 1e-16 / kWide.
+constexpr double kWide = 1e-6;
+constexpr double kWidest = 1e-4;
+constexpr int kSweeps = 10;
+
+// Sizes of the parts of a right-hand side outside of the Jacobian's range, relative to it.
+template <class Real>
+struct Outside {
+    Real primal, dual;
+};
+
+namespace least_norm_detail {
+
+template <class Real>
+CL_HD inline Real narrowest_column(const DerivativeView& view, const DerivativeWork<Real>& w) {
+    Real least = Real(1e300);
+    for (int j : each(view.n)) least = min(least, w.column[j]);
+    return all_min(least);
+}
+
+// The shift of x_j after equilibration.
+template <class Real>
+CL_INLINE Real wide_shift(const Real& column, const Real& narrowest) {
+    const Real ratio = column / narrowest;
+    return min(Real(kWide) * ratio * ratio, Real(kWidest));
+}
+
+template <class Real>
+CL_HD inline Outside<Real> sizes(const DerivativeView& view, const DerivativeWork<Real>& w, Arr<Real> r,
+                                 const Real& start) {
+    Real primal = Real(0.0), dual = Real(0.0);
+    for (int j : each(view.n)) primal = max(primal, abs(w.column[j] * r[j]));
+    for (int i : each(view.m)) dual = max(dual, abs(w.row[i] * r[view.n + i]));
+    const Real inverse = Real(1.0) / select(start > Real(0.0), start, Real(1.0));
+    return {all_max(primal) * inverse, all_max(dual) * inverse};
+}
+
+// w.residual becomes its part outside of the range, given its size; lanes in `active` decide when it is known. Returns the
+// sweeps that it took.
+template <class Real>
+CL_HD inline int outside_part(const DerivativeView& view, const DerivativeWork<Real>& w, const Mask<Real>& active,
+                              const Real& start, double accuracy) {
+    int sweep = 0;
+    while (sweep < kSweeps) {
+        regularised_solve(view, w, w.residual, w.direct);
+        jacobian_residual(view, w, w.residual, w.direct, w.trial_residual);
+        for (int k : each(view.n + view.m)) {
+            w.trial[k] = w.trial_residual[k] - w.residual[k];
+            w.residual[k] = w.trial_residual[k];
+        }
+        ++sweep;
+        if (!any_lane(mask_and(active, residual_norm(view, w, w.trial) > Real(accuracy) * start))) break;
+    }
+    return sweep;
+}
+
+// w.solution without what it has in the null space, in the lanes of `lost`.
+template <class Real>
+CL_HD inline void take_out_null_space(const DerivativeView& view, const DerivativeWork<Real>& w,
+                                      const Mask<Real>& lost, int sweeps) {
+    const int n = view.n, m = view.m;
+    const Real narrowest = narrowest_column(view, w);
+    for (int k : each(n + m)) w.direct[k] = w.solution[k];
+    for (int sweep = 0; sweep < sweeps; ++sweep) {
+        projection::apply_derivative<Real>(view.cone, w.element, w.direct + n, w.image, w.scratch);
+        for (int j : each(n)) {
+            const Real scale = w.column[j];
+            w.trial[j] = wide_shift(scale, narrowest) / (scale * scale) * w.direct[j];
+        }
+        for (int i : each(m)) w.trial[n + i] = Real(-kRowShift) / (w.row[i] * w.row[i]) * w.image[i];
+        regularised_solve(view, w, w.trial, w.direct);
+    }
+    for (int k : each(n + m)) w.solution[k] = select(lost, w.solution[k] - w.direct[k], w.solution[k]);
+}
+
+}  // namespace least_norm_detail
+
+// Factor the KKT matrix again, with the wide shift: for `least_norm_solve`, and of no use for `derivative_solve`.
+template <class Real>
+CL_HD inline void derivative_factor_wide(const DerivativeView& view, const DerivativeWork<Real>& w) {
+    using namespace least_norm_detail;
+    derivative_detail::assemble(view, w);
+    const Real narrowest = narrowest_column(view, w);
+    for (int j : each(view.n)) {
+        Real& entry = w.factor[view.x_diagonal[j]];
+        entry = entry + (wide_shift(w.column[j], narrowest) - Real(kColumnShift));
+    }
+    ldlt_factor<Real>(view.ldlt, w.factor, w.inverse, w.ldlt, view.signs, PivotRule{1e-13, kColumnShift});
+}
+
+// In the lanes of `lost`, w.solution becomes the shortest solution for the part of w.rhs in the range; the others keep
+// theirs. Returns the residual of that part, relative to w.rhs.
+template <class Real>
+CL_HD inline Real least_norm_solve(const DerivativeView& view, const DerivativeWork<Real>& w, const Mask<Real>& lost) {
+    using namespace least_norm_detail;
+    const int size = view.n + view.m;
+    const Real start = residual_norm(view, w, w.rhs);
+    for (int k : each(size)) w.residual[k] = w.rhs[k];
+    const int sweeps = outside_part(view, w, lost, start, 1e-11);
+    Arr<Real> inside = w.basis;
+    for (int k : each(size)) {
+        inside[k] = w.rhs[k] - w.residual[k];
+        w.solution[k] = select(lost, Real(0.0), w.solution[k]);
+        w.residual[k] = inside[k];
+    }
+    const RefinedPoint<Real> point{w.solution, w.residual, w.trial, w.trial_residual};
+    Real norm = residual_norm(view, w, inside);
+    auto active = mask_and(lost, norm > Real(0.0));
+    for (int sweep = 0; sweep < kSweeps && any_lane(active); ++sweep) {
+        regularised_solve(view, w, w.residual, w.direct);
+        for (int k : each(size)) w.trial[k] = w.solution[k] + w.direct[k];
+        jacobian_residual(view, w, inside, w.trial, w.trial_residual);
+        active = mask_and(accept_trial<Real>(view, w, point, active, norm), norm > Real(1e-13) * start);
+    }
+    take_out_null_space(view, w, lost, sweeps);
+    const Real poison = norm - norm;  // not zero where an input was not finite
+    for (int k : each(size)) w.solution[k] = w.solution[k] + select(lost, poison, Real(0.0));
+    return norm / select(start == Real(0.0), Real(1.0), start);
+}
+
+// Reverse mode, of least norm where the relative residual stays above `accepted`. w.rhs: cotangents of x and of y (n + m); s_cotangent: that of s; w.y is y. Returns the relative residual;
+// w.solution = (lambda, u) with J (lambda, u) = (g_x - A' g_s, g_y), and nu = D u + g_s.
+template <class Real>
+CL_HD inline Real derivative_pullback(const DerivativeView& view, const DerivativeWork<Real>& w, Arr<Real> s_cotangent,
+                                      Arr<Real> nu, double accepted) {
+    for (int j : each(view.n)) {
+        Real sum = w.rhs[j];
+        for (int k = view.a_start[j]; k < view.a_start[j + 1]; ++k) sum = sum - w.a[k] * s_cotangent[view.a_row[k]];
+        w.rhs[j] = sum;
+    }
+    Real residual = derivative_solve(view, w);
+    const auto lost = mask_not(residual <= Real(accepted));
+    if (any_lane(lost)) {
+        derivative_factor_wide(view, w);
+        residual = select(lost, least_norm_solve<Real>(view, w, lost), residual);
+    }
+    projection::apply_derivative<Real>(view.cone, w.element, w.solution + view.n, nu, w.scratch);
+    for (int i : each(view.m)) nu[i] = nu[i] + s_cotangent[i];
+    return residual;
+}
+
+// Whether the solution moves as the linearised conditions say when the data move along `direction`, the values of dP, dq, dA
+// and db, which are those of every item: the parts of J (dx, dv) = -dF that no (dx, dv) solves. w.rhs stays as it is.
+template <class Real>
+CL_HD inline Outside<Real> direction_outside(const DerivativeView& view, const DerivativeWork<Real>& w, Arr<Real> x,
+                                             Arr<Real> y, const double* direction) {
+    using namespace least_norm_detail;
+    const int n = view.n, m = view.m;
+    const double *dp = direction, *dq = dp + view.p_entries, *da = dq + n, *db = da + view.a_entries;
+    Arr<Real> r = w.residual;
+    for (int i : each(m)) r[n + i] = Real(db[i]);
+    for (int j : each(n)) {
+        Real sum = Real(dq[j]);
+        for (int k = view.a_start[j]; k < view.a_start[j + 1]; ++k) sum = sum + Real(da[k]) * y[view.a_row[k]];
+        for (int k = view.p_start[j]; k < view.p_start[j + 1]; ++k) sum = sum + Real(dp[k]) * x[view.p_row[k]];
+        r[j] = -sum;
+    }
+    for (int j = 0; j < n; ++j) {
+        for (int k : each(view.a_start[j], view.a_start[j + 1]))
+            r[n + view.a_row[k]] = r[n + view.a_row[k]] - Real(da[k]) * x[j];
+        for (int k : each(view.p_start[j], view.p_start[j + 1]))
+            if (view.p_row[k] != j) r[view.p_row[k]] = r[view.p_row[k]] - Real(dp[k]) * x[j];
+    }
+    const Real start = residual_norm(view, w, r);
+    outside_part(view, w, start > Real(0.0), start, 1e-6);
+    return sizes(view, w, r, start);
+}
+
+}  // namespace CONELAYERS_ARCH
+}  // namespace conelayers
