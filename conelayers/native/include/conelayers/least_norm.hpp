@@ -5,8 +5,8 @@
 // R = diag(c, -rho) the shift, E = I - K M leaves R times the null space alone and takes the rest down by the shift over
 // its eigenvalue. A few E in a row split the right-hand side in the part outside of the range and the rest, refinement
 // solves for the rest, and a few M R in a row take out of the solution what rounding put in the null space. All of it is
-// symmetric: forward and reverse mode are each other's transpose. c is the same for all of x in x's own units, as far as
-// kWidest allows, so that the norm of dx is the Euclidean one.
+// symmetric: forward and reverse mode are each other's transpose. c is the same for all of x in x's own units, as far as its
+// bounds allow, so that the norm of dx is the Euclidean one.
 #pragma once
 
 #include "derivative.hpp"
@@ -14,9 +14,9 @@
 namespace conelayers {
 inline namespace CONELAYERS_ARCH {
 
-// The shift of x after equilibration, from kWide up. The part outside of the range is known to 1e-16 / kWide.
-constexpr double kWide = 1e-6;
-constexpr double kWidest = 1e-4;
+// The shift of the columns, as a multiple of the ordinary one: the part outside of the range is known to the unit roundoff
+// over the shift.
+constexpr double kWide = 10.0;
 constexpr int kSweeps = 10;
 
 // Sizes of the parts of a right-hand side outside of the Jacobian's range, relative to it.
@@ -26,20 +26,6 @@ struct Outside {
 };
 
 namespace least_norm_detail {
-
-template <class Real>
-CL_HD inline Real narrowest_column(const DerivativeView& view, const DerivativeWork<Real>& w) {
-    Real least = Real(1e300);
-    for (int j : each(view.n)) least = min(least, w.column[j]);
-    return all_min(least);
-}
-
-// The shift of x_j after equilibration.
-template <class Real>
-CL_INLINE Real wide_shift(const Real& column, const Real& narrowest) {
-    const Real ratio = column / narrowest;
-    return min(Real(kWide) * ratio * ratio, Real(kWidest));
-}
 
 template <class Real>
 CL_HD inline Outside<Real> sizes(const DerivativeView& view, const DerivativeWork<Real>& w, Arr<Real> r,
@@ -75,13 +61,13 @@ template <class Real>
 CL_HD inline void take_out_null_space(const DerivativeView& view, const DerivativeWork<Real>& w,
                                       const Mask<Real>& lost, int sweeps) {
     const int n = view.n, m = view.m;
-    const Real narrowest = narrowest_column(view, w);
+    const Real narrowest = derivative_detail::narrowest_column(view, w);
     for (int k : each(n + m)) w.direct[k] = w.solution[k];
     for (int sweep = 0; sweep < sweeps; ++sweep) {
         projection::apply_derivative<Real>(view.cone, w.element, w.direct + n, w.image, w.scratch);
         for (int j : each(n)) {
             const Real scale = w.column[j];
-            w.trial[j] = wide_shift(scale, narrowest) / (scale * scale) * w.direct[j];
+            w.trial[j] = Real(kWide) * derivative_detail::column_shift(scale, narrowest) / (scale * scale) * w.direct[j];
         }
         for (int i : each(m)) w.trial[n + i] = Real(-kRowShift) / (w.row[i] * w.row[i]) * w.image[i];
         regularised_solve(view, w, w.trial, w.direct);
@@ -91,17 +77,10 @@ CL_HD inline void take_out_null_space(const DerivativeView& view, const Derivati
 
 }  // namespace least_norm_detail
 
-// Factor the KKT matrix again, with the wide shift: for `least_norm_solve`, and of no use for `derivative_solve`.
+// Factor the KKT matrix again, with the wide shift: for `least_norm_solve`, and too slow for `derivative_solve`.
 template <class Real>
 CL_HD inline void derivative_factor_wide(const DerivativeView& view, const DerivativeWork<Real>& w) {
-    using namespace least_norm_detail;
-    derivative_detail::assemble(view, w);
-    const Real narrowest = narrowest_column(view, w);
-    for (int j : each(view.n)) {
-        Real& entry = w.factor[view.x_diagonal[j]];
-        entry = entry + (wide_shift(w.column[j], narrowest) - Real(kColumnShift));
-    }
-    ldlt_factor<Real>(view.ldlt, w.factor, w.inverse, w.ldlt, view.signs, PivotRule{1e-13, kColumnShift});
+    derivative_factor(view, w, kWide);
 }
 
 // In the lanes of `lost`, w.solution becomes the shortest solution for the part of w.rhs in the range; the others keep
