@@ -19,7 +19,16 @@ from conelayers.canonicalize import BlockMap
 from conelayers.implicit import Chain, Exact, Step, nothing_records
 from conelayers.program import ConeProgram, ConeSolution
 from conelayers.program.compiled import compiled_differentiator
-from conelayers.residual import ACCEPTED, FINISHED, ConicConditions, optimality, ordinary_units, polished
+from conelayers.residual import (
+    ACCEPTED,
+    FINISHED,
+    OUTSIDE,
+    ConicConditions,
+    optimality,
+    ordinary_units,
+    polished,
+    weakly_active,
+)
 
 if TYPE_CHECKING:
     from conelayers.native import Gradients
@@ -140,8 +149,18 @@ class CompiledChain(Chain):
         gx, gy, gs = [
             np.zeros((1, z.shape[1])) if g is None else _rows(g) for g, z in zip(cotangents, (x, y, s), strict=True)
         ]
-        found = kernels.pullback(P, A, x, y, s, gx, gy, gs, threads=torch.get_num_threads())
-        return found if found["worst"] <= ACCEPTED else None
+        direction = self.conditions.direction
+        moves = None if direction is None else direction.values
+        found = kernels.pullback(P, A, x, y, s, gx, gy, gs, direction=moves, threads=torch.get_num_threads())
+        if not found["worst"] <= ACCEPTED or (found["moved"] > OUTSIDE and self._may_select(found["outside"], y, s)):
+            return None
+        return found
+
+    def _may_select(self, outside: np.ndarray, y: np.ndarray, s: np.ndarray) -> bool:
+        """Whether some item asks for other multipliers or another element, and not for the shortest solution."""
+        primal, dual = outside.T > OUTSIDE
+        v = torch.from_numpy(y - s)
+        return bool(dual.any()) or bool(weakly_active(self.conditions.structure, v[torch.from_numpy(primal)]).any())
 
 
 def _is_usual(inputs: Sequence[Tensor]) -> bool:

@@ -17,6 +17,7 @@ from conelayers.implicit import Derivative, Equation, Exact, implicit, zeros_for
 from conelayers.program import ConeProgram, ConeSolution, ConeStructure, Status
 from conelayers.program.products import A_times, A_transpose_times, P_times, outer, symmetric_outer
 from conelayers.residual.compiled import compiled_kernels
+from conelayers.residual.direction import Direction
 from conelayers.residual.fused import FusedAdjoint
 from conelayers.residual.linearized import LinearizedConditions, solve_adjoint
 from conelayers.residual.proximal import perturbed_gradients
@@ -47,6 +48,7 @@ class ConicConditions(Equation):
         on_failure: "raise" an error that names the items without a solution, or return "nan" for them.
         warm_start: A previous solution to start from, or None.
         inspect: Called with each batch of programmes and its solution, outside of autograd and of transforms.
+        direction: How the data may move, which decides between derivatives at irregular solutions; None: nothing known.
     """
 
     structure: ConeStructure
@@ -55,6 +57,7 @@ class ConicConditions(Equation):
     on_failure: OnFailure = "raise"
     warm_start: ConeSolution | None = None
     inspect: Callable[[ConeProgram, ConeSolution], None] | None = None
+    direction: Direction | None = None
 
     nondifferentiable = frozenset({3, 4, 5, 6, 7})
 

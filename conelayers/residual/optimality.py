@@ -11,6 +11,7 @@ from torch import Tensor
 from conelayers.implicit import Equation, implicit
 from conelayers.program import ConeProgram, ConeSolution
 from conelayers.residual.conic import ConicConditions
+from conelayers.residual.selection import selected
 from conelayers.residual.solve import fitted_start
 from conelayers.residual.units import Units, units_matter
 
@@ -72,7 +73,7 @@ class InUnits(Equation):
 
 def optimality(conditions: ConicConditions) -> Equation:
     """The conditions in units that suit the data; polyhedral cones have no digits to lose and are left alone."""
-    return InUnits(conditions) if units_matter(conditions.structure) else conditions
+    return selected(InUnits(conditions) if units_matter(conditions.structure) else conditions, conditions)
 
 
 def differentiable_solve(conditions: ConicConditions, program: ConeProgram) -> ConeSolution:
