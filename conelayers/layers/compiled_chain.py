@@ -24,10 +24,10 @@ from conelayers.residual import (
     FINISHED,
     OUTSIDE,
     ConicConditions,
+    Watch,
     optimality,
     ordinary_units,
     polished,
-    weakly_active,
 )
 
 if TYPE_CHECKING:
@@ -152,15 +152,13 @@ class CompiledChain(Chain):
         direction = self.conditions.direction
         moves = None if direction is None else direction.values
         found = kernels.pullback(P, A, x, y, s, gx, gy, gs, direction=moves, threads=torch.get_num_threads())
-        if not found["worst"] <= ACCEPTED or (found["moved"] > OUTSIDE and self._may_select(found["outside"], y, s)):
+        if not found["worst"] <= ACCEPTED:
             return None
+        if direction is not None and found["moved"] > OUTSIDE:
+            watch = Watch(direction)
+            watch.note(self.conditions.structure, *map(torch.from_numpy, (found["outside"], y, s)))
+            return None if watch.selects else found
         return found
-
-    def _may_select(self, outside: np.ndarray, y: np.ndarray, s: np.ndarray) -> bool:
-        """Whether some item asks for other multipliers or another element, and not for the shortest solution."""
-        primal, dual = outside.T > OUTSIDE
-        v = torch.from_numpy(y - s)
-        return bool(dual.any()) or bool(weakly_active(self.conditions.structure, v[torch.from_numpy(primal)]).any())
 
 
 def _is_usual(inputs: Sequence[Tensor]) -> bool:

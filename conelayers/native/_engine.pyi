@@ -76,8 +76,8 @@ class LDLT:
 class Gradients(TypedDict):
     """What `Differentiator.pullback` returns; `worst` is the largest residual, infinite if one is no number.
 
-    `outside` has a column for each of the two rows of the linearised conditions, relative to the right-hand side; `moved`
-    is its largest entry.
+    `outside` has a column for each of the two rows of the linearised conditions, relative to the right-hand side;
+    `moved` is its largest entry.
     """
 
     dP: NDArray[np.float64]
@@ -226,8 +226,8 @@ class Differentiator:
     ) -> Gradients:
         """dP, dq, dA, db, and of the adjoint system the solution (lam, u) and the relative residual.
 
-        `direction` holds tangents of P, q, A and b, one after another; `outside` tells what of that motion the linearised
-        conditions cannot follow.
+        `direction` holds tangents of P, q, A and b, one after another; `outside` tells what of that motion the
+        linearised conditions cannot follow.
         """
 
     def probe(

@@ -2,10 +2,9 @@
 
 from conelayers.residual.compiled import ACCEPTED
 from conelayers.residual.conic import ConicConditions, OnFailure
-from conelayers.residual.direction import OUTSIDE, Direction
+from conelayers.residual.direction import OUTSIDE, Direction, Watch
 from conelayers.residual.linearized import LinearizedConditions
 from conelayers.residual.optimality import differentiable_solve, optimality
-from conelayers.residual.selection import weakly_active
 from conelayers.residual.solve import FINISHED, polished
 from conelayers.residual.units import ordinary_units
 
@@ -17,9 +16,9 @@ __all__ = [
     "Direction",
     "LinearizedConditions",
     "OnFailure",
+    "Watch",
     "differentiable_solve",
     "optimality",
     "ordinary_units",
     "polished",
-    "weakly_active",
 ]

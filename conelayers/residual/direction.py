@@ -9,8 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["OUTSIDE", "Direction"]
+from conelayers.program import ConeStructure
 
+__all__ = ["OUTSIDE", "Direction", "Watch", "weakly_active"]
+
+_WEAK = 1e-6
+"""Relative distance to a kink up to which a point is taken to lie on it."""
 OUTSIDE = 1e-6
 """What the linearised conditions may leave of a motion of the data, relative, where they have a solution."""
 
@@ -38,6 +42,51 @@ class Direction:
         """All four in a row."""
         return np.ascontiguousarray(np.concatenate(self.parts))
 
+    def row(self, device: torch.device) -> Tensor:
+        """All four in a row, on a device, (P_nnz + n + A_nnz + m,)."""
+        if device not in self._rows:
+            with torch.inference_mode(False):
+                self._rows[device] = torch.from_numpy(self.values).to(device)
+        return self._rows[device]
+
+    @functools.cached_property
+    def _rows(self) -> dict[torch.device, Tensor]:
+        return {}
+
     def tensors(self, like: Tensor) -> tuple[Tensor, ...]:
         """Rows (1, size), of the dtype and device of `like`."""
         return tuple(torch.from_numpy(part)[None].to(like) for part in self.parts)
+
+
+def weakly_active(structure: ConeStructure, v: Tensor) -> Tensor:
+    """Which items have a block whose constraint is active without force, for v = y - s of (B, m); bool, (B,)."""
+    size = v.abs().amax(-1, keepdim=True) if v.shape[-1] else v.new_zeros(len(v), 1)
+    return (structure.cone.margin(v) <= _WEAK * (1 + size)).any(-1)
+
+
+class Watch:
+    """What one backward pass finds out about its batch on the side.
+
+    Args:
+        direction: How the data may move.
+
+    Attributes:
+        seen: Whether a kernel has looked.
+        selects: Whether some item may ask for other multipliers or another element of the Clarke Jacobian.
+    """
+
+    def __init__(self, direction: Direction) -> None:
+        self.direction, self.seen, self.selects = direction, False, False
+
+    def note(self, structure: ConeStructure, outside: Tensor, y: Tensor, s: Tensor) -> None:
+        """Take in (B, 2): what of the direction no motion of x, and none of v, follows.
+
+        Where x alone does not follow, strictly within its active constraints, x is not unique, and the shortest
+        solution stands.
+        """
+        self.seen = True
+        if not float(outside.max()) > OUTSIDE:
+            return
+        primal, dual = (outside > OUTSIDE).unbind(-1)
+        alone = primal & ~dual
+        self.selects = bool(dual.any()) or bool(weakly_active(structure, (y - s)[alone]).any())

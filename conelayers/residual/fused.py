@@ -17,14 +17,26 @@ from conelayers.implicit import Equation, Exact, zeros_for_none
 from conelayers.program import ConeStructure, Status
 from conelayers.program.products import A_times, A_transpose_times, P_times, outer, symmetric_outer
 from conelayers.residual.compiled import ACCEPTED, compiled_kernels
+from conelayers.residual.direction import Watch
 from conelayers.residual.folding import Folding
 from conelayers.residual.linearized import LinearizedConditions
 
-__all__ = ["FusedAdjoint"]
+__all__ = ["FusedAdjoint", "fuses"]
 
 _INACCURATE = int(Status.INACCURATE)
 
+_SMALL = 10_000_000
+"""Entries of the batch's A up to which the kernel may compute their gradients for nothing."""
+
 Gradients = Callable[..., tuple[Tensor, ...]]
+
+
+def fuses(
+    structure: ConeStructure, device: torch.device, matrices: tuple[bool, bool], spare: int | None = None
+) -> bool:
+    """Whether the pass pays: gradients of P or A are wanted, or those of `spare` entries of A are a small price."""
+    wanted = any(matrices) or (spare is not None and spare <= _SMALL)
+    return wanted and compiled_kernels(structure, device) is not None
 
 
 class FusedAdjoint(Equation):
@@ -33,10 +45,11 @@ class FusedAdjoint(Equation):
     Args:
         structure: Patterns and cone, for which a compiled kernel exists.
         stated: The same map in differentiable torch code.
+        watch: What is told whether the solutions are regular, or None.
     """
 
-    def __init__(self, structure: ConeStructure, stated: Gradients) -> None:
-        self.structure, self.stated = structure, stated
+    def __init__(self, structure: ConeStructure, stated: Gradients, watch: Watch | None = None) -> None:
+        self.structure, self.stated, self.watch = structure, stated, watch
 
     @property
     def event_dims(self) -> Sequence[int]:
@@ -72,7 +85,10 @@ class FusedAdjoint(Equation):
         """Items that the kernel's fixed number of refinements did not solve go by the stated form."""
         kernels = compiled_kernels(self.structure, flat[0].device)
         assert kernels is not None
-        found = kernels.pullback(*flat)
+        direction = None if self.watch is None else self.watch.direction.row(flat[0].device)
+        found = kernels.pullback(*flat, direction=direction)
+        if self.watch is not None:
+            self.watch.note(self.structure, found["outside"], flat[3], flat[4])
         gradients, residual = [found[name] for name in ("dP", "dq", "dA", "db")], found["residual"]
         if not float(residual.max()) <= ACCEPTED:
             missed = torch.nonzero(~(residual <= ACCEPTED) & (codes <= _INACCURATE))[:, 0]

@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-from conelayers.implicit import Equation, implicit
+from conelayers.implicit import Equation, Exact, implicit
 from conelayers.program import ConeProgram, ConeSolution
 from conelayers.residual.conic import ConicConditions
-from conelayers.residual.selection import selected
+from conelayers.residual.selection import Selected
 from conelayers.residual.solve import fitted_start
 from conelayers.residual.units import Units, units_matter
 
@@ -55,7 +55,8 @@ class InUnits(Equation):
         if units is None:
             return self.conditions.pullback(inputs, outputs, cotangents, needed)
         scaled = units.data(self.structure, *inputs), (*units.points(*outputs[:3]), *outputs[3:])
-        found = self.conditions.pullback(*scaled, (*units.from_points(*cotangents[:3]), *cotangents[3:]), needed)
+        unwatched = dataclasses.replace(self.conditions, watch=None)  # its direction is in the ordinary units
+        found = unwatched.pullback(*scaled, (*units.from_points(*cotangents[:3]), *cotangents[3:]), needed)
         return units.data(self.structure, *found)
 
     def pushforward(self, inputs, outputs, tangents) -> tuple[Tensor | None, ...]:
@@ -73,7 +74,13 @@ class InUnits(Equation):
 
 def optimality(conditions: ConicConditions) -> Equation:
     """The conditions in units that suit the data; polyhedral cones have no digits to lose and are left alone."""
-    return selected(InUnits(conditions) if units_matter(conditions.structure) else conditions, conditions)
+    if conditions.direction is None or conditions.mode != Exact():
+        return _in_units(conditions)
+    return Selected(conditions, conditions.direction, _in_units)
+
+
+def _in_units(conditions: ConicConditions) -> Equation:
+    return InUnits(conditions) if units_matter(conditions.structure) else conditions
 
 
 def differentiable_solve(conditions: ConicConditions, program: ConeProgram) -> ConeSolution:

@@ -253,12 +253,19 @@ class DeviceDifferentiator(_Kernels):
         gy: Tensor,
         gs: Tensor,
         mu: float = 0.0,
+        direction: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """dP, dq, dA, db, lam, u and the relative residual of the adjoint system."""
+        """dP, dq, dA, db, lam, u and the relative residual of the adjoint system.
+
+        `direction` holds tangents of P, q, A and b, one after another; `outside`, (B, 2), tells what of that motion the
+        linearised conditions cannot follow.
+        """
         batch, n, m = x.shape[0], self.n, self.m
         sizes = {"P": self.P_nnz, "A": self.A_nnz, "x": n, "y": m, "s": m, "gx": n, "gy": m, "gs": m}
         values = (P, A, x, y, s, gx, gy, gs)
         inputs = [self._rows(name, value, batch, size) for (name, size), value in zip(sizes.items(), values)]
+        if direction is not None:
+            inputs.append(self._rows("direction", direction[None], batch, self.P_nnz + n + self.A_nnz + m))
         found = {
             "dP": self._empty(batch, self.P_nnz),
             "dq": self._empty(batch, n),
@@ -267,7 +274,10 @@ class DeviceDifferentiator(_Kernels):
             "lam": self._empty(batch, n),
             "u": self._empty(batch, m),
             "residual": self._empty(batch),
+            "outside": self._empty(batch, 2),
         }
+        if direction is None:
+            found["outside"].zero_()
         self._run("pullback", inputs, list(found.values()), batch, number=_smoothing(mu))
         return found
 

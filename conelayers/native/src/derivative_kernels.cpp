@@ -23,8 +23,7 @@ void store(const Real* in, PackRange range, long long count, double* out) {
     deinterleave<Real>(in, count, PackItems<Real>(range.first, range.items), out, count);
 }
 
-constexpr int kTogether = 4;         // right-hand sides at a time
-constexpr double kAccepted = 1e-9;   // relative residual above which a system is taken for a singular one
+constexpr int kTogether = 4;  // right-hand sides at a time
 
 template <class Real>
 long long work_size(const DerivativeView& view) {
@@ -175,7 +174,7 @@ void pullback(const DerivativeView& view, const DerivativeProblem& problem, Pack
     load(data.x_cotangent, range, n, work.rhs);
     load(data.y_cotangent, range, m, work.rhs + n);
     load(data.s_cotangent, range, m, s_cotangent);
-    const Real residual = derivative_pullback<Real>(view, work, s_cotangent, nu, kAccepted);
+    const Real residual = derivative_pullback<Real>(view, work, s_cotangent, nu);
     pattern_gradients<Real>(view, work, x, y, nu);
     store(work.p, range, view.p_entries, data.dp);
     store(work.a, range, view.a_entries, data.da);

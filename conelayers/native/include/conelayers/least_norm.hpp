@@ -18,6 +18,7 @@ inline namespace CONELAYERS_ARCH {
 // over the shift.
 constexpr double kWide = 10.0;
 constexpr int kSweeps = 10;
+constexpr double kAccepted = 1e-9;  // relative residual above which a system is taken for a singular one
 
 // Sizes of the parts of a right-hand side outside of the Jacobian's range, relative to it.
 template <class Real>
@@ -113,18 +114,18 @@ CL_HD inline Real least_norm_solve(const DerivativeView& view, const DerivativeW
     return norm / select(start == Real(0.0), Real(1.0), start);
 }
 
-// Reverse mode, of least norm where the relative residual stays above `accepted`. w.rhs: cotangents of x and of y (n + m); s_cotangent: that of s; w.y is y. Returns the relative residual;
+// Reverse mode, of least norm where the relative residual stays above kAccepted. w.rhs: cotangents of x and of y (n + m); s_cotangent: that of s; w.y is y. Returns the relative residual;
 // w.solution = (lambda, u) with J (lambda, u) = (g_x - A' g_s, g_y), and nu = D u + g_s.
 template <class Real>
 CL_HD inline Real derivative_pullback(const DerivativeView& view, const DerivativeWork<Real>& w, Arr<Real> s_cotangent,
-                                      Arr<Real> nu, double accepted) {
+                                      Arr<Real> nu) {
     for (int j : each(view.n)) {
         Real sum = w.rhs[j];
         for (int k = view.a_start[j]; k < view.a_start[j + 1]; ++k) sum = sum - w.a[k] * s_cotangent[view.a_row[k]];
         w.rhs[j] = sum;
     }
     Real residual = derivative_solve(view, w);
-    const auto lost = mask_not(residual <= Real(accepted));
+    const auto lost = mask_not(residual <= Real(kAccepted));
     if (any_lane(lost)) {
         derivative_factor_wide(view, w);
         residual = select(lost, least_norm_solve<Real>(view, w, lost), residual);
