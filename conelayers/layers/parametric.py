@@ -61,7 +61,8 @@ class ParametricSolution:
         """How the data move when all parameters grow, each entry at a rate of its own; grow, since some are signed."""
         if self._operator is None:
             return None
-        rates = np.random.default_rng(0).uniform(0.5, 1.5, self._operator.matrix.shape[1])
+        columns = sum(self._operator.columns)
+        rates = np.random.default_rng(0).uniform(0.5, 1.5, columns)
         moved = iter(np.split(self._operator.matrix @ rates, np.cumsum(self._operator.rows)[:-1]))
         s = self.program.structure
         sizes = zip(self.program.parts, (s.P_nnz, s.n, s.A_nnz, s.m), strict=True)

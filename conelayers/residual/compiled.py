@@ -44,6 +44,7 @@ class CompiledKernels(Protocol):
         gx: Tensor,
         gy: Tensor,
         gs: Tensor,
+        *,
         direction: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """dP, dq, dA, db, the relative residual of the adjoint system, and `outside`, (B, 2): see `Watch.note`."""
@@ -98,7 +99,7 @@ class _OnCpu:
     def apply_D(self, v, u, mu=0.0):
         return torch.from_numpy(self._kernels.apply_D(rows(v), rows(u), mu=mu, threads=torch.get_num_threads()))
 
-    def pullback(self, P, A, x, y, s, gx, gy, gs, direction=None):
+    def pullback(self, P, A, x, y, s, gx, gy, gs, *, direction=None):
         data: Any = map(rows, (P, A, x, y, s, gx, gy, gs))
         moves = None if direction is None else direction.numpy()
         found = self._kernels.pullback(*data, direction=moves, threads=torch.get_num_threads())

@@ -115,7 +115,7 @@ class FusedAdjoint(Equation):
         to_nu = db - A_times(structure, dA, x)
         solved = P, A, y - s, gx - A_transpose_times(structure, A, gs), gy, has_solution[..., 0].to(x.dtype)
         to_P, to_A, to_v, first, second, _ = exact.pullback(solved, (lam, u, w), (to_lam, None, to_nu), (True,) * 6)
-        assert to_A is not None and to_v is not None and first is not None
+        assert to_A is not None and to_v is not None and first is not None and second is not None
         to_items = (
             -P_times(structure, dP, lam) - A_transpose_times(structure, dA, nu),
             to_v - A_times(structure, dA, lam),

@@ -199,7 +199,7 @@ class Selection(Equation):
         motion = there.move(self.direction)
         found = found & motion.exists
         follows = found & (_largest(x - here.x - lengths * motion.dx) <= 0.1 * _largest(x - here.x) + 1e-9)
-        if not self.structure.cone.is_polyhedral:
+        if not self.structure.cone.is_polyhedral and not bool(self._turns(y - s).all()):
             there, motion, lengths = self._closer(there, motion, lengths)
         y = there.y - lengths * motion.dy
         return _Items(self.structure, here.data, there.x, y, y - (there.y - there.s)), found, follows
@@ -222,13 +222,10 @@ class Selection(Equation):
         def chosen(new: Tensor, old: Tensor) -> Tensor:
             return torch.where(kept, new, old)
 
-        points = (chosen(n, o) for n, o in ((closer.x, there.x), (closer.y, there.y), (closer.s, there.s)))
-        moved = (chosen(n, o) for n, o in ((again.dx, motion.dx), (again.dy, motion.dy), (again.dv, motion.dv)))
-        return (
-            _Items(self.structure, there.data, *points),
-            _Motion(*moved, again.primal, again.dual),
-            chosen(less, lengths),
-        )
+        x, y, s = (chosen(n, o) for n, o in ((closer.x, there.x), (closer.y, there.y), (closer.s, there.s)))
+        dx, dy, dv = (chosen(n, o) for n, o in ((again.dx, motion.dx), (again.dy, motion.dy), (again.dv, motion.dv)))
+        moved = _Motion(dx, dy, dv, again.primal, again.dual)
+        return _Items(self.structure, there.data, x, y, s), moved, chosen(less, lengths)
 
     def _turns(self, v: Tensor) -> Tensor:
         """Which items have a curved block so near to a kink that its element depends on the way there; (B,)."""

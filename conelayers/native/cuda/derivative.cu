@@ -24,10 +24,13 @@ CL_KERNEL(derivative) {
         derivative_factor_wide(view, w);
         for (long long q = 0; q < task.count; ++q) {
             const long long row = lane.item * task.count + q;
-            if (static_cast<const double*>(task.out[2])[row] <= kAccepted) continue;
+            const double before = static_cast<const double*>(task.out[2])[row];
+            if (before <= kAccepted) continue;
             load(task.in[3], lane.item, view.n, w.rhs, q);
             load(task.in[4], lane.item, view.m, w.rhs + view.n, q);
-            store(least_norm_solve<double>(view, w, true), task.out[2], row);
+            load(Rows{static_cast<const double*>(task.out[0]), view.n}, row, view.n, w.solution);
+            load(Rows{static_cast<const double*>(task.out[1]), view.m}, row, view.m, w.solution + view.n);
+            store(least_norm_solve<double>(view, w, true, before), task.out[2], row);
             store(w.solution, view.n, task.out[0], row);
             store(w.solution + view.n, view.m, task.out[1], row);
         }

@@ -66,7 +66,7 @@ void solve_shortest(const DerivativeView& view, const DerivativeWork<Real>& work
     load(Rows{r2 + q * m, count * m}, range, m, work.rhs + n);
     load(Rows{dx + q * n, count * n}, range, n, work.solution);
     load(Rows{dv + q * m, count * m}, range, m, work.solution + n);
-    const Real relative = select(lost, least_norm_solve<Real>(view, work, lost), before);
+    const Real relative = least_norm_solve<Real>(view, work, lost, before);
     deinterleave<Real>(work.solution, n, items, dx + q * n, count * n);
     deinterleave<Real>(work.solution + n, m, items, dv + q * m, count * m);
     deinterleave<Real>(&relative, 1, items, residual + q, count);

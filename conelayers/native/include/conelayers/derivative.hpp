@@ -36,6 +36,8 @@ CL_HD inline Mask<Real> accept_trial(const DerivativeView& view, const Derivativ
     return gained;
 }
 
+constexpr double kUnmoved = 1e-4;
+
 // Whether the preconditioner leaves w.residual, of the given norm, as it is: then all of it lies outside of the range of a singular
 // J, where no further step can lower it.
 template <class Real>
@@ -43,7 +45,7 @@ CL_HD inline Mask<Real> lies_outside(const DerivativeView& view, const Derivativ
     regularised_solve(view, w, w.residual, w.direct);
     jacobian_residual(view, w, w.residual, w.direct, w.trial_residual);
     const Real left = residual_norm(view, w, w.trial_residual);
-    return mask_and(left > Real(0.99) * norm, left < Real(1.01) * norm);
+    return mask_and(left > Real(1.0 - kUnmoved) * norm, left < Real(1.0 + kUnmoved) * norm);
 }
 
 // w.solution = J^-1 w.rhs after derivative_factor; returns the residual relative to the right-hand side, per lane. Lanes

@@ -84,17 +84,20 @@ CL_HD inline void derivative_factor_wide(const DerivativeView& view, const Deriv
     derivative_factor(view, w, kWide);
 }
 
-// In the lanes of `lost`, w.solution becomes the shortest solution for the part of w.rhs in the range; the others keep
-// theirs. Returns the residual of that part, relative to w.rhs.
+// In the lanes of `lost`, w.solution becomes the shortest solution for the part of w.rhs in the range, unless the residual of
+// that part is no smaller than that of the solution there, `before`; the others keep theirs. Returns the residual. Residuals
+// are relative to w.rhs.
 template <class Real>
-CL_HD inline Real least_norm_solve(const DerivativeView& view, const DerivativeWork<Real>& w, const Mask<Real>& lost) {
+CL_HD inline Real least_norm_solve(const DerivativeView& view, const DerivativeWork<Real>& w, const Mask<Real>& lost,
+                                   const Real& before) {
     using namespace least_norm_detail;
     const int size = view.n + view.m;
     const Real start = residual_norm(view, w, w.rhs);
     for (int k : each(size)) w.residual[k] = w.rhs[k];
     const int sweeps = outside_part(view, w, lost, start, 1e-11);
-    Arr<Real> inside = w.basis;
+    Arr<Real> inside = w.basis, earlier = w.directions;
     for (int k : each(size)) {
+        earlier[k] = w.solution[k];
         inside[k] = w.rhs[k] - w.residual[k];
         w.solution[k] = select(lost, Real(0.0), w.solution[k]);
         w.residual[k] = inside[k];
@@ -109,9 +112,11 @@ CL_HD inline Real least_norm_solve(const DerivativeView& view, const DerivativeW
         active = mask_and(accept_trial<Real>(view, w, point, active, norm), norm > Real(1e-13) * start);
     }
     take_out_null_space(view, w, lost, sweeps);
+    const Real after = norm / select(start == Real(0.0), Real(1.0), start);
+    const auto kept = mask_not(mask_and(lost, mask_not(after >= before)));
     const Real poison = norm - norm;  // not zero where an input was not finite
-    for (int k : each(size)) w.solution[k] = w.solution[k] + select(lost, poison, Real(0.0));
-    return norm / select(start == Real(0.0), Real(1.0), start);
+    for (int k : each(size)) w.solution[k] = select(kept, earlier[k], w.solution[k] + poison);
+    return select(kept, before, after);
 }
 
 // Reverse mode, of least norm where the relative residual stays above kAccepted. w.rhs: cotangents of x and of y (n + m); s_cotangent: that of s; w.y is y. Returns the relative residual;
@@ -128,7 +133,7 @@ CL_HD inline Real derivative_pullback(const DerivativeView& view, const Derivati
     const auto lost = mask_not(residual <= Real(kAccepted));
     if (any_lane(lost)) {
         derivative_factor_wide(view, w);
-        residual = select(lost, least_norm_solve<Real>(view, w, lost), residual);
+        residual = least_norm_solve<Real>(view, w, lost, residual);
     }
     projection::apply_derivative<Real>(view.cone, w.element, w.solution + view.n, nu, w.scratch);
     for (int i : each(view.m)) nu[i] = nu[i] + s_cotangent[i];
