@@ -155,7 +155,7 @@ class CompiledChain(Chain):
         if not found["worst"] <= ACCEPTED:
             return None
         if direction is not None and found["moved"] > OUTSIDE:
-            watch = Watch(direction)
+            watch = Watch()
             watch.note(self.conditions.structure, *map(torch.from_numpy, (found["outside"], y, s)))
             return None if watch.selects else found
         return found

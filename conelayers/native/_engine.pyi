@@ -226,8 +226,8 @@ class Differentiator:
     ) -> Gradients:
         """dP, dq, dA, db, and of the adjoint system the solution (lam, u) and the relative residual.
 
-        `direction` holds tangents of P, q, A and b, one after another; `outside` tells what of that motion the
-        linearised conditions cannot follow.
+        `direction`, a row or one per item, holds tangents of P, q, A and b, one after another; `outside` tells what of
+        that motion the linearised conditions cannot follow.
         """
 
     def probe(

@@ -39,11 +39,11 @@ class Direction:
 
     @functools.cached_property
     def values(self) -> np.ndarray:
-        """All four in a row."""
-        return np.ascontiguousarray(np.concatenate(self.parts))
+        """All four in a row, (1, P_nnz + n + A_nnz + m)."""
+        return np.ascontiguousarray(np.concatenate(self.parts)[None])
 
     def row(self, device: torch.device) -> Tensor:
-        """All four in a row, on a device, (P_nnz + n + A_nnz + m,)."""
+        """The same on a device."""
         if device not in self._rows:
             with torch.inference_mode(False):
                 self._rows[device] = torch.from_numpy(self.values).to(device)
@@ -68,25 +68,22 @@ class Watch:
     """What one backward pass finds out about its batch on the side.
 
     Args:
-        direction: How the data may move.
+        rows: How the data may move, see `Direction.row`; or a row for each item.
 
     Attributes:
         seen: Whether a kernel has looked.
         selects: Whether some item may ask for other multipliers or another element of the Clarke Jacobian.
     """
 
-    def __init__(self, direction: Direction) -> None:
-        self.direction, self.seen, self.selects = direction, False, False
+    def __init__(self, rows: Tensor | None = None) -> None:
+        self.rows, self.seen, self.selects = rows, False, False
 
     def note(self, structure: ConeStructure, outside: Tensor, y: Tensor, s: Tensor) -> None:
-        """Take in (B, 2): what of the direction no motion of x, and none of v, follows.
+        """Take in what of the direction no motion of x, and none of v, follows: (B, 2), an entry beyond `OUTSIDE`.
 
         Where x alone does not follow, strictly within its active constraints, x is not unique, and the shortest
         solution stands.
         """
-        self.seen = True
-        if not float(outside.max()) > OUTSIDE:
-            return
         primal, dual = (outside > OUTSIDE).unbind(-1)
         alone = primal & ~dual
         self.selects = bool(dual.any()) or bool(weakly_active(structure, (y - s)[alone]).any())

@@ -17,7 +17,7 @@ from conelayers.implicit import Equation, Exact, zeros_for_none
 from conelayers.program import ConeStructure, Status
 from conelayers.program.products import A_times, A_transpose_times, P_times, outer, symmetric_outer
 from conelayers.residual.compiled import ACCEPTED, compiled_kernels
-from conelayers.residual.direction import Watch
+from conelayers.residual.direction import OUTSIDE, Watch
 from conelayers.residual.folding import Folding
 from conelayers.residual.linearized import LinearizedConditions
 
@@ -85,12 +85,15 @@ class FusedAdjoint(Equation):
         """Items that the kernel's fixed number of refinements did not solve go by the stated form."""
         kernels = compiled_kernels(self.structure, flat[0].device)
         assert kernels is not None
-        direction = None if self.watch is None else self.watch.direction.row(flat[0].device)
-        found = kernels.pullback(*flat, direction=direction)
-        if self.watch is not None:
-            self.watch.note(self.structure, found["outside"], flat[3], flat[4])
+        watch = self.watch
+        found = kernels.pullback(*flat, direction=None if watch is None else watch.rows)
         gradients, residual = [found[name] for name in ("dP", "dq", "dA", "db")], found["residual"]
-        if not float(residual.max()) <= ACCEPTED:
+        worst, outside = torch.stack([residual.max(), found["outside"].max()]).tolist()  # the device is asked once
+        if watch is not None:
+            watch.seen = True
+            if outside > OUTSIDE:
+                watch.note(self.structure, found["outside"], flat[3], flat[4])
+        if not worst <= ACCEPTED:
             missed = torch.nonzero(~(residual <= ACCEPTED) & (codes <= _INACCURATE))[:, 0]
             chosen = [value if value.shape[0] == 1 else value[missed] for value in flat]
             for gradient, again in zip(gradients, self.stated(*chosen, codes[missed]), strict=True):

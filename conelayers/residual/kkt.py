@@ -36,7 +36,7 @@ __all__ = ["KKTFactor", "KKTSystem"]
 
 _REGULARISATION = 1e-8
 """Added to the diagonal of K, relative to its equilibrated rows."""
-_WIDE, _SPREAD = 1e-6, 100.0
+_WIDE, _SPREAD = 1e-7, 1e4
 """The same for inconsistent systems, and how much it may vary to be uniform in the units of x."""
 _SMALLEST_EIGENVALUE = 1e-12
 """Eigenvalues of D are raised to this before inversion; refinement removes the difference."""
@@ -44,7 +44,7 @@ _REFINED = 1e-13
 _ACCEPTED = 1e-10
 _INCONSISTENT = 1e-5
 """Relative residuals at which refinement stops, GMRES is called, and a system counts as inconsistent."""
-_UNMOVED = 1e-4
+_UNMOVED = 1e-6
 """Relative change by a correction up to which a residual counts as lying outside of the range."""
 _LARGEST_BLOCKS = 20_000_000
 _LARGEST_DENSE = 2_000

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from conelayers.implicit import Equation, Exact, implicit
@@ -55,8 +56,12 @@ class InUnits(Equation):
         if units is None:
             return self.conditions.pullback(inputs, outputs, cotangents, needed)
         scaled = units.data(self.structure, *inputs), (*units.points(*outputs[:3]), *outputs[3:])
-        unwatched = dataclasses.replace(self.conditions, watch=None)  # its direction is in the ordinary units
-        found = unwatched.pullback(*scaled, (*units.from_points(*cotangents[:3]), *cotangents[3:]), needed)
+        watch = self.conditions.watch
+        if watch is not None and watch.rows is not None:
+            s, batch = self.structure, outputs[3].shape
+            parts = units.data(s, *(part[0] for part in watch.rows.split([s.P_nnz, s.n, s.A_nnz, s.m], -1)))
+            watch.rows = torch.cat([part.expand(*batch, -1) for part in parts], -1).reshape(batch.numel(), watch.rows.shape[-1])
+        found = self.conditions.pullback(*scaled, (*units.from_points(*cotangents[:3]), *cotangents[3:]), needed)
         return units.data(self.structure, *found)
 
     def pushforward(self, inputs, outputs, tangents) -> tuple[Tensor | None, ...]:

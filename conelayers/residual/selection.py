@@ -69,7 +69,7 @@ class Selected(Equation):
     def pullback(self, inputs, outputs, cotangents, needed) -> tuple[Tensor | None, ...]:
         """The equation's, elsewhere; in an ordinary backward pass the kernel that does it tells whether elsewhere."""
         if nothing_records() and self._is_watched(inputs[2], outputs[1], needed):
-            watch = Watch(self.direction)
+            watch = Watch(self.direction.row(inputs[2].device))
             watched = self.wrapped(dataclasses.replace(self.conditions, watch=watch))
             found = watched.pullback(inputs, outputs, cotangents, needed)
             if watch.seen and not watch.selects:
@@ -158,12 +158,13 @@ class Selection(Equation):
         """Find the items whose linearised conditions fail, and give them those of nearby data."""
         *vectors, code = inputs
         folding = Folding.of([*(value.shape[:-1] for value in vectors), code.shape], [])
+        if 0 in folding.full:
+            return tuple(value.new_zeros((*folding.full, self.structure.m)) for value in vectors[5:])
         data = tuple(folding.fold_fixed(value) for value in vectors[:4])
         x, y, s = (folding.fold_fixed(value, always_batched=True) for value in vectors[4:])
         solved = folding.fold_fixed(code[..., None], always_batched=True)[:, 0] <= _INACCURATE
-        if folding.items:
-            x, y, s = (torch.where(solved[:, None], value, 0.0) for value in (x, y, s))
-            y, s = self._select(_Items(self.structure, data, x, y, s), solved)
+        x, y, s = (torch.where(solved[:, None], value, 0.0) for value in (x, y, s))
+        y, s = self._select(_Items(self.structure, data, x, y, s), solved)
         return folding.unfold(y[:, None]), folding.unfold(s[:, None])
 
     def _select(self, given: _Items, solved: Tensor) -> tuple[Tensor, Tensor]:

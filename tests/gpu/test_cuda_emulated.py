@@ -63,7 +63,7 @@ def every_result(name, on_cpu, items=70):
     point = Differentiator(*structure).polish(*data, *start, steps=6, target=1e-12)[:3]  # the same for both
     rng = np.random.default_rng(3)
     cotangents = [rng.standard_normal(p.shape) for p in point]
-    (direction,) = wrap(rng.standard_normal(sum(value.shape[1] for value in data)))
+    (direction,) = wrap(rng.standard_normal((1, sum(value.shape[1] for value in data))))
     pulled = differentiator.pullback(*wrap(batch.P, batch.A, *point, *cotangents), direction=direction)
     out.update({f"pullback {k}": v for k, v in pulled.items()})
     n, m = structure[:2]
@@ -231,7 +231,7 @@ def test_layer_values_and_derivatives(on_device, monkeypatch):
     (found,), before = ours(a, c), len(on_device.launched)
     assert [name for name, _, _ in on_device.launched] == ["solve"]  # which polishes
     grads = torch.autograd.grad((found * weight).sum(), (a, c), create_graph=True)
-    assert on_device.launched[before][0] == "pullback"
+    assert "pullback" in [name for name, _, _ in on_device.launched[before:]]
     seconds = torch.autograd.grad(sum((g**2).sum() for g in grads), (a, c))
     assert "derivative" in {name for name, _, _ in on_device.launched}
     monkeypatch.undo()  # from here on the compiled engine of the CPU

@@ -257,7 +257,7 @@ class DeviceDifferentiator(_Kernels):
     ) -> dict[str, Tensor]:
         """dP, dq, dA, db, lam, u and the relative residual of the adjoint system.
 
-        `direction` holds tangents of P, q, A and b, one after another; `outside`, (B, 2), tells what of that motion the
+        `direction`, a row or one per item, holds tangents of P, q, A and b, one after another; `outside`, (B, 2), tells what of that motion the
         linearised conditions cannot follow.
         """
         batch, n, m = x.shape[0], self.n, self.m
@@ -265,7 +265,7 @@ class DeviceDifferentiator(_Kernels):
         values = (P, A, x, y, s, gx, gy, gs)
         inputs = [self._rows(name, value, batch, size) for (name, size), value in zip(sizes.items(), values)]
         if direction is not None:
-            inputs.append(self._rows("direction", direction[None], batch, self.P_nnz + n + self.A_nnz + m))
+            inputs.append(self._rows("direction", direction, batch, self.P_nnz + n + self.A_nnz + m))
         found = {
             "dP": self._empty(batch, self.P_nnz),
             "dq": self._empty(batch, n),

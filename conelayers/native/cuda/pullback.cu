@@ -17,7 +17,9 @@ CL_KERNEL(pullback) {
         factor(view, w, task.in[0], task.in[1], lane.item);
         load(task.in[2], lane.item, n, x);
         if (task.in[8].data != nullptr) {
-            const Outside<double> outside = direction_outside<double>(view, w, x, y, task.in[8].data);
+            const double* values = task.in[8].data + task.in[8].stride * lane.item;
+            const auto at = [values](long long k) { return values[k]; };
+            const Outside<double> outside = direction_outside<double>(view, w, x, y, at);
             double* row = static_cast<double*>(task.out[7]) + 2 * lane.item;
             row[0] = outside.primal, row[1] = outside.dual;
         }

@@ -106,18 +106,17 @@ class Differentiator {
 
     nb::dict pullback(const Matrix& p, const Matrix& a, const Matrix& x, const Matrix& y, const Matrix& s,
                       const Matrix& gx, const Matrix& gy, const Matrix& gs, double mu,
-                      const std::optional<Reals>& direction, int threads) const {
+                      const std::optional<Matrix>& direction, int threads) const {
         const std::size_t batch = x.shape(0);
         const DerivativeProblem problem = given(p, a, y, mu, batch);
         Result dp{batch, p_entries()}, dq{batch, n()}, da{batch, a_entries()}, db{batch, m()};
         Result lambda{batch, n()}, u{batch, m()}, residual{batch}, outside{batch, 2};
-        if (direction && direction->shape(0) != p_entries() + n() + a_entries() + m())
-            throw std::invalid_argument("direction must hold a value for each of P, q, A and b");
+        const int moving = static_cast<int>(p_entries() + n() + a_entries() + m());
         if (!direction) std::fill(outside.data, outside.data + 2 * batch, 0.0);
         const PullbackData data{rows(x, "x", batch, view_.n),   rows(y, "y", batch, view_.m),
                                 rows(s, "s", batch, view_.m),   rows(gx, "gx", batch, view_.n),
                                 rows(gy, "gy", batch, view_.m), rows(gs, "gs", batch, view_.m),
-                                direction ? direction->data() : nullptr,
+                                direction ? rows(*direction, "direction", batch, moving) : Rows{nullptr, 0},
                                 dp.data, dq.data, da.data, db.data, lambda.data, u.data, residual.data, outside.data};
         run(batch, threads, [&](const DerivativeKernels& kernels, PackRange range, double* work) {
             kernels.pullback(view_, problem, range, data, work);

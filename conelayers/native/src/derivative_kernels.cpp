@@ -166,8 +166,18 @@ void pullback(const DerivativeView& view, const DerivativeProblem& problem, Pack
     prepare_at<Real>(view, problem.mu, range, data.y, data.s, y, extra.s, work);
     factor(view, problem, range, work);
     load(data.x, range, n, x);
-    if (data.direction != nullptr) {
-        const Outside<Real> outside = direction_outside<Real>(view, work, x, y, data.direction);
+    if (data.direction.data != nullptr) {
+        const double* values = data.direction.data;
+        const long long stride = data.direction.stride;
+        const PackItems<Real> items(range.first, range.items);
+        const auto each_own = [&](long long k) {
+            Real r(0.0);
+            for (int l = 0; l < lanes<Real>; ++l) set_lane(r, l, values[stride * items.item[l] + k]);
+            return r;
+        };
+        const auto shared = [&](long long k) { return Real(values[k]); };
+        const Outside<Real> outside = stride == 0 ? direction_outside<Real>(view, work, x, y, shared)
+                                                  : direction_outside<Real>(view, work, x, y, each_own);
         const Real both[2] = {outside.primal, outside.dual};
         store(both, range, 2, data.outside);
     }

@@ -18,7 +18,7 @@ struct DerivativeProblem {
 
 struct PullbackData {
     Rows x, y, s, x_cotangent, y_cotangent, s_cotangent;
-    const double* direction;  // (p_entries + n + a_entries + m), the same for all items, or null
+    Rows direction;  // p_entries + n + a_entries + m numbers, or null
     double *dp, *dq, *da, *db, *lambda, *u, *residual;  // row-major, a row per item
     double* outside;  // (batch, 2): what no motion of x, and none of v, makes of the data's motion along the direction
 };

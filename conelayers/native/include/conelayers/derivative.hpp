@@ -36,7 +36,7 @@ CL_HD inline Mask<Real> accept_trial(const DerivativeView& view, const Derivativ
     return gained;
 }
 
-constexpr double kUnmoved = 1e-4;
+constexpr double kUnmoved = 1e-6;  // relative change of a residual up to which it counts as outside of the range
 
 // Whether the preconditioner leaves w.residual, of the given norm, as it is: then all of it lies outside of the range of a singular
 // J, where no further step can lower it.

@@ -140,27 +140,27 @@ CL_HD inline Real derivative_pullback(const DerivativeView& view, const Derivati
     return residual;
 }
 
-// Whether the solution moves as the linearised conditions say when the data move along `direction`, the values of dP, dq, dA
-// and db, which are those of every item: the parts of J (dx, dv) = -dF that no (dx, dv) solves. w.rhs stays as it is.
-template <class Real>
+// Whether the solution moves as the linearised conditions say when the data move along a direction, of which at(k) are the
+// values of dP, dq, dA and db, one after another: the parts of J (dx, dv) = -dF that no (dx, dv) solves. w.rhs stays.
+template <class Real, class At>
 CL_HD inline Outside<Real> direction_outside(const DerivativeView& view, const DerivativeWork<Real>& w, Arr<Real> x,
-                                             Arr<Real> y, const double* direction) {
+                                             Arr<Real> y, const At& at) {
     using namespace least_norm_detail;
     const int n = view.n, m = view.m;
-    const double *dp = direction, *dq = dp + view.p_entries, *da = dq + n, *db = da + view.a_entries;
+    const long long dq = view.p_entries, da = dq + n, db = da + view.a_entries;
     Arr<Real> r = w.residual;
-    for (int i : each(m)) r[n + i] = Real(db[i]);
+    for (int i : each(m)) r[n + i] = at(db + i);
     for (int j : each(n)) {
-        Real sum = Real(dq[j]);
-        for (int k = view.a_start[j]; k < view.a_start[j + 1]; ++k) sum = sum + Real(da[k]) * y[view.a_row[k]];
-        for (int k = view.p_start[j]; k < view.p_start[j + 1]; ++k) sum = sum + Real(dp[k]) * x[view.p_row[k]];
+        Real sum = at(dq + j);
+        for (int k = view.a_start[j]; k < view.a_start[j + 1]; ++k) sum = sum + at(da + k) * y[view.a_row[k]];
+        for (int k = view.p_start[j]; k < view.p_start[j + 1]; ++k) sum = sum + at(k) * x[view.p_row[k]];
         r[j] = -sum;
     }
     for (int j = 0; j < n; ++j) {
         for (int k : each(view.a_start[j], view.a_start[j + 1]))
-            r[n + view.a_row[k]] = r[n + view.a_row[k]] - Real(da[k]) * x[j];
+            r[n + view.a_row[k]] = r[n + view.a_row[k]] - at(da + k) * x[j];
         for (int k : each(view.p_start[j], view.p_start[j + 1]))
-            if (view.p_row[k] != j) r[view.p_row[k]] = r[view.p_row[k]] - Real(dp[k]) * x[j];
+            if (view.p_row[k] != j) r[view.p_row[k]] = r[view.p_row[k]] - at(k) * x[j];
     }
     const Real start = residual_norm(view, w, r);
     outside_part(view, w, start > Real(0.0), start, 1e-6);
