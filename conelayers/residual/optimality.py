@@ -60,7 +60,9 @@ class InUnits(Equation):
         if watch is not None and watch.rows is not None:
             s, batch = self.structure, outputs[3].shape
             parts = units.data(s, *(part[0] for part in watch.rows.split([s.P_nnz, s.n, s.A_nnz, s.m], -1)))
-            watch.rows = torch.cat([part.expand(*batch, -1) for part in parts], -1).reshape(batch.numel(), watch.rows.shape[-1])
+            watch.rows = torch.cat([part.expand(*batch, -1) for part in parts], -1).reshape(
+                batch.numel(), watch.rows.shape[-1]
+            )
         found = self.conditions.pullback(*scaled, (*units.from_points(*cotangents[:3]), *cotangents[3:]), needed)
         return units.data(self.structure, *found)
 

@@ -2,7 +2,7 @@
 #include "linearized.cuh"
 
 // in: P, A, v, r1, r2 (`count` rows per item); out: dx, dv, residual; the shortest solution where J is
-// singular. number: mu.
+// singular, unless steps is not 0. number: mu.
 CL_KERNEL(derivative) {
     using namespace conelayers;
     for (Lane lane(task); lane.item < task.items; lane.next()) {
@@ -20,7 +20,7 @@ CL_KERNEL(derivative) {
             store(w.solution, view.n, task.out[0], row);
             store(w.solution + view.n, view.m, task.out[1], row);
         }
-        if (!lost) continue;
+        if (!lost || task.steps != 0) continue;
         derivative_factor_wide(view, w);
         for (long long q = 0; q < task.count; ++q) {
             const long long row = lane.item * task.count + q;
