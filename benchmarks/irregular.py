@@ -2,9 +2,9 @@
 
     python benchmarks/irregular.py [rounds]
 
-Four kinds: ties of a linear programme at zero initialisation, underdetermined least squares, missing samples, and sums of
-block norms that leave part of x free. In each round every contender takes its turn; the table has the fastest rounds. cvxpylayers
-(with diffcp) is run where it is installed.
+Four kinds: ties of a linear programme at zero initialisation, underdetermined least squares, missing samples, and sums
+of block norms that leave part of x free. In each round every contender takes its turn; the table has the fastest rounds.
+cvxpylayers (with diffcp) is run where it is installed.
 """
 
 from __future__ import annotations
@@ -83,9 +83,7 @@ def peer(problem: cp.Problem, params: list, variables: list) -> Callable[..., tu
 
 
 def main(rounds: int = 7) -> None:
-    print(
-        f"{'kind':16s} {'regular':>10s} {'irregular':>10s} {'ratio':>7s} {'cvxpylayers':>12s}   (ms, fastest of the rounds)"
-    )
+    print(f"{'kind':16s} {'regular':>10s} {'irregular':>10s} {'ratio':>7s} {'cvxpylayers':>12s}   (ms, fastest)")
     for make in (ties, underdetermined, missing, block_norms):
         problem, params, variables, irregular, regular = make(np.random.default_rng(0))
         ours, theirs = CvxpyLayer(problem, params, variables), peer(problem, params, variables)

@@ -1,4 +1,4 @@
-"""Derivatives where the solution is not regular: an element of the Clarke Jacobian, or the shortest of many solutions."""
+"""Derivatives where the solution is not regular: an element of the Clarke Jacobian, or the shortest of many."""
 
 import itertools
 
@@ -118,7 +118,7 @@ def test_regular_and_irregular_items_of_a_batch(road):
 
 
 def test_structural_redundancy_is_no_irregularity(road, monkeypatch):
-    """Dependent equalities, and bounds that repeat each other, leave the derivative as it is and cost no second solve."""
+    """Dependent equalities, and bounds that repeat each other, leave the derivative alone and cost no second solve."""
     from conelayers.residual import selection
 
     def refuse(*arguments):

@@ -52,7 +52,9 @@ CL_HD inline int outside_part(const DerivativeView& view, const DerivativeWork<R
             w.residual[k] = w.trial_residual[k];
         }
         ++sweep;
-        if (!any_lane(mask_and(active, residual_norm(view, w, w.trial) > Real(accuracy) * start))) break;
+        const Real small = Real(accuracy) * start;
+        const auto large = mask_and(active, residual_norm(view, w, w.residual) > small);
+        if (!any_lane(large) || !any_lane(mask_and(large, residual_norm(view, w, w.trial) > small))) break;
     }
     return sweep;
 }
