@@ -2,9 +2,9 @@
 
     python benchmarks/irregular.py [rounds]
 
-Four kinds: ties of a linear programme at zero initialisation, underdetermined least squares, missing samples, and sums
-of block norms that leave part of x free. In each round every contender takes its turn; the table has the fastest rounds.
-cvxpylayers (with diffcp) is run where it is installed.
+Four kinds: ties of a linear programme at zero initialisation, underdetermined least squares, missing samples, and
+sums of block norms that leave part of x free. In each round every contender takes its turn; the table has the fastest
+rounds. cvxpylayers (with diffcp) is run where it is installed.
 """
 
 from __future__ import annotations
