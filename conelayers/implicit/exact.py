@@ -14,6 +14,9 @@ class Exact(Derivative):
     An element of a conservative Jacobian wherever every element of the residual's Clarke Jacobian is invertible
     (Bolte, Le, Pauwels & Silveti-Falls 2021, Corollary 1). A solution that lies on a kink is known up to rounding:
     where v comes out a hair to one side, the element is that side's derivative, which is in the Clarke Jacobian too.
+
+    Where the documented element is singular, another one that is not, or other multipliers, are taken if the solution
+    is unique, and the shortest solution of the linearised conditions if it is not.
     """
 
     def solve(self, linearization: Linearization[Tangent], rhs: Tangent) -> Tangent:

@@ -19,7 +19,16 @@ from conelayers.canonicalize import BlockMap
 from conelayers.implicit import Chain, Exact, Step, nothing_records
 from conelayers.program import ConeProgram, ConeSolution
 from conelayers.program.compiled import compiled_differentiator
-from conelayers.residual import ACCEPTED, FINISHED, ConicConditions, optimality, ordinary_units, polished
+from conelayers.residual import (
+    ACCEPTED,
+    FINISHED,
+    OUTSIDE,
+    ConicConditions,
+    Watch,
+    optimality,
+    ordinary_units,
+    polished,
+)
 
 if TYPE_CHECKING:
     from conelayers.native import Gradients
@@ -142,8 +151,16 @@ class CompiledChain(Chain):
         gx, gy, gs = [
             np.zeros((1, z.shape[1])) if g is None else _rows(g) for g, z in zip(cotangents, (x, y, s), strict=True)
         ]
-        found = kernels.pullback(P, A, x, y, s, gx, gy, gs, threads=torch.get_num_threads())
-        return found if found["worst"] <= ACCEPTED else None
+        direction = self.conditions.direction
+        moves = None if direction is None else direction.values
+        found = kernels.pullback(P, A, x, y, s, gx, gy, gs, direction=moves, threads=torch.get_num_threads())
+        if not found["worst"] <= ACCEPTED:
+            return None
+        if direction is not None and found["moved"] > OUTSIDE:
+            watch = Watch()
+            watch.note(self.conditions.structure, *map(torch.from_numpy, (found["outside"], y, s)))
+            return None if watch.selects else found
+        return found
 
 
 def _is_usual(inputs: Sequence[Tensor]) -> bool:

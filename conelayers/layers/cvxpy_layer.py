@@ -166,6 +166,7 @@ class CvxpyLayer(nn.Module):
             self.on_failure,
             warm_start,
             self._inspect if watched else None,
+            self.parametric.direction,
         )
 
     def register_solution_hook(self, hook: SolutionHook) -> RemovableHandle:

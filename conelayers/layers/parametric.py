@@ -7,6 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,7 +15,7 @@ from conelayers.canonicalize import Block, BlockMap, ParametricProgram
 from conelayers.implicit import Affine, Chain, Step, implicit
 from conelayers.layers.compiled_chain import CompiledChain
 from conelayers.program import ConeSolution
-from conelayers.residual import ConicConditions
+from conelayers.residual import ConicConditions, Direction
 
 __all__ = ["ParametricSolution"]
 
@@ -30,6 +31,9 @@ class ParametricSolution:
 
     Args:
         program: The family of programmes.
+
+    Attributes:
+        direction: How the data may move, see `ConicConditions`.
     """
 
     def __init__(self, program: ParametricProgram) -> None:
@@ -51,7 +55,19 @@ class ParametricSolution:
         # Positions of P, q, A and b among the values of the chain.
         constant, mapped = iter(range(len(self._blocks), self._inputs)), iter(range(self._inputs, self._inputs + 4))
         self._data = tuple(next(mapped if part.blocks else constant) for part in program.parts)
+        self.direction = self._move()
         self._on_device: dict[torch.device, list[Tensor]] = {}
+
+    def _move(self) -> Direction | None:
+        """How the data move when all parameters grow, each entry at a rate of its own; grow, since some are signed."""
+        if self._operator is None:
+            return None
+        columns = sum(self._operator.columns)
+        rates = np.random.default_rng(0).uniform(0.5, 1.5, columns)
+        moved = iter(np.split(self._operator.matrix @ rates, np.cumsum(self._operator.rows)[:-1]))
+        s = self.program.structure
+        sizes = zip(self.program.parts, (s.P_nnz, s.n, s.A_nnz, s.m), strict=True)
+        return Direction.of(tuple(next(moved) if part.blocks else np.zeros(size) for part, size in sizes))
 
     def __call__(
         self, conditions: ConicConditions, params: Sequence[Tensor]

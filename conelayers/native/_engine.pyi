@@ -74,7 +74,11 @@ class LDLT:
         """Number of supernodes."""
 
 class Gradients(TypedDict):
-    """What `Differentiator.pullback` returns; `worst` is the largest residual, infinite if one is no number."""
+    """What `Differentiator.pullback` returns; `worst` is the largest residual, infinite if one is no number.
+
+    `outside` has a column for each of the two rows of the linearised conditions, relative to the right-hand side;
+    `moved` is its largest entry.
+    """
 
     dP: NDArray[np.float64]
     dq: NDArray[np.float64]
@@ -83,7 +87,9 @@ class Gradients(TypedDict):
     lam: NDArray[np.float64]
     u: NDArray[np.float64]
     residual: NDArray[np.float64]
+    outside: NDArray[np.float64]
     worst: float
+    moved: float
 
 class EngineSolution(TypedDict):
     """What `Engine.solve` returns; x, y, s hold a normalised certificate where the status is infeasible.
@@ -216,9 +222,14 @@ class Differentiator:
         gy: NDArray[np.float64],
         gs: NDArray[np.float64],
         mu: float = 0.0,
+        direction: NDArray[np.float64] | None = None,
         threads: int = 1,
     ) -> Gradients:
-        """dP, dq, dA, db, and of the adjoint system the solution (lam, u) and the relative residual."""
+        """dP, dq, dA, db, and of the adjoint system the solution (lam, u) and the relative residual.
+
+        `direction`, a row or one per item, holds tangents of P, q, A and b, one after another; `outside` tells what of
+        that motion the linearised conditions cannot follow.
+        """
 
     def probe(
         self,

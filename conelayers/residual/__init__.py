@@ -2,6 +2,7 @@
 
 from conelayers.residual.compiled import ACCEPTED
 from conelayers.residual.conic import ConicConditions, OnFailure
+from conelayers.residual.direction import OUTSIDE, Direction, Watch
 from conelayers.residual.linearized import LinearizedConditions
 from conelayers.residual.optimality import differentiable_solve, optimality
 from conelayers.residual.solve import FINISHED, polished
@@ -10,9 +11,12 @@ from conelayers.residual.units import ordinary_units
 __all__ = [
     "ACCEPTED",
     "FINISHED",
+    "OUTSIDE",
     "ConicConditions",
+    "Direction",
     "LinearizedConditions",
     "OnFailure",
+    "Watch",
     "differentiable_solve",
     "optimality",
     "ordinary_units",

@@ -36,9 +36,19 @@ class CompiledKernels(Protocol):
         ...
 
     def pullback(
-        self, P: Tensor, A: Tensor, x: Tensor, y: Tensor, s: Tensor, gx: Tensor, gy: Tensor, gs: Tensor
+        self,
+        P: Tensor,
+        A: Tensor,
+        x: Tensor,
+        y: Tensor,
+        s: Tensor,
+        gx: Tensor,
+        gy: Tensor,
+        gs: Tensor,
+        *,
+        direction: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """dP, dq, dA, db and the relative residual of the adjoint system."""
+        """dP, dq, dA, db, the relative residual of the adjoint system, and `outside`, (B, 2): see `Watch.note`."""
         ...
 
     def probe(self, P: Tensor, A: Tensor, y: Tensor, s: Tensor, rhs: Tensor, accuracy: float) -> tuple[Tensor, ...]:
@@ -91,10 +101,11 @@ class _OnCpu:
     def apply_D(self, v, u, mu=0.0):
         return torch.from_numpy(self._kernels.apply_D(rows(v), rows(u), mu=mu, threads=torch.get_num_threads()))
 
-    def pullback(self, P, A, x, y, s, gx, gy, gs):
+    def pullback(self, P, A, x, y, s, gx, gy, gs, *, direction=None):
         data: Any = map(rows, (P, A, x, y, s, gx, gy, gs))
-        found = self._kernels.pullback(*data, threads=torch.get_num_threads())
-        return {name: torch.from_numpy(found[name]) for name in ("dP", "dq", "dA", "db", "residual")}
+        moves = None if direction is None else direction.numpy()
+        found = self._kernels.pullback(*data, direction=moves, threads=torch.get_num_threads())
+        return {name: torch.from_numpy(found[name]) for name in ("dP", "dq", "dA", "db", "residual", "outside")}
 
     def probe(self, P, A, y, s, rhs, accuracy):
         data: Any = map(rows, (P, A, y, s, rhs))

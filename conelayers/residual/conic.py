@@ -16,8 +16,8 @@ from conelayers.errors import InaccurateWarning, SolveError
 from conelayers.implicit import Derivative, Equation, Exact, implicit, zeros_for_none
 from conelayers.program import ConeProgram, ConeSolution, ConeStructure, Status
 from conelayers.program.products import A_times, A_transpose_times, P_times, outer, symmetric_outer
-from conelayers.residual.compiled import compiled_kernels
-from conelayers.residual.fused import FusedAdjoint
+from conelayers.residual.direction import Direction, Watch
+from conelayers.residual.fused import FusedAdjoint, fuses
 from conelayers.residual.linearized import LinearizedConditions, solve_adjoint
 from conelayers.residual.proximal import perturbed_gradients
 from conelayers.residual.solve import Backend, solve_and_polish
@@ -47,6 +47,8 @@ class ConicConditions(Equation):
         on_failure: "raise" an error that names the items without a solution, or return "nan" for them.
         warm_start: A previous solution to start from, or None.
         inspect: Called with each batch of programmes and its solution, outside of autograd and of transforms.
+        direction: How the data may move, which decides between derivatives at irregular solutions; None: nothing known.
+        watch: Told by a backward pass whether it meets such solutions.
     """
 
     structure: ConeStructure
@@ -55,6 +57,8 @@ class ConicConditions(Equation):
     on_failure: OnFailure = "raise"
     warm_start: ConeSolution | None = None
     inspect: Callable[[ConeProgram, ConeSolution], None] | None = None
+    direction: Direction | None = None
+    watch: Watch | None = None
 
     nondifferentiable = frozenset({3, 4, 5, 6, 7})
 
@@ -124,8 +128,9 @@ class _ReverseMode:
         structure, mode = self.conditions.structure, self.conditions.mode
         arguments = (P, A, *self.point, *self.cotangents, self.status_code)
         stated = functools.partial(adjoint_gradients, structure, mode)
-        if mode == Exact() and any(self.matrices) and compiled_kernels(structure, P.device) is not None:
-            return implicit(FusedAdjoint(structure, stated), *arguments)
+        watch, size = self.conditions.watch, self.point[1].shape[:-1].numel() * structure.A_nnz
+        if mode == Exact() and fuses(structure, P.device, self.matrices, size if watch else None):
+            return implicit(FusedAdjoint(structure, stated, watch), *arguments)
         return stated(*arguments, matrices=self.matrices)
 
     def perturbed(self, tau: float, rho: float) -> tuple[Tensor, ...]:

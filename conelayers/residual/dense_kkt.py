@@ -16,13 +16,31 @@ from conelayers.cones import ConeDerivative, SpectralBlocks
 from conelayers.linalg import DenseLU, DenseOperator
 from conelayers.program import ConeStructure
 
-__all__ = ["dense_correction"]
+__all__ = ["Correction", "column_shift", "dense_correction"]
+
+Correction = tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
+"""An approximate solve of K [dx; w] = rho, and the product with the shift that it adds to K."""
+
+
+def column_shift(scale: Tensor, smallest: float, spread: float) -> Tensor:
+    """The shifts of the columns of x after equilibration, (B, n): the same for all in x's own units within bounds.
+
+    Then the shortest of the solutions of a singular consistent system comes out, in the Euclidean norm of dx.
+
+    Args:
+        scale: The diagonal of S in S K S, for the columns of x.
+        smallest: The least of the shifts.
+        spread: The largest over the least at most.
+    """
+    if scale.shape[-1] == 0:
+        return scale
+    return smallest * (scale / scale.amin(-1, keepdim=True)).square().clamp(max=spread)
 
 
 def dense_correction(
-    structure: ConeStructure, P: Tensor, A: Tensor, D: ConeDerivative, smallest: float, regularisation: float
-) -> Callable[[Tensor], Tensor]:
-    """An approximate solve of K [dx; w] = [r1; r2] for vectors (*rhs, B, n + m), by batched LU.
+    structure: ConeStructure, P: Tensor, A: Tensor, D: ConeDerivative, smallest: float, shift: float, spread: float
+) -> Correction:
+    """An approximate solve of K [dx; w] = [r1; r2] for vectors (*rhs, B, n + m), by batched LU; and the shift.
 
     Args:
         structure: Patterns and cone.
@@ -30,7 +48,8 @@ def dense_correction(
         A: Values, shape (1 or B, A_nnz).
         D: Element of the Clarke Jacobian.
         smallest: Eigenvalues of D are raised to this.
-        regularisation: Added to the diagonal of the equilibrated matrix, with the signs of a quasidefinite one.
+        shift: Added to the diagonal of the equilibrated matrix, with the signs of a quasidefinite one.
+        spread: See `column_shift`.
     """
     n, m, blocks = structure.n, structure.m, D.spectrum()
     P_dense, A_dense = _dense_values(structure, P, A)
@@ -43,19 +62,23 @@ def dense_correction(
     upper = torch.cat([P_dense.expand(batch, n, n), rotated.mT], -1)
     matrix = torch.cat([upper, torch.cat([rotated, torch.diag_embed(-weights)], -1)], -2)
     matrix, scale = _equilibrate(matrix)
-    sign = torch.cat([A.new_ones(n), -A.new_ones(m)])
-    matrix = matrix + torch.diag(regularisation * sign)
+    added = torch.cat([column_shift(scale[:, :n], shift, spread), -shift * torch.ones_like(scale[:, n:])], -1)
+    matrix = matrix + torch.diag_embed(added)
     solver = DenseLU()
     state = solver.init(DenseOperator(matrix))
 
-    def correct(rho: Tensor) -> Tensor:
-        second = _rotate(blocks, rho[..., n:].unsqueeze(-1), adjoint=True).squeeze(-1)
-        solution, _ = solver.solve(state, torch.cat([rho[..., :n], second], -1) * scale)
-        solution = solution * scale
-        w = _rotate(blocks, solution[..., n:].unsqueeze(-1), adjoint=False).squeeze(-1)
-        return torch.cat([solution[..., :n], w], -1)
+    def turned(z: Tensor, adjoint: bool) -> Tensor:
+        second = _rotate(blocks, z[..., n:].unsqueeze(-1), adjoint=adjoint).squeeze(-1)
+        return torch.cat([z[..., :n], second], -1)
 
-    return correct
+    def correct(rho: Tensor) -> Tensor:
+        solution, _ = solver.solve(state, turned(rho, True) * scale)
+        return turned(solution * scale, False)
+
+    def shifted(z: Tensor) -> Tensor:
+        return turned(added / scale**2 * turned(z, True), False)
+
+    return correct, shifted
 
 
 def _rotate(blocks: Sequence[SpectralBlocks], columns: Tensor, adjoint: bool) -> Tensor:

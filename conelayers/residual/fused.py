@@ -15,16 +15,28 @@ from torch import Tensor
 
 from conelayers.implicit import Equation, Exact, zeros_for_none
 from conelayers.program import ConeStructure, Status
-from conelayers.program.products import A_times, A_transpose_times, outer, symmetric_outer
+from conelayers.program.products import A_times, A_transpose_times, P_times, outer, symmetric_outer
 from conelayers.residual.compiled import ACCEPTED, compiled_kernels
+from conelayers.residual.direction import OUTSIDE, Watch
 from conelayers.residual.folding import Folding
 from conelayers.residual.linearized import LinearizedConditions
 
-__all__ = ["FusedAdjoint"]
+__all__ = ["FusedAdjoint", "fuses"]
 
 _INACCURATE = int(Status.INACCURATE)
 
+_SMALL = 10_000_000
+"""Entries of the batch's A up to which the kernel may compute their gradients for nothing."""
+
 Gradients = Callable[..., tuple[Tensor, ...]]
+
+
+def fuses(
+    structure: ConeStructure, device: torch.device, matrices: tuple[bool, bool], spare: int | None = None
+) -> bool:
+    """Whether the pass pays: gradients of P or A are wanted, or those of `spare` entries of A are a small price."""
+    wanted = any(matrices) or (spare is not None and spare <= _SMALL)
+    return wanted and compiled_kernels(structure, device) is not None
 
 
 class FusedAdjoint(Equation):
@@ -33,10 +45,11 @@ class FusedAdjoint(Equation):
     Args:
         structure: Patterns and cone, for which a compiled kernel exists.
         stated: The same map in differentiable torch code.
+        watch: What is told whether the solutions are regular, or None.
     """
 
-    def __init__(self, structure: ConeStructure, stated: Gradients) -> None:
-        self.structure, self.stated = structure, stated
+    def __init__(self, structure: ConeStructure, stated: Gradients, watch: Watch | None = None) -> None:
+        self.structure, self.stated, self.watch = structure, stated, watch
 
     @property
     def event_dims(self) -> Sequence[int]:
@@ -72,9 +85,15 @@ class FusedAdjoint(Equation):
         """Items that the kernel's fixed number of refinements did not solve go by the stated form."""
         kernels = compiled_kernels(self.structure, flat[0].device)
         assert kernels is not None
-        found = kernels.pullback(*flat)
+        watch = self.watch
+        found = kernels.pullback(*flat, direction=None if watch is None else watch.rows)
         gradients, residual = [found[name] for name in ("dP", "dq", "dA", "db")], found["residual"]
-        if not float(residual.max()) <= ACCEPTED:
+        worst, outside = torch.stack([residual.max(), found["outside"].max()]).tolist()  # the device is asked once
+        if watch is not None:
+            watch.seen = True
+            if outside > OUTSIDE:
+                watch.note(self.structure, found["outside"], flat[3], flat[4])
+        if not worst <= ACCEPTED:
             missed = torch.nonzero(~(residual <= ACCEPTED) & (codes <= _INACCURATE))[:, 0]
             chosen = [value if value.shape[0] == 1 else value[missed] for value in flat]
             for gradient, again in zip(gradients, self.stated(*chosen, codes[missed]), strict=True):
@@ -82,10 +101,34 @@ class FusedAdjoint(Equation):
         return gradients
 
     def pullback(self, inputs, outputs, cotangents, needed) -> tuple[Tensor | None, ...]:
-        """By the stated form."""
-        *vectors, code = inputs
-        pull: Any = torch.func.vjp(lambda *values: self.stated(*values, code), *vectors)[1]
-        return *pull(zeros_for_none(cotangents, outputs)), None
+        """The adjoint of `pushforward`: the outer products' own, then that of the adjoint system.
+
+        Written out, since a `torch.func.vjp` of the stated form would open a level of its own inside a backward pass,
+        whose saved tensors may belong to levels that are closed.
+        """
+        structure, exact = self.structure, LinearizedConditions(self.structure, Exact())
+        P, A, *items, code = inputs
+        has_solution = (code <= _INACCURATE)[..., None]
+        x, y, s, gx, gy, gs = (torch.where(has_solution, value, 0.0) for value in items)
+        dP, dq, dA, db = zeros_for_none(cotangents, outputs)
+        lam, nu = -outputs[1], outputs[3]
+        w = nu - gs
+        u = A_times(structure, A, lam) + w - gy
+        to_lam = -dq - P_times(structure, dP, x) - A_transpose_times(structure, dA, y)
+        to_nu = db - A_times(structure, dA, x)
+        solved = P, A, y - s, gx - A_transpose_times(structure, A, gs), gy, has_solution[..., 0].to(x.dtype)
+        to_P, to_A, to_v, first, second, _ = exact.pullback(solved, (lam, u, w), (to_lam, None, to_nu), (True,) * 6)
+        assert to_A is not None and to_v is not None and first is not None and second is not None
+        to_items = (
+            -P_times(structure, dP, lam) - A_transpose_times(structure, dA, nu),
+            to_v - A_times(structure, dA, lam),
+            -to_v,
+            first,
+            second,
+            to_nu - A_times(structure, A, first),
+        )
+        found = (torch.where(has_solution, value, 0.0) for value in to_items)
+        return to_P, to_A - outer(structure, gs, first), *found, None
 
     def pushforward(self, inputs, outputs, tangents) -> tuple[Tensor | None, ...]:
         """The adjoint system moved: the tangents of lam and nu, then the product rule in the outer products."""

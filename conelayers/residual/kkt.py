@@ -4,9 +4,9 @@ With w = D dv the system J [dx; dv] = [r1; r2] reads P dx + A'w = r1, A dx - W w
 dv = A dx + w - r2. Its matrix K = [[P, A'], [A, -W]] is symmetric, and quasidefinite once a small multiple of the
 identity is added to P and to W: LDL' exists in every order. K serves as an approximate inverse only; every solution is
 refined on the exact J, by the correction K [dx; w] = rho of the residual rho. For singular consistent systems (an
-epigraph variable whose bound is inactive) this is the proximal-point iteration: it converges to one of the solutions.
+epigraph variable whose bound is inactive) this is the proximal-point iteration: it converges to the shortest solution.
 Where refinement is slow, GMRES takes over, with the same approximate inverse; where the system is inconsistent, the
-minimum-norm least-squares solution is returned.
+shortest solution for what is consistent in it is returned, as by the compiled kernels (least_norm.hpp has the method).
 """
 
 from __future__ import annotations
@@ -30,18 +30,22 @@ from conelayers.linalg import (
 from conelayers.program import ConeStructure
 from conelayers.program.products import A_times, A_transpose_times, P_times
 from conelayers.residual.assembly import KKTPattern, assemble, block_entries, kkt_pattern
-from conelayers.residual.dense_kkt import dense_correction
+from conelayers.residual.dense_kkt import Correction, column_shift, dense_correction
 
 __all__ = ["KKTFactor", "KKTSystem"]
 
 _REGULARISATION = 1e-8
 """Added to the diagonal of K, relative to its equilibrated rows."""
+_WIDE, _SPREAD = 1e-7, 1e4
+"""The same for inconsistent systems, and how much it may vary to be uniform in the units of x."""
 _SMALLEST_EIGENVALUE = 1e-12
 """Eigenvalues of D are raised to this before inversion; refinement removes the difference."""
 _REFINED = 1e-13
 _ACCEPTED = 1e-10
 _INCONSISTENT = 1e-5
 """Relative residuals at which refinement stops, GMRES is called, and a system counts as inconsistent."""
+_UNMOVED = 1e-6
+"""Relative change by a correction up to which a residual counts as lying outside of the range."""
 _LARGEST_BLOCKS = 20_000_000
 _LARGEST_DENSE = 2_000
 _SMALL_DENSE = 250
@@ -54,10 +58,12 @@ class KKTFactor:
     Attributes:
         operator: J with its transpose, on vectors (k, B, n + m).
         correct: An approximate solve with the same shapes; None where no factorization fits.
+        widen: Makes one with a larger shift, and the map from z to (R z)(dx, D dv) with R that shift.
     """
 
     operator: FunctionOperator
     correct: Callable[[Tensor], Tensor] | None
+    widen: Callable[[], Correction] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -84,19 +90,23 @@ class KKTSystem:
         method = self.method or self._choose(A.device)
         if method == "iterative":
             return KKTFactor(operator, None)
-        if method == "dense":
-            correct = dense_correction(self.structure, P, A, D, _SMALLEST_EIGENVALUE, _REGULARISATION)
-        else:
-            correct = self._sparse(P, A, D)
         n = self.structure.n
 
-        def correction(rho: Tensor) -> Tensor:
-            solution = correct(rho)
-            dx, w = solution[..., :n], solution[..., n:]
-            dv = A_times(self.structure, A, dx) + w - rho[..., n:]
-            return torch.cat([dx, dv], -1)
+        def make(shift: float) -> Correction:
+            if method == "dense":
+                correct, shifted = dense_correction(self.structure, P, A, D, _SMALLEST_EIGENVALUE, shift, _SPREAD)
+            else:
+                correct, shifted = self._sparse(P, A, D, shift)
 
-        return KKTFactor(operator, correction)
+            def correction(rho: Tensor) -> Tensor:
+                solution = correct(rho)
+                dx, w = solution[..., :n], solution[..., n:]
+                dv = A_times(self.structure, A, dx) + w - rho[..., n:]
+                return torch.cat([dx, dv], -1)
+
+            return correction, lambda z: shifted(torch.cat([z[..., :n], D.apply(z[..., n:])], -1))
+
+        return KKTFactor(operator, make(_REGULARISATION)[0], lambda: make(_WIDE))
 
     def solve(self, factor: KKTFactor, r1: Tensor, r2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Solve for right-hand sides (*rhs, B, n) and (*rhs, B, m).
@@ -115,10 +125,13 @@ class KKTSystem:
             residual = _residual(factor, z, unit)
         else:
             z, residual = _refine(factor, factor.correct, unit)
-            if bool((~(residual <= _ACCEPTED)).any()):
+            left = ~(residual <= _ACCEPTED)
+            if bool((left & ~_lies_outside(factor, factor.correct, unit, z, left)).any()):
                 z, residual = _rescue(factor, factor.correct, unit, z, residual)
-            if bool((~(residual <= _INCONSISTENT)).any()):
-                z, residual = _least_squares(factor, unit, z, residual)
+            if bool((~(residual <= _ACCEPTED)).any()):
+                z, residual, left = _shortest(factor, unit, z, residual)
+                if bool((left & ~(residual <= _INCONSISTENT)).any()):
+                    z, residual = _least_squares(factor, unit, z, residual, left)
         finite = z.isfinite().all(-1, keepdim=True)
         z = torch.where(finite, z, 0.0) * norm
         residual = torch.where(finite.squeeze(-1), residual, torch.inf)
@@ -151,17 +164,17 @@ class KKTSystem:
         batch = torch.Size([max(P.shape[0], A.shape[0], D.apply(A.new_zeros(1, s.m)).shape[0])])
         return FunctionOperator(forward, adjoint, (size, size), batch, A.dtype, A.device)
 
-    def _sparse(self, P: Tensor, A: Tensor, D: ConeDerivative) -> Callable[[Tensor], Tensor]:
+    def _sparse(self, P: Tensor, A: Tensor, D: ConeDerivative, shift: float) -> Correction:
         """LDL' of each item, with the blocks of W formed."""
         symbolic = kkt_pattern(self.structure)
-        values = _regularise(symbolic, assemble(self.structure, P, A, D))
+        values, added = _regularise(symbolic, assemble(self.structure, P, A, D), shift)
         solver = SparseLDLT()
         state = solver.init(SymmetricOperator(symbolic.pattern, values))
-        return lambda rho: solver.solve(state, rho)[0]
+        return lambda rho: solver.solve(state, rho)[0], lambda z: added * z
 
 
-def _regularise(symbolic: KKTPattern, values: Tensor, sweeps: int = 4) -> Tensor:
-    """K + eps diag(S^-2, -S^-2), where S equilibrates the rows of [[P, A'], [A, 0]] (Ruiz 2001).
+def _regularise(symbolic: KKTPattern, values: Tensor, shift: float, sweeps: int = 4) -> tuple[Tensor, Tensor]:
+    """K + R and the diagonal of R = eps diag(S^-2, -S^-2), where S equilibrates [[P, A'], [A, 0]] (Ruiz 2001).
 
     W has no say in the scale: its inactive directions are huge and would raise eps for the active ones.
     """
@@ -176,10 +189,12 @@ def _regularise(symbolic: KKTPattern, values: Tensor, sweeps: int = 4) -> Tensor
         for index in (rows, columns):
             largest = largest.scatter_reduce(1, index.expand_as(scaled), scaled, "amax")
         scale = scale / torch.where(largest > 0, largest, 1.0).sqrt()
-    sign = torch.ones(size, dtype=values.dtype, device=device)
-    sign[symbolic.n :] = -1  # rows of x come first
-    values[:, symbolic.diagonal.to(device)] += _REGULARISATION * sign / scale**2
-    return values
+    n = symbolic.n  # rows of x come first
+    added = (
+        torch.cat([column_shift(scale[:, :n], shift, _SPREAD), -shift * torch.ones_like(scale[:, n:])], -1) / scale**2
+    )
+    values[:, symbolic.diagonal.to(device)] += added
+    return values, added
 
 
 def _residual(factor: KKTFactor, z: Tensor, rhs: Tensor) -> Tensor:
@@ -218,7 +233,47 @@ def _rescue(
     return torch.where(better.unsqueeze(-1), candidate, z), torch.where(better, info.residual, residual)
 
 
-def _least_squares(factor: KKTFactor, rhs: Tensor, z: Tensor, residual: Tensor) -> tuple[Tensor, Tensor]:
+def _lies_outside(
+    factor: KKTFactor, correct: Callable[[Tensor], Tensor], rhs: Tensor, z: Tensor, where: Tensor
+) -> Tensor:
+    """For which of some items the correction leaves the residual as it is: it lies outside of the range of J."""
+    if not bool(where.any()):
+        return where
+    rho = rhs - factor.operator.matvec(z)
+    left = torch.linalg.vector_norm(rho - factor.operator.matvec(correct(rho)), dim=-1)
+    norm = torch.linalg.vector_norm(rho, dim=-1)
+    return where & ((left - norm).abs() < _UNMOVED * norm)
+
+
+def _shortest(
+    factor: KKTFactor, rhs: Tensor, z: Tensor, residual: Tensor, sweeps: int = 10
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The shortest solution for the part of rhs in the range of J, for items not solved; and which still are not.
+
+    With M the approximate inverse of K + R, E = I - J M leaves what is outside of the range and shrinks the rest, and
+    M R leaves what a solution has in the null space.
+    """
+    assert factor.widen is not None
+    correct, shifted = factor.widen()
+    lost, operator = ~(residual <= _ACCEPTED), factor.operator
+    outside, taken = rhs, 0
+    while taken < sweeps:
+        reduced = outside - operator.matvec(correct(outside))
+        change = torch.linalg.vector_norm(reduced - outside, dim=-1)
+        outside, taken = reduced, taken + 1
+        if not bool((lost & (change > 1e-11)).any()):
+            break
+    inside = rhs - outside
+    found, left = _refine(dataclasses.replace(factor, correct=correct), correct, inside)
+    null = found
+    for _ in range(taken):
+        null = correct(shifted(null))
+    solved = lost & (left <= 10 * _ACCEPTED)
+    found = torch.where(solved.unsqueeze(-1), found - null, z)
+    return found, torch.where(solved, _residual(factor, found, rhs), residual), lost & ~solved
+
+
+def _least_squares(factor: KKTFactor, rhs: Tensor, z: Tensor, residual: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
     """For inconsistent systems the shortest least-squares solution, where regularised ones grow without bound."""
     operator = factor.operator
     if operator.shape[0] <= _SMALL_DENSE:
@@ -231,6 +286,6 @@ def _least_squares(factor: KKTFactor, rhs: Tensor, z: Tensor, residual: Tensor) 
     else:
         iterative = LSMR(tolerance=1e-8, max_iterations=300)
         candidate, _ = iterative.solve(iterative.init(operator), rhs)
-    replace = ~(residual <= _INCONSISTENT)
+    replace = where & ~(residual <= _INCONSISTENT)
     measured = _residual(factor, candidate, rhs)
     return torch.where(replace.unsqueeze(-1), candidate, z), torch.where(replace, measured, residual)

@@ -6,11 +6,13 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from conelayers.implicit import Equation, implicit
+from conelayers.implicit import Equation, Exact, implicit
 from conelayers.program import ConeProgram, ConeSolution
 from conelayers.residual.conic import ConicConditions
+from conelayers.residual.selection import Selected
 from conelayers.residual.solve import fitted_start
 from conelayers.residual.units import Units, units_matter
 
@@ -54,6 +56,13 @@ class InUnits(Equation):
         if units is None:
             return self.conditions.pullback(inputs, outputs, cotangents, needed)
         scaled = units.data(self.structure, *inputs), (*units.points(*outputs[:3]), *outputs[3:])
+        watch = self.conditions.watch
+        if watch is not None and watch.rows is not None:
+            s, batch = self.structure, outputs[3].shape
+            parts = units.data(s, *(part[0] for part in watch.rows.split([s.P_nnz, s.n, s.A_nnz, s.m], -1)))
+            watch.rows = torch.cat([part.expand(*batch, -1) for part in parts], -1).reshape(
+                batch.numel(), watch.rows.shape[-1]
+            )
         found = self.conditions.pullback(*scaled, (*units.from_points(*cotangents[:3]), *cotangents[3:]), needed)
         return units.data(self.structure, *found)
 
@@ -72,6 +81,12 @@ class InUnits(Equation):
 
 def optimality(conditions: ConicConditions) -> Equation:
     """The conditions in units that suit the data; polyhedral cones have no digits to lose and are left alone."""
+    if conditions.direction is None or conditions.mode != Exact():
+        return _in_units(conditions)
+    return Selected(conditions, conditions.direction, _in_units)
+
+
+def _in_units(conditions: ConicConditions) -> Equation:
     return InUnits(conditions) if units_matter(conditions.structure) else conditions
 
 

@@ -8,7 +8,7 @@ from conelayers.backends import Clarabel
 from conelayers.cones import Exponential, Nonnegative, PositiveSemidefinite, Power, SecondOrder, Zero
 from conelayers.implicit import Exact, Smoothed
 from conelayers.program import ConeProgram
-from conelayers.residual import ConicConditions, conic, differentiable_solve, linearization
+from conelayers.residual import ConicConditions, differentiable_solve, fused, linearization
 
 MIXES = {
     "linear": [Zero(1), Nonnegative(5)],
@@ -43,7 +43,7 @@ def curve(mix, mode, weights=(1.0, 1.0, 1.0)):
 @pytest.mark.parametrize("mix", MIXES)
 def test_all_compositions_agree_with_differences(mix, weights, compiled, monkeypatch):
     if not compiled:
-        for module in (conic, linearization):
+        for module in (fused, linearization):
             monkeypatch.setattr(module, "compiled_kernels", lambda *arguments: None)
     value, origin = curve(mix, Exact(), weights), torch.zeros(2, dtype=torch.float64)
     step = 1e-4 * torch.eye(2, dtype=torch.float64)

@@ -204,9 +204,12 @@ class DeviceDifferentiator(_Kernels):
         self._launch(name, [self.view], self.entries, inputs, outputs, items, **options)
 
     def derivative(
-        self, P: Tensor, A: Tensor, v: Tensor, r1: Tensor, r2: Tensor, mu: float = 0.0
+        self, P: Tensor, A: Tensor, v: Tensor, r1: Tensor, r2: Tensor, mu: float = 0.0, shortest: bool = True
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """(dx, dv, relative residual) of J(D(v)) [dx; dv] = [r1; r2]; r1 (B, k, n), r2 (B, k, m)."""
+        """(dx, dv, relative residual) of J(D(v)) [dx; dv] = [r1; r2]; r1 (B, k, n), r2 (B, k, m).
+
+        Where J is singular, the shortest solution for what is consistent, and the residual of that, if `shortest`.
+        """
         batch, count = r1.shape[:2]
         inputs = [
             self._rows("P", P, batch, self.P_nnz),
@@ -218,13 +221,14 @@ class DeviceDifferentiator(_Kernels):
         if r2.shape[1] != count:
             raise ValueError("r1 and r2 must have equal k")
         found = self._empty(batch, count, self.n), self._empty(batch, count, self.m), self._empty(batch, count)
-        self._run("derivative", inputs, found, batch, count=count, number=_smoothing(mu))
+        steps = 0 if shortest else 1
+        self._run("derivative", inputs, found, batch, count=count, steps=steps, number=_smoothing(mu))
         return found
 
     def probe(self, P: Tensor, A: Tensor, y: Tensor, s: Tensor, rhs: Tensor, accuracy: float) -> tuple[Tensor, Tensor]:
         """(|z|, relative residual) of J(D(y - s)) z = rhs, (B,) each; rhs (n + m,). As accurate as `derivative` is."""
         r1, r2 = (part.expand(y.shape[0], 1, -1) for part in rhs.split([self.n, self.m]))
-        dx, dv, residual = self.derivative(P, A, y - s, r1, r2)
+        dx, dv, residual = self.derivative(P, A, y - s, r1, r2, shortest=False)
         return torch.hypot(dx.norm(dim=-1), dv.norm(dim=-1))[:, 0], residual[:, 0]
 
     def apply_D(self, v: Tensor, u: Tensor, mu: float = 0.0) -> Tensor:
@@ -253,12 +257,19 @@ class DeviceDifferentiator(_Kernels):
         gy: Tensor,
         gs: Tensor,
         mu: float = 0.0,
+        direction: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """dP, dq, dA, db, lam, u and the relative residual of the adjoint system."""
+        """dP, dq, dA, db, lam, u and the relative residual of the adjoint system.
+
+        `direction`, a row or one per item, holds tangents of P, q, A and b, one after another; `outside`, (B, 2), tells
+        what of that motion the linearised conditions cannot follow.
+        """
         batch, n, m = x.shape[0], self.n, self.m
         sizes = {"P": self.P_nnz, "A": self.A_nnz, "x": n, "y": m, "s": m, "gx": n, "gy": m, "gs": m}
         values = (P, A, x, y, s, gx, gy, gs)
         inputs = [self._rows(name, value, batch, size) for (name, size), value in zip(sizes.items(), values)]
+        if direction is not None:
+            inputs.append(self._rows("direction", direction, batch, self.P_nnz + n + self.A_nnz + m))
         found = {
             "dP": self._empty(batch, self.P_nnz),
             "dq": self._empty(batch, n),
@@ -267,7 +278,10 @@ class DeviceDifferentiator(_Kernels):
             "lam": self._empty(batch, n),
             "u": self._empty(batch, m),
             "residual": self._empty(batch),
+            "outside": self._empty(batch, 2),
         }
+        if direction is None:
+            found["outside"].zero_()
         self._run("pullback", inputs, list(found.values()), batch, number=_smoothing(mu))
         return found
 

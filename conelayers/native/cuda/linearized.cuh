@@ -1,6 +1,7 @@
 // What the kernels on the optimality conditions share: projection, factorization.
 #pragma once
 
+#include "conelayers/least_norm.hpp"
 #include "conelayers/polish.hpp"
 #include "task.cuh"
 

@@ -1,7 +1,8 @@
 // The whole reverse mode.
 #include "linearized.cuh"
 
-// in: P, A, x, y, s, cotangents of x, y and s; out: dP, dq, dA, db, lambda, u, residual. number: mu.
+// in: P, A, x, y, s, cotangents of x, y and s, direction or none; out: dP, dq, dA, db, lambda, u, residual,
+// what is outside of the range for the direction. number: mu.
 CL_KERNEL(pullback) {
     using namespace conelayers;
     const int n = view.n, m = view.m;
@@ -15,6 +16,13 @@ CL_KERNEL(pullback) {
         project(view, w, extra.s, task.number);
         factor(view, w, task.in[0], task.in[1], lane.item);
         load(task.in[2], lane.item, n, x);
+        if (task.in[8].data != nullptr) {
+            const double* values = task.in[8].data + task.in[8].stride * lane.item;
+            const auto at = [values](long long k) { return values[k]; };
+            const Outside<double> outside = direction_outside<double>(view, w, x, y, at);
+            double* row = static_cast<double*>(task.out[7]) + 2 * lane.item;
+            row[0] = outside.primal, row[1] = outside.dual;
+        }
         load(task.in[5], lane.item, n, w.rhs);
         load(task.in[6], lane.item, m, w.rhs + n);
         load(task.in[7], lane.item, m, s_cotangent);

@@ -106,22 +106,29 @@ class Differentiator {
     }
 
     nb::dict pullback(const Matrix& p, const Matrix& a, const Matrix& x, const Matrix& y, const Matrix& s,
-                      const Matrix& gx, const Matrix& gy, const Matrix& gs, double mu, int threads) const {
+                      const Matrix& gx, const Matrix& gy, const Matrix& gs, double mu,
+                      const std::optional<Matrix>& direction, int threads) const {
         const std::size_t batch = x.shape(0);
         const DerivativeProblem problem = given(p, a, y, mu, batch);
         Result dp{batch, p_entries()}, dq{batch, n()}, da{batch, a_entries()}, db{batch, m()};
-        Result lambda{batch, n()}, u{batch, m()}, residual{batch};
+        Result lambda{batch, n()}, u{batch, m()}, residual{batch}, outside{batch, 2};
+        const int moving = static_cast<int>(p_entries() + n() + a_entries() + m());
+        if (!direction) std::fill(outside.data, outside.data + 2 * batch, 0.0);
         const PullbackData data{rows(x, "x", batch, view_.n),   rows(y, "y", batch, view_.m),
                                 rows(s, "s", batch, view_.m),   rows(gx, "gx", batch, view_.n),
                                 rows(gy, "gy", batch, view_.m), rows(gs, "gs", batch, view_.m),
-                                dp.data, dq.data, da.data, db.data, lambda.data, u.data, residual.data};
+                                direction ? rows(*direction, "direction", batch, moving) : Rows{nullptr, 0},
+                                dp.data, dq.data, da.data, db.data, lambda.data, u.data, residual.data, outside.data};
         run(batch, threads, [&](const DerivativeKernels& kernels, PackRange range, double* work) {
             kernels.pullback(view_, problem, range, data, work);
         });
         nb::dict result;
         result["dP"] = dp.array(), result["dq"] = dq.array(), result["dA"] = da.array(), result["db"] = db.array();
         result["lam"] = lambda.array(), result["u"] = u.array(), result["residual"] = residual.array();
-        double worst = 0.0;
+        result["outside"] = outside.array();
+        double worst = 0.0, moved = 0.0;
+        for (std::size_t k = 0; k < 2 * batch; ++k) moved = outside.data[k] <= moved ? moved : outside.data[k];
+        result["moved"] = moved;
         for (std::size_t item = 0; item < batch; ++item)
             worst = residual.data[item] <= worst ? worst : residual.data[item] < HUGE_VAL ? residual.data[item] : HUGE_VAL;
         result["worst"] = worst;
@@ -224,7 +231,7 @@ void bind_derivative(nb::module_& m) {
         .def("apply_D", &Differentiator::apply, arg("v"), arg("u"), arg("mu") = 0.0, arg("threads") = 1)
         .def("project_dual", &Differentiator::project, arg("v"), arg("mu") = 0.0, arg("threads") = 1)
         .def("pullback", &Differentiator::pullback, arg("P"), arg("A"), arg("x"), arg("y"), arg("s"), arg("gx"),
-             arg("gy"), arg("gs"), arg("mu") = 0.0, arg("threads") = 1)
+             arg("gy"), arg("gs"), arg("mu") = 0.0, arg("direction") = nb::none(), arg("threads") = 1)
         .def("probe", &Differentiator::probe, arg("P"), arg("A"), arg("y"), arg("s"), arg("rhs"), arg("accuracy"),
              arg("threads") = 1)
         .def("polish", &Differentiator::polish, arg("P"), arg("q"), arg("A"), arg("b"), arg("x"), arg("y"), arg("s"),

@@ -2,8 +2,10 @@
 #include "derivative_kernels.hpp"
 
 #include <algorithm>
+#include <cmath>
 
 #include "conelayers/interleave.hpp"
+#include "conelayers/least_norm.hpp"
 #include "conelayers/polish.hpp"
 #include "conelayers/several.hpp"
 
@@ -50,6 +52,26 @@ void factor(const DerivativeView& view, const DerivativeProblem& problem, PackRa
     derivative_factor(view, work);
 }
 
+// Where the residual of right-hand side q of `count` is too large: the shortest solution, after derivative_factor_wide.
+template <class Real>
+void solve_shortest(const DerivativeView& view, const DerivativeWork<Real>& work, PackRange range, int count, int q,
+                    const double* r1, const double* r2, double* dx, double* dv, double* residual) {
+    const long long n = view.n, m = view.m;
+    const PackItems<Real> items(range.first, range.items);
+    Real before;
+    load(Rows{residual + q, count}, range, 1, &before);
+    const auto lost = mask_not(before <= Real(kAccepted));
+    if (!any_lane(lost)) return;
+    load(Rows{r1 + q * n, count * n}, range, n, work.rhs);
+    load(Rows{r2 + q * m, count * m}, range, m, work.rhs + n);
+    load(Rows{dx + q * n, count * n}, range, n, work.solution);
+    load(Rows{dv + q * m, count * m}, range, m, work.solution + n);
+    const Real relative = least_norm_solve<Real>(view, work, lost, before);
+    deinterleave<Real>(work.solution, n, items, dx + q * n, count * n);
+    deinterleave<Real>(work.solution + n, m, items, dv + q * m, count * m);
+    deinterleave<Real>(&relative, 1, items, residual + q, count);
+}
+
 template <class Real>
 void solve(const DerivativeView& view, const DerivativeProblem& problem, PackRange range, int count, const double* r1,
            const double* r2, double* dx, double* dv, double* residual, double* memory) {
@@ -80,6 +102,12 @@ void solve(const DerivativeView& view, const DerivativeProblem& problem, PackRan
         deinterleave<Real>(work.solution + n, m, items, dv + q * m, count * m);
         deinterleave<Real>(&relative, 1, items, residual + q, count);
     }
+    double worst = 0.0;
+    for (long long k = range.first * (long long)count; k < (range.first + range.items) * (long long)count; ++k)
+        if (!(residual[k] <= worst)) worst = residual[k] <= HUGE_VAL ? residual[k] : HUGE_VAL;
+    if (worst <= kAccepted) return;
+    derivative_factor_wide(view, work);
+    for (q = 0; q < count; ++q) solve_shortest<Real>(view, work, range, count, q, r1, r2, dx, dv, residual);
 }
 
 template <class Real>
@@ -138,6 +166,21 @@ void pullback(const DerivativeView& view, const DerivativeProblem& problem, Pack
     prepare_at<Real>(view, problem.mu, range, data.y, data.s, y, extra.s, work);
     factor(view, problem, range, work);
     load(data.x, range, n, x);
+    if (data.direction.data != nullptr) {
+        const double* values = data.direction.data;
+        const long long stride = data.direction.stride;
+        const PackItems<Real> items(range.first, range.items);
+        const auto each_own = [&](long long k) {
+            Real r(0.0);
+            for (int l = 0; l < lanes<Real>; ++l) set_lane(r, l, values[stride * items.item[l] + k]);
+            return r;
+        };
+        const auto shared = [&](long long k) { return Real(values[k]); };
+        const Outside<Real> outside = stride == 0 ? direction_outside<Real>(view, work, x, y, shared)
+                                                  : direction_outside<Real>(view, work, x, y, each_own);
+        const Real both[2] = {outside.primal, outside.dual};
+        store(both, range, 2, data.outside);
+    }
     load(data.x_cotangent, range, n, work.rhs);
     load(data.y_cotangent, range, m, work.rhs + n);
     load(data.s_cotangent, range, m, s_cotangent);

@@ -18,7 +18,9 @@ struct DerivativeProblem {
 
 struct PullbackData {
     Rows x, y, s, x_cotangent, y_cotangent, s_cotangent;
+    Rows direction;  // p_entries + n + a_entries + m numbers, or null
     double *dp, *dq, *da, *db, *lambda, *u, *residual;  // row-major, a row per item
+    double* outside;  // (batch, 2): what no motion of x, and none of v, makes of the data's motion along the direction
 };
 
 struct ProbeData {
@@ -40,7 +42,7 @@ struct DerivativeKernels {
     int width;  // lanes per pack
     long long (*work_size)(const DerivativeView&);  // doubles per thread
     // Solve J (dx, dv) = (r1, r2) for `count` right-hand sides of each item; r1, dx (batch, count, n), r2, dv
-    // (batch, count, m), residual (batch, count).
+    // (batch, count, m), residual (batch, count). Where J is singular: least_norm.hpp.
     void (*solve)(const DerivativeView&, const DerivativeProblem&, PackRange, int count, const double* r1,
                   const double* r2, double* dx, double* dv, double* residual, double* work);
     // out = D u, (batch, count, m).

@@ -36,6 +36,18 @@ CL_HD inline Mask<Real> accept_trial(const DerivativeView& view, const Derivativ
     return gained;
 }
 
+constexpr double kUnmoved = 1e-6;  // relative change of a residual up to which it counts as outside of the range
+
+// Whether the preconditioner leaves w.residual, of the given norm, as it is: then all of it lies outside of the range of a singular
+// J, where no further step can lower it.
+template <class Real>
+CL_HD inline Mask<Real> lies_outside(const DerivativeView& view, const DerivativeWork<Real>& w, const Real& norm) {
+    regularised_solve(view, w, w.residual, w.direct);
+    jacobian_residual(view, w, w.residual, w.direct, w.trial_residual);
+    const Real left = residual_norm(view, w, w.trial_residual);
+    return mask_and(left > Real(1.0 - kUnmoved) * norm, left < Real(1.0 + kUnmoved) * norm);
+}
+
 // w.solution = J^-1 w.rhs after derivative_factor; returns the residual relative to the right-hand side, per lane. Lanes
 // whose data are not finite come out as NaN. accuracy: relative residual at which a lane may stop; 0 for all that double
 // precision gives. cycles: rounds of the Krylov fallback, for lanes that refinement leaves far from it.
@@ -62,6 +74,7 @@ CL_HD inline Real derivative_solve(const DerivativeView& view, const DerivativeW
     }
     const Real stalled = max(Real(accuracy > 0.0 ? 1e3 * accuracy : 1e-10) * start, floor);
     active = norm > stalled;
+    if (cycles > 0 && any_lane(active)) active = mask_and(active, mask_not(lies_outside<Real>(view, w, norm)));
     for (int cycle = 0; cycle < cycles; ++cycle) {
         if (!any_lane(active)) break;
         krylov_correction(view, w);
@@ -72,22 +85,6 @@ CL_HD inline Real derivative_solve(const DerivativeView& view, const DerivativeW
     const Real poison = norm - norm;  // not zero where an input was not finite
     for (int k : each(size)) w.solution[k] = w.solution[k] + poison;
     return norm / select(start == Real(0.0), Real(1.0), start);
-}
-
-// Reverse mode. w.rhs: cotangents of x and of y (n + m); s_cotangent: that of s; w.y is y. Returns the relative residual;
-// w.solution = (lambda, u) with J (lambda, u) = (g_x - A' g_s, g_y), and nu = D u + g_s.
-template <class Real>
-CL_HD inline Real derivative_pullback(const DerivativeView& view, const DerivativeWork<Real>& w, Arr<Real> s_cotangent,
-                                      Arr<Real> nu) {
-    for (int j : each(view.n)) {
-        Real sum = w.rhs[j];
-        for (int k = view.a_start[j]; k < view.a_start[j + 1]; ++k) sum = sum - w.a[k] * s_cotangent[view.a_row[k]];
-        w.rhs[j] = sum;
-    }
-    const Real residual = derivative_solve(view, w);
-    projection::apply_derivative<Real>(view.cone, w.element, w.solution + view.n, nu, w.scratch);
-    for (int i : each(view.m)) nu[i] = nu[i] + s_cotangent[i];
-    return residual;
 }
 
 // Gradients on the patterns: dA = -(y lambda' + nu x'), dP = -(lambda x' + x lambda') / 2, of which the stored upper triangle

@@ -18,9 +18,11 @@
 namespace conelayers {
 inline namespace CONELAYERS_ARCH {
 
-// Added to P and to W after equilibration. A small row shift costs digits where rows are eliminated first: what is below
+// Added to P and to W after equilibration. The shift of P is the same for all of x in x's own units as far as the two bounds
+// allow: of the solutions of a singular consistent system the shortest comes out, in the Euclidean norm of dx. A small row shift costs digits where rows are eliminated first: what is below
 // 1e-16 / kRowShift in P is lost, so that the product of the two should stay above 1e-16 with room.
 constexpr double kColumnShift = 1e-8;
+constexpr double kLargestColumnShift = 1e-6;
 constexpr double kRowShift = 1e-7;
 constexpr double kCeiling = 1e8;
 constexpr int kKrylov = 12;  // directions of the fallback, see krylov.hpp
@@ -139,12 +141,27 @@ CL_HD inline void assemble_weights(const DerivativeView& view, const DerivativeW
 }
 
 template <class Real>
-CL_HD inline void assemble(const DerivativeView& view, const DerivativeWork<Real>& w) {
+CL_HD inline Real narrowest_column(const DerivativeView& view, const DerivativeWork<Real>& w) {
+    Real least = Real(1e300);
+    for (int j : each(view.n)) least = min(least, w.column[j]);
+    return all_min(least);
+}
+
+// The shift of a column after equilibration.
+template <class Real>
+CL_INLINE Real column_shift(const Real& column, const Real& narrowest) {
+    const Real ratio = column / narrowest;
+    return min(Real(kColumnShift) * ratio * ratio, Real(kLargestColumnShift));
+}
+
+template <class Real>
+CL_HD inline void assemble(const DerivativeView& view, const DerivativeWork<Real>& w, double shift) {
     ldlt_clear<Real>(view.ldlt, w.factor);
     assemble_weights(view, w);
+    const Real narrowest = narrowest_column(view, w);
     for (int j : each(view.n)) {
         const Real scale = w.column[j];
-        w.factor[view.x_diagonal[j]] = Real(kColumnShift);
+        w.factor[view.x_diagonal[j]] = Real(shift) * column_shift(scale, narrowest);
         for (int k = view.p_start[j]; k < view.p_start[j + 1]; ++k) {
             Real& entry = w.factor[view.p_position[k]];
             entry = entry + w.p[k] * scale * w.column[view.p_row[k]];
@@ -164,10 +181,10 @@ CL_HD inline void derivative_scale(const DerivativeView& view, const DerivativeW
     derivative_detail::equilibrate(view, w);
 }
 
-// Factor the KKT matrix; needs w.element besides.
+// Factor the KKT matrix; needs w.element besides. shift: multiple of the ordinary one in the columns of x.
 template <class Real>
-CL_HD inline void derivative_factor(const DerivativeView& view, const DerivativeWork<Real>& w) {
-    derivative_detail::assemble(view, w);
+CL_HD inline void derivative_factor(const DerivativeView& view, const DerivativeWork<Real>& w, double shift = 1.0) {
+    derivative_detail::assemble(view, w, shift);
     ldlt_factor<Real>(view.ldlt, w.factor, w.inverse, w.ldlt, view.signs, PivotRule{1e-13, kColumnShift});
 }
 
