@@ -138,7 +138,6 @@ class _Cones:
         self.identity[self._orthant] = 1.0
         for rows, order in self.parts:
             self.identity[rows] = svec(np.eye(order))
-        self._identity: Any = sp.lil_array(sp.eye_array(item.structure.m))
         self.degree = max(1, len(self._orthant) + sum(order for _, order in self.parts))
 
     def scale(self, s: np.ndarray, z: np.ndarray) -> list[tuple[np.ndarray | slice, Scaling]]:
@@ -154,16 +153,23 @@ class _Cones:
         matrices = [scaling for _, scaling in scalings[:-1]]
         values = np.ones(self.item.structure.m)  # of equalities: H = 0
         values[self._orthant] = 1 / (1 + scalings[-1][1].h)
-        vectors = self._identity.copy()
+        vectors = []
         for (rows, order), scaling in zip(self.parts[count:], matrices[count:], strict=True):
-            places, columns = np.tril_indices(order)
-            at = np.lexsort((places, columns))
-            values[rows] = scaling.block.weights[places[at], columns[at]]
-            vectors[np.ix_(rows, rows)] = svec_basis(torch.from_numpy(scaling.block.basis)).numpy()
+            columns, places = np.triu_indices(order)
+            values[rows] = scaling.block.weights[places, columns]
+            vectors.append(svec_basis(torch.from_numpy(scaling.block.basis)).numpy())
         blocks = [scaling.block for scaling in matrices[:count]]
         variables = len(form.variables)
-        small = SmallBlocks(sp.csr_array(vectors)[form.rows][:, form.rows], values[form.rows], self.item.hard)
+        small = SmallBlocks(self._eigenvectors(vectors), values[form.rows], self.item.hard)
         return ReducedSystem(self.item, small, blocks[:variables], blocks[variables:])
+
+    def _eigenvectors(self, matrices: list[np.ndarray]) -> Any:
+        """Those of the small cones' scalings, block by block: of rows on their own, and of small matrices."""
+        found, blocks = [], iter(matrices)
+        for cone in self.item.form.cone.cones:
+            small = isinstance(cone, PositiveSemidefinite)
+            found.append(next(blocks) if small else sp.eye_array(cone.dim))
+        return sp.block_diag(found, format="csr") if found else sp.csr_array((0, 0))
 
     def direction(self, system: ReducedSystem, scalings: list, first, second, sigma_mu: float, moved):
         """(dx, dz, ds) with P dx + A'dz = first, A dx + ds = second, ds + H dz = the scalings' targets."""

@@ -117,7 +117,7 @@ class Item:
         rho = float(diagonal.mean())
         if np.abs(diagonal - rho).max() > _EQUAL * rho:
             raise Unsuited("the quadratic cost of a matrix variable weights its entries")
-        E = self.A[self.rows][:, columns] @ sp.diags_array(1 / scale)
+        E = self.A_kept[:, columns] @ sp.diags_array(1 / scale)
         E = sp.csr_array(E)
         used = np.flatnonzero(np.diff(E.indptr))
         return MatrixVariable(block, scale, rho, E, used, MatrixStack(E[used], block.order))
@@ -127,6 +127,11 @@ class Item:
         return MatrixInequality(block, entries, MatrixStack(entries.T, block.order))
 
     @cached_property
+    def A_kept(self) -> Any:
+        """The rows that stay, all columns, sparse, (m_o, n)."""
+        return self.A[self.rows]
+
+    @cached_property
     def P_hard(self) -> np.ndarray:
         """Cost of the columns that stay, dense, (n_z, n_z)."""
         return self.weighted[self.columns][:, self.columns].toarray()
@@ -134,4 +139,4 @@ class Item:
     @cached_property
     def A_hard(self) -> np.ndarray:
         """Rows and columns that stay, dense, (m_o, n_z)."""
-        return self.A[self.rows][:, self.columns].toarray()
+        return self.A_kept[:, self.columns].toarray()

@@ -56,9 +56,22 @@ class SemidefiniteKernels:
         return torch.from_numpy(np.stack(applied))
 
     def pullback(
-        self, P: Tensor, A: Tensor, x: Tensor, y: Tensor, s: Tensor, gx: Tensor, gy: Tensor, gs: Tensor
+        self,
+        P: Tensor,
+        A: Tensor,
+        x: Tensor,
+        y: Tensor,
+        s: Tensor,
+        gx: Tensor,
+        gy: Tensor,
+        gs: Tensor,
+        *,
+        direction: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """dP, dq, dA, db and the relative residual of the adjoint system; see `ConicConditions`."""
+        """dP, dq, dA, db and the relative residual of the adjoint system; see `ConicConditions`.
+
+        Whether the data may move along `direction` is not looked at: `outside` is zero.
+        """
         first, v = gx - A_transpose_times(self.structure, A, gs), y - s
         found = [self._solved(*_item(i, P, A, v, first[:, None], gy[:, None]), mu=0.0) for i in range(len(v))]
         lam, _, residual, w = (torch.from_numpy(np.concatenate(parts)) for parts in zip(*found, strict=True))
@@ -69,6 +82,7 @@ class SemidefiniteKernels:
             "dA": -(outer(self.structure, y, lam) + outer(self.structure, nu, x)),
             "db": nu,
             "residual": residual,
+            "outside": residual.new_zeros(len(residual), 2),
         }
 
     def probe(self, P: Tensor, A: Tensor, y: Tensor, s: Tensor, rhs: Tensor, accuracy: float) -> tuple[Tensor, Tensor]:

@@ -109,7 +109,7 @@ class ReducedSystem:
             dx[:, variable.data.block.columns], dv[:, variable.data.block.rows] = variable.unfold(w, u)
         for inequality, t in zip(self.inequalities, rest[len(self.variables) :], strict=True):
             dv[:, inequality.rows] = inequality.unfold(dz, t)
-        missing = r2[:, item.rows] - dx @ item.A[item.rows].T
+        missing = r2[:, item.rows] - dx @ item.A_kept.T
         dv[:, item.rows] = self.small.unfold(multipliers, missing)
         left = r2[:, form.soft_rows] - dx @ item.soft_rest.T
         dx[:, form.soft_columns] = left / item.soft_slope

@@ -14,6 +14,10 @@ from conelayers.cones.svec import triangle
 __all__ = ["MatrixStack", "SpectralBlock", "smat", "svec"]
 
 
+# From this part of nonzero entries on, dense products are faster than sparse ones.
+_DENSE = 0.2
+
+
 @functools.lru_cache(maxsize=64)
 def _indices(order: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Row and column of each entry of svec, the scale of each, and the entry at each place of the matrix."""
@@ -55,6 +59,8 @@ class MatrixStack:
         self._flat: Any = sp.csr_array(
             (np.concatenate([values, values[off]]), (at, columns)), shape=(self.count * order, order)
         )
+        filled = self._flat.nnz > _DENSE * self.count * order**2
+        self._product: Any = self._flat.toarray() if filled else self._flat
         # Rows of the matrices that are not zero: E = U V' with U columns of the identity.
         self._rows = np.flatnonzero(np.diff(self._flat.indptr))
 
@@ -65,7 +71,7 @@ class MatrixStack:
 
     def rotate(self, left: np.ndarray, right: np.ndarray) -> np.ndarray:
         """Return left' E right for every E, (k, a, b), with left (order, a) and right (order, b)."""
-        product = (self._flat @ right).reshape(self.count, self.order, right.shape[1])
+        product = (self._product @ right).reshape(self.count, self.order, right.shape[1])
         return left.T @ product
 
     def gram(self, G: np.ndarray) -> np.ndarray:
