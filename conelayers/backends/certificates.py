@@ -66,7 +66,9 @@ def _infeasible(program: ConeProgram, y: Tensor, exact: float) -> Tensor:
     weight = blocks.spread(blocks.largest(y.abs() * _row_sizes(size)))
     proven = torch.zeros(y.shape[:-1], dtype=torch.bool, device=y.device)
     for ray in _cleaned(y, weight):
-        left = _ratio(program.A_transpose_times(ray).abs(), size.A_transpose_times(ray.abs()))
+        # The entries of a curved block share a scale: one that should be zero is no term of its own.
+        terms = size.A_transpose_times(blocks.spread(blocks.largest(ray.abs())))
+        left = _ratio(program.A_transpose_times(ray).abs(), terms)
         proven |= _holds(left, _gain(program.b, ray), exact)
     return proven
 
