@@ -12,11 +12,11 @@ from conelayers.backends import default_backend
 from conelayers.errors import InvalidArgument, SolveError, UnsupportedError
 from conelayers.implicit import implicit
 from conelayers.layers.cvxpy_layer import CvxpyLayer
-from conelayers.layers.regularity import examine_problem
 from conelayers.program import ConeProgram, ConeSolution, Status
-from conelayers.residual.directional import one_sided
-from conelayers.residual.elements import FixedElement, extreme_points, is_invertible, weak_rows
-from conelayers.residual.regularity import accuracy
+from conelayers.regularity import accuracy
+from conelayers.regularity.elements import FixedElement, extreme_points, is_invertible, weak_rows
+from conelayers.regularity.one_sided import one_sided
+from conelayers.regularity.report import examine_problem
 
 __all__ = ["ExtremeJacobians", "extreme_jacobians", "one_sided_derivative"]
 
@@ -86,7 +86,7 @@ def one_sided_derivative(
 ) -> tuple[Tensor, ...]:
     """Derivatives of the layer's outputs at t = 0+ along params + t directions.
 
-    At kinks of all cones: a cone programme over the critical cone is solved, see `conelayers.residual.directional`. It
+    At kinks of all cones: a cone programme over the critical cone is solved, see `conelayers.regularity.one_sided`. It
     is made and solved on the CPU, wherever the parameters are.
 
     Args:

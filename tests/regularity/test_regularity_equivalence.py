@@ -6,7 +6,7 @@ import torch
 from regularity.regularity_instances import BLOCKS, MIXES, build, jacobian, samples, solved
 
 from conelayers.cones import ProductCone
-from conelayers.residual.regularity import certify
+from conelayers.regularity import certify
 
 
 def smallest(P, A, D):

@@ -12,8 +12,8 @@ from regularity.regularity_instances import jacobian, solved
 from conelayers import CvxpyLayer
 from conelayers.cones import Nonnegative, ProductCone
 from conelayers.program import ConeStructure
-from conelayers.residual.regularity import certificate, certify
-from conelayers.residual.regularity.interface import Interface
+from conelayers.regularity import certificate, certify
+from conelayers.regularity.interface import Interface
 
 EVERYDAY = {name: rest for name, *rest in problems()}
 ALLOWED = {

@@ -13,8 +13,9 @@ import torch
 from conelayers import ConeLayer, CvxpyLayer, solve_cone_program
 from conelayers.cones import Nonnegative, SecondOrder
 from conelayers.errors import InvalidArgument, RegularityError, RegularityWarning, UnsupportedError
-from conelayers.layers import LayerSolution, MarginHistory, regularity_policy
-from conelayers.residual.regularity.sparse import smallest_singular
+from conelayers.layers import LayerSolution, MarginHistory
+from conelayers.regularity import policy
+from conelayers.regularity.sparse import smallest_singular
 
 
 def T(*values):
@@ -224,13 +225,13 @@ def test_ordinary_items_take_no_rank_test(monkeypatch):
         raise AssertionError("rank test of an ordinary item")
 
     layer = projection(lambda x: [x >= 0, cp.sum(x) == 1, cp.norm(x) <= 2], regularity="raise")
-    monkeypatch.setattr(regularity_policy, "examine", refuse)
+    monkeypatch.setattr(policy, "examine", refuse)
     layer(T(0.5, 0.4, 0.3).expand(5, 3))
 
 
 def test_screening_misses_nothing():
     """Every item that the full certificate rejects is suspicious."""
-    from conelayers.residual.regularity import suspicious
+    from conelayers.regularity import suspicious
 
     layer = projection(lambda x: [x >= 0, cp.sum(x) <= 1, x[0] + x[1] <= 1, cp.norm(x) <= 1])
     points = torch.cat([torch.randint(-1, 3, (200, 3), generator=torch.Generator().manual_seed(1)).double() / 2])
@@ -259,7 +260,7 @@ def test_margin_history():
 
 def test_large_problems_by_sparse_factorization(monkeypatch):
     """The sparse tests agree with the dense ones."""
-    from conelayers.residual.regularity import certificate
+    from conelayers.regularity import certificate
 
     makers = [CASES["redundant"][0], ARTEFACTS["sum of norms"], lambda x: [x >= 0, cp.sum(x) == 1]]
     for maker in makers:

@@ -10,8 +10,8 @@ from regularity.regularity_instances import BLOCKS, build, jacobian, solution_at
 
 from conelayers.cones import Nonnegative, PositiveSemidefinite, ProductCone, SecondOrder
 from conelayers.cones.svec import smat
-from conelayers.residual.regularity import certify
-from conelayers.residual.regularity.screening import _near_kinks
+from conelayers.regularity import certify
+from conelayers.regularity.screening import _near_kinks
 
 
 def test_polyhedral_radius_by_enumeration():

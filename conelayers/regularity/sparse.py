@@ -14,10 +14,10 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from conelayers.residual.regularity.artefacts import RowKinds, Verdict, is_artefact
-from conelayers.residual.regularity.dual_artefacts import is_dual_artefact
-from conelayers.residual.regularity.extremes import Extremes
-from conelayers.residual.regularity.interface import Interface
+from conelayers.regularity.artefacts import RowKinds, Verdict, is_artefact
+from conelayers.regularity.dual_artefacts import is_dual_artefact
+from conelayers.regularity.extremes import Extremes
+from conelayers.regularity.interface import Interface
 
 __all__ = ["Problem", "SmallestSingular", "SparseVerdict", "judge", "smallest_singular"]
 

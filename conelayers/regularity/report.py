@@ -13,7 +13,7 @@ from torch import Tensor
 
 from conelayers.canonicalize import ParametricProgram
 from conelayers.program import ConeProgram, ConeSolution, ConeStructure
-from conelayers.residual.regularity import Certificate, Interface, certify
+from conelayers.regularity import Certificate, Interface, certify
 
 __all__ = ["Labels", "RegularityReport", "examine", "examine_problem"]
 

@@ -25,8 +25,8 @@ import torch
 from scipy.sparse.csgraph import connected_components
 
 from conelayers.cones import ProductCone
-from conelayers.residual.regularity.extremes import Extremes
-from conelayers.residual.regularity.interface import Interface
+from conelayers.regularity.extremes import Extremes
+from conelayers.regularity.interface import Interface
 
 __all__ = ["RowKinds", "Verdict", "is_artefact", "row_kinds"]
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from conelayers.cones import SpectralBlocks
-from conelayers.residual.regularity.extremes import Extremes
+from conelayers.regularity.extremes import Extremes
 
 __all__ = [
     "RANK_TOLERANCE",

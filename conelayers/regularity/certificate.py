@@ -24,12 +24,12 @@ from torch import Tensor
 from conelayers.cones import Nonnegative, ProductCone
 from conelayers.errors import InvalidArgument
 from conelayers.program import ConeProgram, ConeSolution
-from conelayers.residual.regularity import sparse
-from conelayers.residual.regularity.artefacts import RowKinds, Verdict, is_artefact, row_kinds
-from conelayers.residual.regularity.dual_artefacts import is_dual_artefact
-from conelayers.residual.regularity.extremes import Extremes, extremes
-from conelayers.residual.regularity.interface import Interface
-from conelayers.residual.regularity.ranks import (
+from conelayers.regularity import sparse
+from conelayers.regularity.artefacts import RowKinds, Verdict, is_artefact, row_kinds
+from conelayers.regularity.dual_artefacts import is_dual_artefact
+from conelayers.regularity.extremes import Extremes, extremes
+from conelayers.regularity.interface import Interface
+from conelayers.regularity.ranks import (
     RANK_TOLERANCE,
     RankMatrices,
     dual_null_vectors,

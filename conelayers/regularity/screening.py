@@ -20,9 +20,9 @@ from torch import Tensor
 from conelayers.cones import Cone, Free, PositiveSemidefinite, ProductCone, SecondOrder, Zero
 from conelayers.cones.svec import smat
 from conelayers.program import ConeProgram, ConeSolution, ConeStructure
+from conelayers.regularity.certificate import accuracy
+from conelayers.regularity.extremes import curved_blocks
 from conelayers.residual.linearization import probe
-from conelayers.residual.regularity.certificate import accuracy
-from conelayers.residual.regularity.extremes import curved_blocks
 
 __all__ = ["kink_margin", "suspicious"]
 
