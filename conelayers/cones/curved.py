@@ -21,7 +21,7 @@ and the root.
 
 import abc
 import dataclasses
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -96,6 +96,8 @@ class FrameDerivative(BlockDerivative):
 
 class CurvedCone(Cone):
     """A cone of R^3 whose boundary is swept by a curve of rays."""
+
+    kinks_attained: ClassVar[bool] = False
 
     @property
     def dim(self) -> int:
@@ -199,6 +201,30 @@ class CurvedCone(Cone):
         """
         where = self._move_to_boundary(v, self.locate(v))
         return torch.minimum(where.along, where.across)
+
+    def turning(self, v: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
+        """R / |p| and r / |d| away from kinks, where the spaces are spanned by p and d, which are 1-Lipschitz in v.
+
+        Beside the boundary of K (d small) the largest eigenvalue-1 space is everything and the smallest eigenvalue-0
+        space the normal, which turns by r kappa to first order; beside that of the polar cone the ray turns by its
+        curvature in the same way. Twice the first order is taken. At the apex both spaces are everything.
+        """
+        where = self._move_to_boundary(v, self.locate(v))
+        frame, along, across = where.frame, where.along, where.across
+        radius = torch.as_tensor(radius, dtype=v.dtype).expand(along.shape)
+        zero, unknown = torch.zeros_like(along), torch.full_like(along, torch.inf)
+        pull, push = along * frame.sigma, across * frame.nu
+        normal = (2 * radius * frame.nu / pull).clamp(max=1.0).nan_to_num(nan=1.0)
+        ray = (2 * radius * frame.sigma / push).clamp(max=1.0).nan_to_num(nan=1.0)
+        one = torch.where(where.inside | where.polar, zero, (radius / along).clamp(max=1.0))
+        none = torch.where(where.inside | where.polar, zero, (radius / across).clamp(max=1.0))
+        near_cone, near_polar, far = across <= radius, along <= radius, 10 * radius
+        one = torch.where(near_cone, torch.where(along > far, zero, unknown), one)
+        none = torch.where(near_cone, torch.where(along > far, normal, unknown), none)
+        one = torch.where(near_polar, torch.where(across > far, ray, unknown), one)
+        none = torch.where(near_polar, torch.where(across > far, zero, unknown), none)
+        apex = v.norm(dim=-1) <= radius
+        return torch.where(apex, zero, one), torch.where(apex, zero, none)
 
     def _move_to_boundary(self, v: Tensor, where: Location) -> Location:
         """Give points inside K or its polar cone the frame at the nearest boundary point.

@@ -13,7 +13,7 @@ from conelayers.errors import InvalidArgument, SolveError, UnsupportedError
 from conelayers.implicit import implicit
 from conelayers.layers.cvxpy_layer import CvxpyLayer
 from conelayers.program import ConeProgram, ConeSolution, Status
-from conelayers.regularity import accuracy
+from conelayers.regularity import possible_kink
 from conelayers.regularity.elements import FixedElement, extreme_points, is_invertible, weak_rows
 from conelayers.regularity.one_sided import one_sided
 from conelayers.regularity.report import examine_problem
@@ -141,4 +141,4 @@ def _radius(program: ConeProgram, solution: ConeSolution, radius: float | None) 
             raise InvalidArgument(f"radius must be a number at or above zero, or None, got {radius!r}.")
         return radius
     single = solution.reshape(torch.Size([1]))
-    return float(accuracy(program, single, single.y - single.s).possibly)
+    return float(possible_kink(program, single, single.y - single.s))

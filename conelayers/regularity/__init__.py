@@ -3,8 +3,9 @@
 Is every element of the Clarke Jacobian of the residual invertible at a solution?
 """
 
-from conelayers.regularity.certificate import Accuracy, Certificate, accuracy, certify
+from conelayers.regularity.certificate import Certificate, certify
 from conelayers.regularity.interface import Interface
+from conelayers.regularity.residual import possible_kink
 from conelayers.regularity.screening import kink_margin, suspicious
 
-__all__ = ["Accuracy", "Certificate", "Interface", "accuracy", "certify", "kink_margin", "suspicious"]
+__all__ = ["Certificate", "Interface", "certify", "kink_margin", "possible_kink", "suspicious"]

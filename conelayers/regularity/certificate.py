@@ -17,18 +17,19 @@ import dataclasses
 import functools
 
 import numpy as np
-import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from conelayers.cones import Nonnegative, ProductCone
+from conelayers.cones import ProductCone
 from conelayers.errors import InvalidArgument
 from conelayers.program import ConeProgram, ConeSolution
 from conelayers.regularity import sparse
+from conelayers.regularity.accuracy import PointError, determined_error, point_error, sparse_error
 from conelayers.regularity.artefacts import RowKinds, Verdict, is_artefact, row_kinds
 from conelayers.regularity.dual_artefacts import is_dual_artefact
 from conelayers.regularity.extremes import Extremes, extremes
 from conelayers.regularity.interface import Interface
+from conelayers.regularity.point import Point
 from conelayers.regularity.ranks import (
     RANK_TOLERANCE,
     RankMatrices,
@@ -37,13 +38,17 @@ from conelayers.regularity.ranks import (
     rank_matrices,
     smallest_singular_values,
 )
+from conelayers.regularity.residual import ROUNDING, possible_kink
+from conelayers.regularity.sharpening import EXACT, sharpened
 
-__all__ = ["Accuracy", "Certificate", "accuracy", "certify"]
+__all__ = ["Certificate", "certify"]
 
 # Beyond this many rows and columns an item is tested by sparse factorization.
 _DENSE_SIZE = 700
 # Entries of the dense matrices of the items that are decomposed together.
 _CHUNK = 4_000_000
+# Rows this near to their kink, relative to the terms that they are made of, are shown as weakly active.
+_SHOWN, _SHOWN_AT_MOST = 1e-7, 1e-4
 # A row takes part in a dependency of unit norm if its entry exceeds this.
 _TAKES_PART = 1e-6
 
@@ -80,49 +85,6 @@ class Certificate:
         return Certificate(**{name: v.reshape((*batch, *v.shape[1:])) for name, v in values.items()})
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Accuracy:
-    """How near to a kink a block must be to lie on it.
-
-    Attributes:
-        surely: Rounding errors and residual: within this distance a block counts as on the kink, (B,).
-        possibly: A weakly active block is found only to the square root of the residual: within this distance it may
-            lie on the kink, (B,). (At a residual of 1e-9 it was measured 1e-4 away.)
-    """
-
-    surely: Tensor
-    possibly: Tensor
-
-
-def accuracy(program: ConeProgram, solution: ConeSolution, v: Tensor) -> Accuracy:
-    """The two distances, from the residuals and the size of v.
-
-    Slack linear inequalities do not count: a bound of 1e10 that nothing comes near would hide every other number behind
-    its size.
-
-    Args:
-        program: One batch axis at most.
-        solution: With one batch axis B.
-        v: y - s, shape (B, m); anything finite for items without a solution.
-    """
-    slack = torch.as_tensor(_inequalities(program.structure.cone), device=v.device) & (v < 0)
-    Ax = program.A_times(solution.x)
-    terms = (torch.where(slack, 0.0, value) for value in (Ax + solution.s - program.b, Ax, solution.s, program.b, v))
-    left, *parts, size = (value.abs().amax(-1) if v.shape[-1] else v.new_zeros(v.shape[0]) for value in terms)
-    primal = left / torch.stack(parts).amax(0).clamp(min=1.0)
-    residual = torch.maximum(primal, torch.maximum(solution.dual_residual, solution.gap))
-    residual = residual.nan_to_num(nan=0.0).clamp(min=1e-15)
-    size = size.clamp(min=1.0)
-    return Accuracy(size * (10 * residual).clamp(min=1e-10), size * 5 * residual.sqrt())
-
-
-@functools.lru_cache(maxsize=64)
-def _inequalities(cone: ProductCone) -> np.ndarray:
-    """Which rows are linear inequalities, bool, (m,)."""
-    owners = np.array([isinstance(block, Nonnegative) for block in cone.cones], dtype=bool)
-    return np.repeat(owners, [block.dim for block in cone.cones])
-
-
 def certify(
     program: ConeProgram,
     solution: ConeSolution,
@@ -147,13 +109,15 @@ def certify(
     if not isinstance(radius, int | float | Tensor) or not bool((torch.as_tensor(radius) >= 0).all()):
         raise InvalidArgument(f"radius must be a number at or above zero, or one per item, got {radius!r}.")
     flat = program.detach().flatten()
+    data = tuple(values.cpu() for values in (flat.P, flat.q, flat.A, flat.b))
     point = solution.detach().to(torch.device("cpu")).reshape(torch.Size([batch.numel()]))
-    values = [t.cpu() for t in (flat.P, flat.A)]
-    v = torch.where(point.has_solution[:, None], point.y - point.s, 0.0)
-    radii = torch.as_tensor(radius, dtype=v.dtype).expand(batch).reshape(-1)
-    here = ConeProgram(structure, values[0], flat.q.cpu(), values[1], flat.b.cpu())
-    found = _Test(structure, values[0], values[1], v, radii, accuracy(here, point, v), interface).run()
     solved = point.has_solution
+    x, y, s = (torch.where(solved[:, None], value, 0.0) for value in (point.x, point.y, point.s))
+    radii = torch.as_tensor(radius, dtype=x.dtype).expand(batch).reshape(-1)
+    start = Point.of(structure, data, x, y, s, possible_kink(ConeProgram(structure, *data), point, y - s))
+    # The neighbourhood that is asked for is one in the programme's own units.
+    start = start if bool((radii > 0).any()) or structure.cone.is_polyhedral else start.balanced()
+    found = _Test(start, radii, interface).run()
     found = dataclasses.replace(
         found,
         regular=found.regular & solved,
@@ -168,83 +132,126 @@ _NUMBERS = ("sigma_dual", "sigma_primal", "margin")
 
 
 class _Test:
-    """The tests of one flat batch; v (B, m), P and A values of B items or one."""
+    """The tests of one flat batch of B items."""
 
-    def __init__(self, structure, P, A, v, radius, known: Accuracy, interface: Interface | None) -> None:
-        self.structure, self.P, self.A, self.v, self.radius, self.known = structure, P, A, v, radius, known
-        self.interface = Interface.everything(structure) if interface is None else interface
-        self.dense = structure.n + structure.m <= _DENSE_SIZE
+    def __init__(self, start: Point, radius: Tensor, interface: Interface | None) -> None:
+        self.start, self.radius, self.structure = start, radius, start.structure
+        self.interface = Interface.everything(start.structure) if interface is None else interface
+        self.dense = self.structure.n + self.structure.m <= _DENSE_SIZE
 
     def run(self) -> Certificate:
-        """Both tests, in chunks; the attained family where the bounding one is not enough."""
-        batch, m = self.v.shape
-        margins = self.structure.cone.margin(self.v) if batch else self.v.new_zeros(0, len(self.structure.cone.cones))
-        reach = torch.maximum(self.radius, self.known.possibly)
-        out = Certificate(
-            torch.zeros(batch, dtype=torch.bool),
-            torch.ones(batch, dtype=torch.bool),
-            self.v.new_zeros(batch),
-            self.v.new_zeros(batch),
-            margins.amin(-1) if margins.shape[-1] else self.v.new_full((batch,), torch.inf),
-            self._weak_rows(margins, reach),
-            torch.zeros(batch, m, dtype=torch.bool),
-            torch.zeros(batch, self.structure.n, dtype=torch.bool),
-        )
-        size = max(1, _CHUNK // max(1, (self.structure.n + m) * max(self.structure.n, m)))
+        """Both tests, in chunks."""
+        batch, m = self.start.v.shape
+        n, numbers = self.structure.n, self.start.v.new_zeros(batch)
+        nothing = torch.zeros(batch, dtype=torch.bool)
+        rows, columns = (torch.zeros(batch, size, dtype=torch.bool) for size in (m, n))
+        out = Certificate(nothing, ~nothing, numbers, numbers.clone(), numbers.clone(), rows, rows.clone(), columns)
+        size = max(1, _CHUNK // max(1, (n + m) ** 2))
         for start in range(0, batch, size):
             self._judge_chunk(torch.arange(start, min(start + size, batch)), out)
         return out
 
     def _judge_chunk(self, items: Tensor, out: Certificate) -> None:
-        outer = self._family(items, self.known.possibly, attained=False)
-        unclear = self._judge(items, outer, out)
-        if len(unclear):
+        """Judge at the points as they are, then where that does not clear them, at points nearer to the solution."""
+        unclear = self._judge_at(self.start.take(items), items, out)
+        if not self.dense or not len(unclear):
+            return
+        point = self.start.take(unclear)
+        blunt = point.residual.excess > EXACT
+        if bool(blunt.any()):
+            self._judge_at(sharpened(point.take(blunt)), unclear[blunt], out)
+
+    def _judge_at(self, point: Point, items: Tensor, out: Certificate) -> Tensor:
+        """Write the verdicts at these points to `out`; returns the items that are not regular."""
+        error = self._error(point)
+        margins = self.structure.cone.margin(point.own_v)
+        out.margin[items] = margins.amin(-1) if margins.shape[-1] else torch.inf
+        out.weak[items] = self._weak_rows(point, margins, error, self.radius[items])
+        radius = self.radius[items][:, None]
+        reach = torch.maximum(error.radius, radius)
+        outer = extremes(self.structure.cone, point.v, reach, torch.where(radius > 0, reach, error.radius))
+        failed = self._judge(point, items, outer, out, error.truncated)
+        if len(failed) and not self.dense:  # the error may be that of null directions, which is none
+            here = torch.isin(items, failed)
+            guess = torch.maximum(point.guess[here][:, None].expand(-1, point.v.shape[-1]), radius[here])
+            outer = extremes(self.structure.cone, point.v[here], guess, guess)
+            failed = self._judge(point.take(here), failed, outer, out, torch.ones(len(failed), dtype=torch.bool))
+        if len(failed):
             # Not regular for sure only if elements that do occur, at kinks that v surely lies on, are singular.
+            here = torch.isin(items, failed)
+            part = point.take(here)
             copy = dataclasses.replace(out, **{f.name: getattr(out, f.name).clone() for f in dataclasses.fields(out)})
-            inner = self._family(unclear, self.known.surely, attained=True)
-            self._judge(unclear, inner, copy)
-            out.decided[unclear] = copy.decided[unclear] & ~copy.regular[unclear]
+            on_kink = self._surely(part)
+            wide = torch.where(torch.as_tensor(_attained(self.structure.cone)), radius[here], 0.0)
+            inner = extremes(self.structure.cone, part.v, torch.maximum(on_kink, wide), attained=True)
+            self._judge(part, failed, inner, copy, torch.zeros(len(failed), dtype=torch.bool))
+            out.decided[failed] = copy.decided[failed] & ~copy.regular[failed] & part.residual.consistent
+        return failed
 
-    def _family(self, items: Tensor, floor: Tensor, attained: bool) -> Extremes:
-        cone = self.structure.cone
-        return extremes(cone, self.v[items], self.radius[items], floor[items], attained=attained)
+    def _error(self, point: Point) -> PointError:
+        """The error of v; where the Jacobian is singular, so that nothing bounds it, a guess, and doubtful."""
+        if self.dense:
+            found = point_error(self.structure, point.matrices, point.v, point.residual)
+        else:
+            found = sparse_error(self.structure, point.P, point.A, point.v, point.residual)
+        doubtful = found.truncated | ~found.radius.isfinite().all(-1)
+        return PointError(torch.where(doubtful[:, None], point.guess[:, None], found.radius), doubtful)
 
-    def _judge(self, items: Tensor, family: Extremes, out: Certificate) -> Tensor:
-        """Write the verdicts of these items to `out`; returns the items that are not regular."""
+    def _surely(self, point: Point) -> Tensor:
+        """Rows within this distance of a kink count as on it, (B, m)."""
+        if self.dense:
+            return determined_error(self.structure, point.matrices, point.v, point.residual)
+        return ROUNDING * point.residual.terms[:, self.structure.n :]
+
+    def _judge(self, point: Point, items: Tensor, family: Extremes, out: Certificate, doubtful: Tensor) -> Tensor:
+        """Write the verdicts of these items to `out`; returns the items that are not regular.
+
+        `doubtful` marks items whose error is not bounded in the null directions of the Jacobian: these are regular only
+        if the null directions are found, and are artefacts.
+        """
+        out.dependent[items], out.undetermined[items] = False, False
         if not self.dense:
-            return self._judge_sparse(items, family, out)
-        matrices = rank_matrices(self._matrix_P(items), self._matrix_A(items), family)
+            return self._judge_sparse(point, items, family, out, doubtful)
+        dense = point.matrices
+        matrices = rank_matrices(dense.P, dense.A, family)
         ranks = smallest_singular_values(matrices)
         out.sigma_dual[items], out.sigma_primal[items] = ranks.dual, ranks.primal
-        passed = (ranks.dual > matrices.needed_dual) & (ranks.primal > matrices.needed_primal)
-        out.regular[items] = passed
-        for position in torch.nonzero(~passed)[:, 0].tolist():
+        full = (ranks.dual > matrices.needed_dual) & (ranks.primal > matrices.needed_primal)
+        out.regular[items] = full & ~doubtful
+        out.decided[items] = out.regular[items]
+        for position in torch.nonzero(~full)[:, 0].tolist():
             kinds = row_kinds(family, position, self.structure.cone)
-            self._judge_item(int(items[position]), matrices.item(position), kinds, ranks.dual[position], out)
+            one = point.take(torch.tensor([position]))
+            self._judge_item(one, int(items[position]), matrices.item(position), kinds, ranks.dual[position], out)
         return items[~out.regular[items]]
 
-    def _judge_item(self, item: int, matrices: RankMatrices, kinds: RowKinds, sigma: Tensor, out: Certificate) -> None:
+    def _judge_item(
+        self, point: Point, item: int, matrices: RankMatrices, kinds: RowKinds, sigma: Tensor, out: Certificate
+    ) -> None:
         """Tell what fails, and what is an artefact."""
         dual: Verdict = True
         if not sigma > matrices.needed_dual[0]:
             vectors, above = dual_null_vectors(matrices)
-            scale = matrices.row_scale[0]
-            dual = is_dual_artefact(vectors, scale, self.v[item], kinds, self.interface) if len(vectors) else None
+            scale = matrices.row_scale[0] * point.units[0]
+            dual = is_dual_artefact(vectors, scale, point.v[0], kinds, self.interface) if len(vectors) else None
             if dual is True:
                 out.sigma_dual[item] = above
                 dual = True if above > matrices.needed_dual[0] else None
             else:
                 out.dependent[item] = (vectors.abs() > _TAKES_PART).any(0)
-        primal = self._judge_primal(item, matrices, kinds, out)
+        primal = self._judge_primal(point, item, matrices, kinds, out)
         out.regular[item] = dual is True and primal is True
         out.decided[item] = bool(out.regular[item]) or dual is False or primal is False
 
-    def _judge_primal(self, item: int, matrices: RankMatrices, kinds: RowKinds, out: Certificate) -> Verdict:
+    def _judge_primal(
+        self, point: Point, item: int, matrices: RankMatrices, kinds: RowKinds, out: Certificate
+    ) -> Verdict:
         values, vectors = primal_singular_values(matrices)
         zero = values <= RANK_TOLERANCE
         above = float(values[~zero].min()) if bool((~zero).any()) else torch.inf
         basis, scale = vectors[zero].T.numpy(), matrices.column_scale[0].numpy()
-        verdict = is_artefact(basis, scale, *self._item(item), kinds, self.interface, ball=self._ball(item))
+        ball = bool(self.radius[item] > 0)
+        verdict = is_artefact(basis, scale, *point.sparse()[1:], kinds, self.interface, ball=ball)
         out.sigma_primal[item] = float(values.min()) if verdict is False else above
         if verdict is True and not above > matrices.needed_primal[0]:
             verdict = None
@@ -252,53 +259,35 @@ class _Test:
             out.undetermined[item] = torch.from_numpy(np.abs(basis).max(axis=1, initial=0.0) > _TAKES_PART)
         return verdict
 
-    def _item(self, item: int) -> tuple[sp.csr_array, np.ndarray]:
-        """A and y of one item."""
-        y = self.structure.cone.project_dual(self.v[item])
-        return sp.csr_array(self.structure.A_matrix(self._values(self.A, item))), y.numpy()
-
-    def _ball(self, item: int) -> bool:
-        """Whether the radius is more than the accuracy."""
-        return bool(self.radius[item] > self.known.possibly[item])
-
-    def _judge_sparse(self, items: Tensor, family: Extremes, out: Certificate) -> Tensor:
+    def _judge_sparse(
+        self, point: Point, items: Tensor, family: Extremes, out: Certificate, doubtful: Tensor
+    ) -> Tensor:
         for position, item in enumerate(items.tolist()):
-            P = self.structure.P_matrix(self._values(self.P, item))
-            A, y = self._item(item)
+            one = point.take(torch.tensor([position]))
             kinds = row_kinds(family, position, self.structure.cone)
-            problem = sparse.Problem(P, A, y, kinds, self.v[item], self.interface, self._ball(item))
+            problem = sparse.Problem(*one.sparse(), kinds, one.v[0], self.interface, bool(self.radius[item] > 0))
             found = sparse.judge(problem, family, position)
             out.sigma_dual[item], out.sigma_primal[item] = found.sigma_dual, found.sigma_primal
-            out.regular[item] = found.verdict is True
+            out.regular[item] = found.verdict is True and (found.free or not bool(doubtful[position]))
             out.decided[item] = found.verdict is not None
             out.dependent[item] = torch.from_numpy(found.dependent)
             out.undetermined[item] = torch.from_numpy(found.undetermined)
         return items[~out.regular[items]]
 
-    def _weak_rows(self, margins: Tensor, reach: Tensor) -> Tensor:
+    def _weak_rows(self, point: Point, margins: Tensor, error: PointError, radius: Tensor) -> Tensor:
         """Polyhedral rows by their own distance, curved blocks as a whole."""
-        cone, weak = self.structure.cone, torch.zeros(self.v.shape, dtype=torch.bool)
+        cone, weak, own = self.structure.cone, torch.zeros(point.v.shape, dtype=torch.bool), point.own_v
+        shown = torch.maximum(error.radius, _SHOWN * point.residual.terms[:, self.structure.n :])
+        reach = torch.maximum(shown.clamp(max=_SHOWN_AT_MOST), radius[:, None])
         for position, block in enumerate(cone.cones):
             rows = slice(cone.offsets[position], cone.offsets[position + 1])
-            if not block.polyhedral:
-                weak[:, rows] = (margins[:, position] <= reach)[:, None]
-            elif block.dim and margins.shape[0] and not bool(margins[:, position].isinf().all()):
-                weak[:, rows] = self.v[:, rows].abs() <= reach[:, None]
+            distance = own[:, rows].abs() if block.polyhedral else margins[:, position : position + 1]
+            if block.dim and bool(margins[:, position].isfinite().any()):
+                weak[:, rows] = distance <= reach[:, rows]
         return weak
 
-    def _values(self, values: Tensor, item: int) -> np.ndarray:
-        return values[item if values.shape[0] > 1 else 0].numpy()
 
-    def _matrix_A(self, items: Tensor) -> Tensor:
-        s, values = self.structure, self.A if self.A.shape[0] == 1 else self.A[items]
-        dense = values.new_zeros(values.shape[0], s.m, s.n)
-        dense[:, torch.as_tensor(s.A_indices), torch.as_tensor(s.A_columns)] = values
-        return dense
-
-    def _matrix_P(self, items: Tensor) -> Tensor:
-        s, values = self.structure, self.P if self.P.shape[0] == 1 else self.P[items]
-        rows, columns = torch.as_tensor(s.P_indices), torch.as_tensor(s.P_columns)
-        dense = values.new_zeros(values.shape[0], s.n, s.n)
-        dense[:, rows, columns] = values
-        dense[:, columns, rows] = values
-        return dense
+@functools.lru_cache(maxsize=64)
+def _attained(cone: ProductCone) -> np.ndarray:
+    """Rows of cones whose moved kinks lie within the radius, bool, (m,)."""
+    return np.repeat([block.kinks_attained for block in cone.cones], [block.dim for block in cone.cones]).astype(bool)

@@ -20,8 +20,8 @@ from torch import Tensor
 from conelayers.cones import Cone, Free, PositiveSemidefinite, ProductCone, SecondOrder, Zero
 from conelayers.cones.svec import smat
 from conelayers.program import ConeProgram, ConeSolution, ConeStructure
-from conelayers.regularity.certificate import accuracy
 from conelayers.regularity.extremes import curved_blocks
+from conelayers.regularity.residual import possible_kink
 from conelayers.residual.linearization import probe
 
 __all__ = ["kink_margin", "suspicious"]
@@ -42,7 +42,7 @@ def suspicious(program: ConeProgram, solution: ConeSolution) -> Tensor:
     solved = point.has_solution
     y, s = (torch.where(solved[:, None], value, fill) for value, fill in ((point.y, 1.0), (point.s, 0.0)))
     v = y - s
-    doubtful = _near_kinks(structure.cone, y, s, v, accuracy(flat, point, v).possibly)
+    doubtful = _near_kinks(structure.cone, y, s, v, possible_kink(flat, point, v))
     doubtful = doubtful | _nearly_singular(flat.P, flat.A, y, s, structure)
     return (doubtful & solved).reshape(batch)
 
