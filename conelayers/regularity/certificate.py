@@ -26,6 +26,7 @@ from conelayers.program import ConeProgram, ConeSolution
 from conelayers.regularity import sparse
 from conelayers.regularity.accuracy import PointError, determined_error, point_error, sparse_error
 from conelayers.regularity.artefacts import RowKinds, Verdict, is_artefact, row_kinds
+from conelayers.regularity.dense import DENSE_SIZE
 from conelayers.regularity.dual_artefacts import is_dual_artefact
 from conelayers.regularity.extremes import Extremes, extremes
 from conelayers.regularity.interface import Interface
@@ -41,10 +42,8 @@ from conelayers.regularity.ranks import (
 from conelayers.regularity.residual import ROUNDING, possible_kink
 from conelayers.regularity.sharpening import EXACT, sharpened
 
-__all__ = ["Certificate", "certify"]
+__all__ = ["Certificate", "certify", "element_is_regular"]
 
-# Beyond this many rows and columns an item is tested by sparse factorization.
-_DENSE_SIZE = 700
 # Entries of the dense matrices of the items that are decomposed together.
 _CHUNK = 4_000_000
 # Rows this near to their kink, relative to the terms that they are made of, are shown as weakly active.
@@ -128,6 +127,24 @@ def certify(
     return found.reshape(batch)
 
 
+def element_is_regular(program: ConeProgram, x: Tensor, v: Tensor, interface: Interface) -> bool:
+    """Whether J(D(v)) of a single programme is invertible, modulo what the lifting leaves undetermined.
+
+    Args:
+        program: Without batch axes.
+        x: The solution, (n,).
+        v: A point at which the projection has one element, (m,).
+        interface: What belongs to the user.
+    """
+    flat, cone = program.detach().flatten(), program.structure.cone
+    y = cone.project_dual(v[None])
+    data = tuple(values.cpu() for values in (flat.P, flat.q, flat.A, flat.b))
+    point = Point.of(program.structure, data, x[None].cpu(), y.cpu(), (y - v).cpu(), torch.zeros(1))
+    test = _Test(point, torch.zeros(1), interface)
+    family = extremes(cone, point.v, torch.zeros_like(point.v))
+    return not len(test.judge(point, torch.tensor([0]), family, test.blank(), torch.tensor([False])))
+
+
 _NUMBERS = ("sigma_dual", "sigma_primal", "margin")
 
 
@@ -137,19 +154,23 @@ class _Test:
     def __init__(self, start: Point, radius: Tensor, interface: Interface | None) -> None:
         self.start, self.radius, self.structure = start, radius, start.structure
         self.interface = Interface.everything(start.structure) if interface is None else interface
-        self.dense = self.structure.n + self.structure.m <= _DENSE_SIZE
+        self.dense = self.structure.n + self.structure.m <= DENSE_SIZE
 
     def run(self) -> Certificate:
         """Both tests, in chunks."""
+        batch, out = self.start.v.shape[0], self.blank()
+        size = max(1, _CHUNK // max(1, (self.structure.n + self.structure.m) ** 2))
+        for start in range(0, batch, size):
+            self._judge_chunk(torch.arange(start, min(start + size, batch)), out)
+        return out
+
+    def blank(self) -> Certificate:
+        """A certificate to be filled."""
         batch, m = self.start.v.shape
         n, numbers = self.structure.n, self.start.v.new_zeros(batch)
         nothing = torch.zeros(batch, dtype=torch.bool)
         rows, columns = (torch.zeros(batch, size, dtype=torch.bool) for size in (m, n))
-        out = Certificate(nothing, ~nothing, numbers, numbers.clone(), numbers.clone(), rows, rows.clone(), columns)
-        size = max(1, _CHUNK // max(1, (n + m) ** 2))
-        for start in range(0, batch, size):
-            self._judge_chunk(torch.arange(start, min(start + size, batch)), out)
-        return out
+        return Certificate(nothing, ~nothing, numbers, numbers.clone(), numbers.clone(), rows, rows.clone(), columns)
 
     def _judge_chunk(self, items: Tensor, out: Certificate) -> None:
         """Judge at the points as they are, then where that does not clear them, at points nearer to the solution."""
@@ -170,12 +191,12 @@ class _Test:
         radius = self.radius[items][:, None]
         reach = torch.maximum(error.radius, radius)
         outer = extremes(self.structure.cone, point.v, reach, torch.where(radius > 0, reach, error.radius))
-        failed = self._judge(point, items, outer, out, error.truncated)
+        failed = self.judge(point, items, outer, out, error.truncated)
         if len(failed) and not self.dense:  # the error may be that of null directions, which is none
             here = torch.isin(items, failed)
             guess = torch.maximum(point.guess[here][:, None].expand(-1, point.v.shape[-1]), radius[here])
             outer = extremes(self.structure.cone, point.v[here], guess, guess)
-            failed = self._judge(point.take(here), failed, outer, out, torch.ones(len(failed), dtype=torch.bool))
+            failed = self.judge(point.take(here), failed, outer, out, torch.ones(len(failed), dtype=torch.bool))
         if len(failed):
             # Not regular for sure only if elements that do occur, at kinks that v surely lies on, are singular.
             here = torch.isin(items, failed)
@@ -184,7 +205,7 @@ class _Test:
             on_kink = self._surely(part)
             wide = torch.where(torch.as_tensor(_attained(self.structure.cone)), radius[here], 0.0)
             inner = extremes(self.structure.cone, part.v, torch.maximum(on_kink, wide), attained=True)
-            self._judge(part, failed, inner, copy, torch.zeros(len(failed), dtype=torch.bool))
+            self.judge(part, failed, inner, copy, torch.zeros(len(failed), dtype=torch.bool))
             out.decided[failed] = copy.decided[failed] & ~copy.regular[failed] & part.residual.consistent
         return failed
 
@@ -203,7 +224,7 @@ class _Test:
             return determined_error(self.structure, point.matrices, point.v, point.residual)
         return ROUNDING * point.residual.terms[:, self.structure.n :]
 
-    def _judge(self, point: Point, items: Tensor, family: Extremes, out: Certificate, doubtful: Tensor) -> Tensor:
+    def judge(self, point: Point, items: Tensor, family: Extremes, out: Certificate, doubtful: Tensor) -> Tensor:
         """Write the verdicts of these items to `out`; returns the items that are not regular.
 
         `doubtful` marks items whose error is not bounded in the null directions of the Jacobian: these are regular only

@@ -9,8 +9,10 @@ from torch import Tensor
 
 from conelayers.program import ConeStructure
 
-__all__ = ["Matrices", "inverses", "jacobians"]
+__all__ = ["DENSE_SIZE", "Matrices", "inverses", "jacobians"]
 
+#: Beyond this many rows and columns an item is tested by sparse factorization.
+DENSE_SIZE = 700
 # An equilibrated Jacobian is singular to rounding if its inverse has entries beyond this.
 _LARGEST = 1e13
 

@@ -24,7 +24,7 @@ __all__ = ["ROUNDING", "Residual", "natural_residual", "possible_kink"]
 ROUNDING = 2 * torch.finfo(torch.float64).eps
 # A row whose residual is below this part of its terms is taken for satisfied, and one below the second part of the
 # largest terms of all rows.
-_CONSISTENT, _NEGLIGIBLE = 1e-8, 1e-14
+_CONSISTENT, _NEGLIGIBLE, _NEGLIGIBLE_TERMS = 1e-8, 1e-14, 1e-3
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -43,8 +43,12 @@ class Residual:
 
     @property
     def excess(self) -> Tensor:
-        """How many times larger than rounding errors |F| is in its worst row, (B,)."""
-        return (self.values.abs() / (ROUNDING * self.terms).clamp(min=torch.finfo(torch.float64).tiny)).amax(-1)
+        """How many times larger than rounding errors |F| is in its worst row, (B,).
+
+        A row whose terms vanish is measured by a small part of the largest terms of all rows.
+        """
+        size = self.terms + _NEGLIGIBLE_TERMS * self.terms.amax(-1, keepdim=True)
+        return (self.values.abs() / (ROUNDING * size).clamp(min=torch.finfo(torch.float64).tiny)).amax(-1)
 
     @property
     def consistent(self) -> Tensor:

@@ -13,10 +13,12 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from conelayers.regularity.dense import inverses, jacobians
+from conelayers.program import ConeProgram, ConeSolution
+from conelayers.regularity.dense import DENSE_SIZE, inverses, jacobians
 from conelayers.regularity.point import Point
+from conelayers.regularity.residual import possible_kink
 
-__all__ = ["EXACT", "sharpened"]
+__all__ = ["EXACT", "sharpened", "sharper_solution"]
 
 #: Steps are taken as long as some row of the residual is this many times larger than rounding errors.
 EXACT = 8.0
@@ -38,6 +40,23 @@ def sharpened(point: Point) -> Point:
         torch.where(better[:, None], new, old[far]) for new, old in ((other.x, found.x), (other.v, found.v))
     )
     return dataclasses.replace(found, x=x, v=v)
+
+
+def sharper_solution(program: ConeProgram, solution: ConeSolution) -> ConeSolution:
+    """The solution of a single programme, or a point nearer to it; as it is where the programme is large.
+
+    Args:
+        program: Without batch axes.
+        solution: Its solution.
+    """
+    structure = program.structure
+    if structure.n + structure.m > DENSE_SIZE:
+        return solution
+    flat, single = program.detach().flatten(), solution.reshape(torch.Size([1]))
+    data, v = (flat.P, flat.q, flat.A, flat.b), single.y - single.s
+    found = sharpened(Point.of(structure, data, single.x, single.y, single.s, possible_kink(flat, single, v)))
+    y = structure.cone.project_dual(found.v)
+    return dataclasses.replace(single, x=found.x, y=y, s=y - found.v).reshape(torch.Size([]))
 
 
 def _newton(point: Point) -> Point:
@@ -62,8 +81,9 @@ def _newton(point: Point) -> Point:
 def _central(point: Point) -> Point:
     """The end of the central path through the point."""
     structure, matrices = point.structure, point.matrices
+    start = torch.maximum(point.mu, point.guess.square()[:, None])
     for level in range(_LEVELS):
-        mu = (point.mu * _FACTOR**level).clamp(min=torch.finfo(torch.float64).tiny ** 0.25)
+        mu = (start * _FACTOR**level).clamp(min=torch.finfo(torch.float64).tiny ** 0.25)
         for _ in range(2):
             y = structure.cone.project_dual(point.v, mu=mu)
             residual = point.residual.values

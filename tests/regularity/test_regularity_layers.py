@@ -267,7 +267,7 @@ def test_large_problems_by_sparse_factorization(monkeypatch):
         solution = projection(maker).solve(T(1.0, 0.6, -0.5))
         dense = solution.regularity()
         with monkeypatch.context() as patch:
-            patch.setattr(certificate, "_DENSE_SIZE", 0)
+            patch.setattr(certificate, "DENSE_SIZE", 0)
             found = solution.regularity()
         assert bool(found.regular) == bool(dense.regular) and bool(found.decided) == bool(dense.decided)
         assert list(found.dependent) == list(dense.dependent)
