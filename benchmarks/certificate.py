@@ -1,9 +1,9 @@
 """How often the certificate errs, on programmes whose regularity is known by construction.
 
-A programme is made from its solution: for every block of the cone a pair (s, y) is drawn with a chosen face and strict or
-weak complementarity, curved cones included; then P and A, made irregular on purpose or not; then q and b, for which that
-pair is optimal; then units of rows, columns and objective. The package solves the programme from its data alone and the
-verdict is compared with the truth. Irregularity of one kind each:
+A programme is made from its solution: for every block of the cone a pair (s, y) is drawn with a chosen face and strict
+or weak complementarity, curved cones included; then P and A, made irregular on purpose or not; then q and b, for which
+that pair is optimal; then units of rows, columns and objective. The package solves the programme from its data alone,
+and its verdict is compared with the truth. Irregularity of one kind each:
 
 - "dual": constraint nondegeneracy is broken, A'u = 0 for a u in the eigenvalue-1 space of the largest element;
 - "primal": the second-order condition is broken, P d = 0 and A d in the eigenvalue-0 space of the smallest element;

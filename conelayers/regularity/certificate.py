@@ -178,7 +178,7 @@ class _Test:
         if not self.dense or not len(unclear):
             return
         point = self.start.take(unclear)
-        blunt = point.residual.excess > EXACT
+        blunt = (point.residual.excess > EXACT) & ~out.decided[unclear]
         if bool(blunt.any()):
             self._judge_at(sharpened(point.take(blunt)), unclear[blunt], out)
 
@@ -272,7 +272,9 @@ class _Test:
         above = float(values[~zero].min()) if bool((~zero).any()) else torch.inf
         basis, scale = vectors[zero].T.numpy(), matrices.column_scale[0].numpy()
         ball = bool(self.radius[item] > 0)
-        verdict = is_artefact(basis, scale, *point.sparse()[1:], kinds, self.interface, ball=ball)
+        verdict = is_artefact(
+            basis, scale, *point.sparse()[1:], point.own_v[0].numpy(), kinds, self.interface, ball=ball
+        )
         out.sigma_primal[item] = float(values.min()) if verdict is False else above
         if verdict is True and not above > matrices.needed_primal[0]:
             verdict = None

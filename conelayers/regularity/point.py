@@ -7,6 +7,7 @@ times larger than y, so is its error, and v = y - s would know nothing of y.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 
 import numpy as np
@@ -81,12 +82,12 @@ class Point:
         y = self.structure.cone.project_dual(self.v)
         return y * self.units - (y - self.v) / self.units
 
-    @property
+    @functools.cached_property
     def matrices(self) -> Matrices:
         """Dense P and A."""
         return Matrices.of(self.structure, self.P, self.A)
 
-    @property
+    @functools.cached_property
     def residual(self) -> Residual:
         """F at the points."""
         return natural_residual(self.structure, self.P, self.q, self.A, self.b, self.x, self.v)

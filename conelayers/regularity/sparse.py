@@ -133,7 +133,9 @@ def _primal(
     basis = np.zeros((n, len(free) + null.shape[1]))
     basis[free, np.arange(len(free))] = 1.0
     basis[rest, len(free) :] = null
-    verdict = is_artefact(basis, scale, problem.A, problem.y, problem.kinds, problem.interface, ball=problem.ball)
+    verdict = is_artefact(
+        basis, scale, problem.A, problem.y, problem.v.numpy(), problem.kinds, problem.interface, ball=problem.ball
+    )
     if verdict is True and not sigma > needed:
         verdict = None  # there may be more null vectors, or a turn makes one
     if verdict is not False:

@@ -348,3 +348,24 @@ def test_a_radius_is_a_number_at_or_above_zero(radius):
     solution = projection(lambda x: [x >= 0]).solve(T(1.0, -1.0, 0.0))
     with pytest.raises(InvalidArgument, match="radius"):
         solution.regularity(radius)
+
+
+def test_a_regular_item_on_a_kink_says_so():
+    """Isotonic regression at equal values: the margin, what is weakly active, and how to give it a name."""
+    y, p = cp.Variable(4), cp.Parameter(4)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(y - p)), [cp.diff(y) >= 0])
+    text = str(CvxpyLayer(problem, [p], [y]).solve(torch.zeros(4).double()).regularity())
+    assert text.startswith("Regular") and "margin" in text and "constraint 0:" in text and "set_label" in text
+    y, p = cp.Variable(4, name="fit"), cp.Parameter(4, name="data")
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(y - p)), [(cp.diff(y) >= 0).set_label("order")])
+    layer = CvxpyLayer(problem, [p], [y])
+    text = str(layer.solve(torch.zeros(2, 4).double()).regularity())
+    assert "weakly active: 'order'" in text and "2 of 2 items" in text and "set_label" not in text
+    assert "kink" not in str(layer.solve(torch.arange(4.0).double()).regularity())
+
+
+def test_dependent_terms_of_the_objective_are_named_with_a_remedy():
+    x, u, w = cp.Variable(2, name="x"), cp.Variable(2, name="trade"), cp.Parameter(2, name="holding")
+    problem = cp.Problem(cp.Minimize(cp.norm1(u) + cp.norm1(x)), [(u == x - w).set_label("change")])
+    text = str(CvxpyLayer(problem, [w], [x]).solve(torch.zeros(2).double()).regularity())
+    assert "'change'" in text and "nonsmooth terms of the objective" in text and "huber in place of abs" in text

@@ -137,7 +137,7 @@ def test_margins_and_weak_rows():
 
 
 def test_undecided_at_the_accuracy_of_the_solution():
-    """A row 1e-5 from its kink: where the conditions hold to 1e-4 it may lie on it, where they hold exactly it does not."""
+    """A row 1e-5 from its kink: where the conditions hold to 1e-4 it may lie on it, where they hold exactly not."""
     P, A = np.diag([1.0, 0.0]), np.array([[1.0, 0.0], [1.0, 1.0]])
     v = np.array([-1.0, 1e-5])
     program, solution = solved(P, A, v, ProductCone([Nonnegative(2)]))
