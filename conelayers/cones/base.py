@@ -144,6 +144,33 @@ class Cone(abc.ABC):
         zero = torch.zeros_like(v.sum(-1))
         return zero, zero
 
+    def near_kink(self, y: Tensor, s: Tensor, v: Tensor, reach: Tensor) -> Tensor:
+        """Whether the margin at v = y - s is at most `reach`, given y = Pi(v) and s, where that is cheaper; (*batch,).
+
+        Args:
+            y: shape (*batch, dim).
+            s: shape (*batch, dim).
+            v: shape (*batch, dim).
+            reach: broadcasts against (*batch,).
+        """
+        return self.margin(v) <= reach
+
+    def critical_parts(self, weak: Tensor) -> "list[tuple[Tensor, Cone | None]] | None":
+        """Split the weakly active directions of a point into parts whose slacks move in a cone each.
+
+        The slack's derivative lies in the dual of the cone on which Pi'(v; .) projects them.
+
+        Args:
+            weak: The directions, orthonormal columns, shape (dim, k).
+
+        Returns:
+            Pairs of columns and the cone that holds the slack's derivative, None for a half-line; None in all where the
+            directional derivative has no such form. All directions are weak at an apex, one on a smooth boundary.
+        """
+        if weak.shape[1] == self.dim:
+            return [(torch.eye(self.dim, dtype=weak.dtype), self)]
+        return [(weak, None)] if weak.shape[1] == 1 else None
+
     def atoms(self) -> "tuple[Cone, int]":
         """A cone and a count whose product this cone is: rows of a polyhedral cone stand alone."""
         return self, 1

@@ -30,7 +30,7 @@ from conelayers.cones.barrier import ProximalPoint
 from conelayers.cones.base import EXACT, BlockDerivative, Cone, Kink, expand_like
 from conelayers.cones.roots import increasing_root, surely
 
-__all__ = ["CurvedCone", "Frame", "FrameDerivative", "Location"]
+__all__ = ["CurvedCone", "beside_kink", "Frame", "FrameDerivative", "Location"]
 
 #: The grid that brackets the least distance from within: sinh(26) is about 1e11.
 _GRID_END, _GRID_COUNT, _GRID_CHUNK, _BASINS = 26.0, 161, 23, 4
@@ -92,6 +92,19 @@ class FrameDerivative(BlockDerivative):
     def complement(self) -> "FrameDerivative":
         """The derivative of v -> v + Pi(-v) at -v: I - D, and the same third derivative."""
         return dataclasses.replace(self, values=1 - self.values)
+
+
+def beside_kink(cone: Cone, y: Tensor, s: Tensor, v: Tensor, reach: Tensor) -> Tensor:
+    """Whether a block of three rows lies near a kink; the margin is found for few.
+
+    Outside of both cones the distances are |s| and |y|, but for kinks beside the flat faces, which lie on the planes of
+    coordinates. No norm is below the largest entry.
+    """
+    least = torch.minimum(torch.minimum(y.abs().amax(-1), s.abs().amax(-1)), v.abs().amin(-1))
+    near = least <= reach
+    if bool(near.any()):
+        near[near.clone()] = cone.margin(v[near]) <= reach.expand_as(near)[near]
+    return near
 
 
 class CurvedCone(Cone):
@@ -201,6 +214,10 @@ class CurvedCone(Cone):
         """
         where = self._move_to_boundary(v, self.locate(v))
         return torch.minimum(where.along, where.across)
+
+    def near_kink(self, y: Tensor, s: Tensor, v: Tensor, reach: Tensor) -> Tensor:
+        """See `beside_kink`."""
+        return beside_kink(self, y, s, v, reach)
 
     def turning(self, v: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
         """R / |p| and r / |d| away from kinks, where the spaces are spanned by p and d, which are 1-Lipschitz in v.

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from conelayers.cones.barrier import ProximalPoint
 from conelayers.cones.base import EXACT, BlockDerivative, Cone, Kink, expand_like
-from conelayers.cones.curved import CurvedCone, Frame, FrameDerivative
+from conelayers.cones.curved import CurvedCone, Frame, FrameDerivative, beside_kink
 from conelayers.cones.roots import increasing_root
 
 __all__ = ["DualExponential", "Exponential"]
@@ -118,6 +118,10 @@ class Exponential(CurvedCone):
         flat = torch.minimum(flat, torch.hypot(z, torch.hypot(right, up)))
         return torch.minimum(flat, torch.where(_flat(v, 0.0), torch.inf, super().margin(v)))
 
+    def critical_parts(self, weak: Tensor) -> list[tuple[Tensor, Cone | None]] | None:
+        """Coordinates beside the flat face are half-lines of their own; see `flat_parts`."""
+        return flat_parts(self, weak)
+
     def turning(self, v: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
         """As in every curved cone; zero where x and y are well below zero, and unknown beside the flat kinks' ends."""
         one, zero = super().turning(v, radius)
@@ -173,10 +177,28 @@ class DualExponential(Cone):
         """That of the exponential cone at -v."""
         return Exponential().margin(-v)
 
+    def near_kink(self, y: Tensor, s: Tensor, v: Tensor, reach: Tensor) -> Tensor:
+        """See `beside_kink`."""
+        return beside_kink(self, y, s, v, reach)
+
+    def critical_parts(self, weak: Tensor) -> list[tuple[Tensor, Cone | None]] | None:
+        """Coordinates beside the flat face are half-lines of their own; see `flat_parts`."""
+        return flat_parts(self, weak)
+
     def turning(self, v: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
         """Those of the exponential cone at -v, exchanged."""
         one, zero = Exponential().turning(-v, radius)
         return zero, one
+
+
+def flat_parts(cone: Cone, weak: Tensor) -> "list[tuple[Tensor, Cone | None]] | None":
+    """The parts of an exponential cone: two weak coordinates, the third among them, are half-lines.
+
+    Elsewhere two weak directions mean that the flat face meets the curved boundary.
+    """
+    if weak.shape[1] == 2 and bool(weak[2].any()):
+        return [(column[:, None], None) for column in weak.mT]
+    return Cone.critical_parts(cone, weak)
 
 
 def _exponential(root: Tensor) -> tuple[Tensor, Tensor]:

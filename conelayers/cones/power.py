@@ -14,7 +14,7 @@ from torch import Tensor
 
 from conelayers.cones.barrier import ProximalPoint
 from conelayers.cones.base import EXACT, BlockDerivative, Cone, Kink, expand_like
-from conelayers.cones.curved import CurvedCone, Frame, FrameDerivative
+from conelayers.cones.curved import CurvedCone, Frame, FrameDerivative, beside_kink
 from conelayers.cones.hien import hien_means, hien_odds, proximal_point
 from conelayers.errors import InvalidArgument
 
@@ -234,6 +234,10 @@ class DualPower(Cone):
     def margin(self, v: Tensor) -> Tensor:
         """That of the power cone at -v."""
         return self.primal.margin(-v)
+
+    def near_kink(self, y: Tensor, s: Tensor, v: Tensor, reach: Tensor) -> Tensor:
+        """See `beside_kink`."""
+        return beside_kink(self, y, s, v, reach)
 
     def turning(self, v: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
         """Those of the power cone at -v, exchanged."""

@@ -103,6 +103,16 @@ class PositiveSemidefinite(Cone):
             return v.new_full(v.shape[:-1], torch.inf)
         return torch.linalg.eigvalsh(smat(v)).abs().amin(-1)
 
+    def near_kink(self, y: Tensor, s: Tensor, v: Tensor, reach: Tensor) -> Tensor:
+        """Y + S = |V| has the moduli of V's eigenvalues: whether it is positive definite beyond the reach."""
+        modulus = smat(y + s)
+        identity = torch.eye(modulus.shape[-1], dtype=y.dtype, device=y.device)
+        return torch.linalg.cholesky_ex(modulus - reach[..., None, None] * identity).info != 0
+
+    def critical_parts(self, weak: Tensor) -> list[tuple[Tensor, Cone | None]] | None:
+        """The semidefinite cone of the zero eigenvalues (Sun and Sun 2002)."""
+        return [(weak, PositiveSemidefinite(round((math.sqrt(8 * weak.shape[1] + 1) - 1) / 2)))]
+
     def turning(self, v: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
         """sqrt(2) r / g, with g the least modulus of the eigenvalues on the other side.
 

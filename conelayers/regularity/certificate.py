@@ -7,8 +7,8 @@ J(D) = [[P, A'D], [A, D - I]]. For convex P every one of them is invertible if a
     (b)  [P; U_+'A], U_+ the range of the smallest D, has full column rank   (strong second-order condition).
 
 `docs/theory/regularity.md` has the proof. (b) is judged modulo what the lifting leaves undetermined, see `artefacts`.
-Answers have three values, because solutions are known to an accuracy only: a block within sqrt(residual) of a kink may
-lie on it.
+Answers have three values, because solutions are known to an accuracy only, see `accuracy`: "regular" holds for every
+point that the solution may be, "not regular" at the point itself, and what is neither is undecided.
 """
 
 from __future__ import annotations

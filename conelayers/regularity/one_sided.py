@@ -29,15 +29,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from conelayers.cones import (
-    Cone,
-    DualExponential,
-    Exponential,
-    Nonnegative,
-    PositiveSemidefinite,
-    ProductCone,
-    Zero,
-)
+from conelayers.cones import Cone, Nonnegative, ProductCone, Zero
 from conelayers.errors import UnsupportedError
 from conelayers.program import ConeProgram, ConeSolution, ConeStructure
 from conelayers.program.products import A_times, A_transpose_times, P_times
@@ -180,19 +172,18 @@ class _Block:
         return found
 
     def _weak(self, vectors: Tensor) -> list[_Part]:
-        count = vectors.shape[1]
-        nothing = np.zeros(count)
-        if len(self.v) == 1:
-            return [_Part(np.ones((1, 1)), nothing, Nonnegative(1))]
-        if isinstance(self.cone, PositiveSemidefinite):
-            order = round((np.sqrt(8 * count + 1) - 1) / 2)
-            return [_Part(vectors.numpy(), nothing, PositiveSemidefinite(order))]
-        if count == len(self.v):  # the apex
-            return [_Part(np.eye(count), nothing, self.cone)]
-        if count == 2 and not (isinstance(self.cone, Exponential | DualExponential) and bool(vectors[2].any())):
+        atom = self.cone if len(self.v) > 1 else self.cone.atoms()[0]
+        parts = atom.critical_parts(vectors)
+        if parts is None:
             # Where a flat face of the exponential cone, or a ray of the power cone, touches the curved boundary.
             raise UnsupportedError(f"One-sided derivatives are not provided at an edge of {self.cone!r}.")
-        return [_Part(self._oriented(u).numpy()[:, None], np.zeros(1), Nonnegative(1)) for u in vectors.mT]
+        return [self._part(columns, holds) for columns, holds in parts]
+
+    def _part(self, columns: Tensor, holds: Cone | None) -> _Part:
+        nothing = np.zeros(columns.shape[1])
+        if holds is not None:
+            return _Part(columns.numpy(), nothing, holds)
+        return _Part(self._oriented(columns[:, 0]).numpy()[:, None], nothing, Nonnegative(1))
 
     def _oriented(self, u: Tensor) -> Tensor:
         """The sign of u in which the projection follows it."""
