@@ -17,7 +17,7 @@ import torch
 from families import Family, control, dense_qp, logistic, portfolio, second_order, semidefinite
 
 from conelayers import CvxpyLayer
-from conelayers.residual.regularity import suspicious
+from conelayers.regularity import suspicious
 
 
 def exponential(n: int = 10) -> Family:

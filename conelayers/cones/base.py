@@ -101,6 +101,13 @@ class Cone(abc.ABC):
     #: (A second-order cone of two rows is an orthant turned by 45 degrees, but its rows are coupled: False.)
     polyhedral: bool = False
 
+    #: False where the projection is linear.
+    has_kinks: bool = True
+
+    #: True where moving the weakly active eigenvalues within a radius onto their kink moves v by no more than that
+    #: radius, so that the elements of `derivative(..., kink=Kink(weak, radius))` occur in the neighbourhood of v.
+    kinks_attained: bool = True
+
     #: Number of rows.
     dim: int
 
@@ -119,6 +126,50 @@ class Cone(abc.ABC):
     @abc.abstractmethod
     def margin(self, v: Tensor) -> Tensor:
         """Distance of v to the set where the projection is not differentiable, shape (*batch,)."""
+
+    def turning(self, v: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
+        """Bound how far the extreme elements' eigenspaces turn within `radius` of v.
+
+        Each unit vector of the eigenvalue-1 space of the largest element at a point within the radius lies within the
+        first bound of that space at v, once weakly active parts of v are moved onto their kink; of the eigenvalue-0
+        spaces of the smallest elements the same holds with the second bound. Polyhedral cones do not turn.
+
+        Args:
+            v: shape (*batch, dim).
+            radius: broadcasts against (*batch,).
+
+        Returns:
+            Two tensors (*batch,) between 0 and 1; infinity where nothing is known.
+        """
+        zero = torch.zeros_like(v.sum(-1))
+        return zero, zero
+
+    def near_kink(self, y: Tensor, s: Tensor, v: Tensor, reach: Tensor) -> Tensor:
+        """Whether the margin at v = y - s is at most `reach`, given y = Pi(v) and s, where that is cheaper; (*batch,).
+
+        Args:
+            y: shape (*batch, dim).
+            s: shape (*batch, dim).
+            v: shape (*batch, dim).
+            reach: broadcasts against (*batch,).
+        """
+        return self.margin(v) <= reach
+
+    def critical_parts(self, weak: Tensor) -> "list[tuple[Tensor, Cone | None]] | None":
+        """Split the weakly active directions of a point into parts whose slacks move in a cone each.
+
+        The slack's derivative lies in the dual of the cone on which Pi'(v; .) projects them.
+
+        Args:
+            weak: The directions, orthonormal columns, shape (dim, k).
+
+        Returns:
+            Pairs of columns and the cone that holds the slack's derivative, None for a half-line; None in all where the
+            directional derivative has no such form. All directions are weak at an apex, one on a smooth boundary.
+        """
+        if weak.shape[1] == self.dim:
+            return [(torch.eye(self.dim, dtype=weak.dtype), self)]
+        return [(weak, None)] if weak.shape[1] == 1 else None
 
     def atoms(self) -> "tuple[Cone, int]":
         """A cone and a count whose product this cone is: rows of a polyhedral cone stand alone."""

@@ -21,7 +21,7 @@ and the root.
 
 import abc
 import dataclasses
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ from conelayers.cones.barrier import ProximalPoint
 from conelayers.cones.base import EXACT, BlockDerivative, Cone, Kink, expand_like
 from conelayers.cones.roots import increasing_root, surely
 
-__all__ = ["CurvedCone", "Frame", "FrameDerivative", "Location"]
+__all__ = ["CurvedCone", "beside_kink", "Frame", "FrameDerivative", "Location"]
 
 #: The grid that brackets the least distance from within: sinh(26) is about 1e11.
 _GRID_END, _GRID_COUNT, _GRID_CHUNK, _BASINS = 26.0, 161, 23, 4
@@ -94,8 +94,23 @@ class FrameDerivative(BlockDerivative):
         return dataclasses.replace(self, values=1 - self.values)
 
 
+def beside_kink(cone: Cone, y: Tensor, s: Tensor, v: Tensor, reach: Tensor) -> Tensor:
+    """Whether a block of three rows lies near a kink; the margin is found for few.
+
+    Outside of both cones the distances are |s| and |y|, but for kinks beside the flat faces, which lie on the planes of
+    coordinates. No norm is below the largest entry.
+    """
+    least = torch.minimum(torch.minimum(y.abs().amax(-1), s.abs().amax(-1)), v.abs().amin(-1))
+    near = least <= reach
+    if bool(near.any()):
+        near[near.clone()] = cone.margin(v[near]) <= reach.expand_as(near)[near]
+    return near
+
+
 class CurvedCone(Cone):
     """A cone of R^3 whose boundary is swept by a curve of rays."""
+
+    kinks_attained: ClassVar[bool] = False
 
     @property
     def dim(self) -> int:
@@ -199,6 +214,34 @@ class CurvedCone(Cone):
         """
         where = self._move_to_boundary(v, self.locate(v))
         return torch.minimum(where.along, where.across)
+
+    def near_kink(self, y: Tensor, s: Tensor, v: Tensor, reach: Tensor) -> Tensor:
+        """See `beside_kink`."""
+        return beside_kink(self, y, s, v, reach)
+
+    def turning(self, v: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
+        """R / |p| and r / |d| away from kinks, where the spaces are spanned by p and d, which are 1-Lipschitz in v.
+
+        Beside the boundary of K (d small) the largest eigenvalue-1 space is everything and the smallest eigenvalue-0
+        space the normal, which turns by r kappa to first order; beside that of the polar cone the ray turns by its
+        curvature in the same way. Twice the first order is taken. At the apex both spaces are everything.
+        """
+        where = self._move_to_boundary(v, self.locate(v))
+        frame, along, across = where.frame, where.along, where.across
+        radius = torch.as_tensor(radius, dtype=v.dtype).expand(along.shape)
+        zero, unknown = torch.zeros_like(along), torch.full_like(along, torch.inf)
+        pull, push = along * frame.sigma, across * frame.nu
+        normal = (2 * radius * frame.nu / pull).clamp(max=1.0).nan_to_num(nan=1.0)
+        ray = (2 * radius * frame.sigma / push).clamp(max=1.0).nan_to_num(nan=1.0)
+        one = torch.where(where.inside | where.polar, zero, (radius / along).clamp(max=1.0))
+        none = torch.where(where.inside | where.polar, zero, (radius / across).clamp(max=1.0))
+        near_cone, near_polar, far = across <= radius, along <= radius, 10 * radius
+        one = torch.where(near_cone, torch.where(along > far, zero, unknown), one)
+        none = torch.where(near_cone, torch.where(along > far, normal, unknown), none)
+        one = torch.where(near_polar, torch.where(across > far, ray, unknown), one)
+        none = torch.where(near_polar, torch.where(across > far, zero, unknown), none)
+        apex = v.norm(dim=-1) <= radius
+        return torch.where(apex, zero, one), torch.where(apex, zero, none)
 
     def _move_to_boundary(self, v: Tensor, where: Location) -> Location:
         """Give points inside K or its polar cone the frame at the nearest boundary point.

@@ -6,13 +6,14 @@ root-finding problem", Optimization Methods and Software 2023 (2021 preprint).
 
 import dataclasses
 import functools
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from conelayers.cones.barrier import ProximalPoint
 from conelayers.cones.base import EXACT, BlockDerivative, Cone, Kink, expand_like
-from conelayers.cones.curved import CurvedCone, Frame, FrameDerivative
+from conelayers.cones.curved import CurvedCone, Frame, FrameDerivative, beside_kink
 from conelayers.cones.roots import increasing_root
 
 __all__ = ["DualExponential", "Exponential"]
@@ -117,6 +118,23 @@ class Exponential(CurvedCone):
         flat = torch.minimum(flat, torch.hypot(z, torch.hypot(right, up)))
         return torch.minimum(flat, torch.where(_flat(v, 0.0), torch.inf, super().margin(v)))
 
+    def critical_parts(self, weak: Tensor) -> list[tuple[Tensor, Cone | None]] | None:
+        """Coordinates beside the flat face are half-lines of their own; see `flat_parts`."""
+        return flat_parts(self, weak)
+
+    def turning(self, v: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
+        """As in every curved cone; zero where x and y are well below zero, and unknown beside the flat kinks' ends."""
+        one, zero = super().turning(v, radius)
+        radius = torch.as_tensor(radius, dtype=v.dtype).expand(one.shape)
+        left, below = v[..., 0], v[..., 1]
+        flat = (left < -radius) & (below < -radius)
+        beside = ~flat & (torch.maximum(left, below) <= radius)
+        # Beside y = 0 > x, or x = 0 > y, the curved part's frame agrees with the axes up to exp(-|x| / |y|).
+        settled = flat | (beside & (torch.minimum(left, below) < -100 * radius))
+        apex = v.norm(dim=-1) <= radius
+        turns = (torch.where(settled, 0.0, torch.where(beside & ~apex, torch.inf, turn)) for turn in (one, zero))
+        return tuple(turns)  # type: ignore[return-value]
+
     def proximal(self, v: Tensor, mu: Tensor) -> ProximalPoint:
         """See `_proximal`."""
         return _proximal(v, mu, 0.0)
@@ -130,6 +148,8 @@ class DualExponential(Cone):
     the smallest element of one belongs to the largest of the other. Barrier for `mu`: -log(v - u - u log(-w /
     u)) - log(-u) - log w.
     """
+
+    kinks_attained: ClassVar[bool] = False
 
     @property
     def dim(self) -> int:
@@ -156,6 +176,29 @@ class DualExponential(Cone):
     def margin(self, v: Tensor) -> Tensor:
         """That of the exponential cone at -v."""
         return Exponential().margin(-v)
+
+    def near_kink(self, y: Tensor, s: Tensor, v: Tensor, reach: Tensor) -> Tensor:
+        """See `beside_kink`."""
+        return beside_kink(self, y, s, v, reach)
+
+    def critical_parts(self, weak: Tensor) -> list[tuple[Tensor, Cone | None]] | None:
+        """Coordinates beside the flat face are half-lines of their own; see `flat_parts`."""
+        return flat_parts(self, weak)
+
+    def turning(self, v: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of the exponential cone at -v, exchanged."""
+        one, zero = Exponential().turning(-v, radius)
+        return zero, one
+
+
+def flat_parts(cone: Cone, weak: Tensor) -> "list[tuple[Tensor, Cone | None]] | None":
+    """The parts of an exponential cone: two weak coordinates, the third among them, are half-lines.
+
+    Elsewhere two weak directions mean that the flat face meets the curved boundary.
+    """
+    if weak.shape[1] == 2 and bool(weak[2].any()):
+        return [(column[:, None], None) for column in weak.mT]
+    return Cone.critical_parts(cone, weak)
 
 
 def _exponential(root: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,13 +7,14 @@ import dataclasses
 import functools
 import math
 from collections.abc import Hashable, Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from conelayers.cones.barrier import ProximalPoint
 from conelayers.cones.base import EXACT, BlockDerivative, Cone, Kink, expand_like
-from conelayers.cones.curved import CurvedCone, Frame
+from conelayers.cones.curved import CurvedCone, Frame, FrameDerivative, beside_kink
 from conelayers.cones.hien import hien_means, hien_odds, proximal_point
 from conelayers.errors import InvalidArgument
 
@@ -121,6 +122,19 @@ class Power(CurvedCone):
         frame = self.refine(v, log_x[0] - log_y[0])
         return self._level_frame(v, frame, level)
 
+    def projection_derivative(self, v: Tensor, kink: Kink) -> FrameDerivative:
+        """As in every curved cone; within the radius of z = 0 theta takes its limit, 0 or 1, where that is extreme."""
+        found = super().projection_derivative(v, kink)
+        if not isinstance(kink.radius, Tensor) and kink.radius == 0:
+            return found
+        a = torch.where(v[..., 0] > v[..., 1], self.exponent(v), 1 - self.exponent(v))
+        radius = expand_like(kink.radius, v)[..., 0]
+        inside, polar = self.regions(v)
+        level = (v[..., 2].abs() <= radius) & ~inside & ~polar & (a > 0.5 if kink.weak == "max" else a < 0.5)
+        theta = torch.where(level, kink.value, found.values[..., 1])
+        values = torch.stack([found.values[..., 0], theta, found.values[..., 2]], -1)
+        return dataclasses.replace(found, values=values)
+
     def _level_frame(self, v: Tensor, frame: Frame, level: Tensor) -> Frame:
         """The frame at (1, 0, 0) or (0, 1, 0), whichever is nearer, where `level`."""
         first = v[..., 0] > v[..., 1]
@@ -173,6 +187,8 @@ class DualPower(Cone):
         InvalidArgument: alpha is not strictly between 0 and 1.
     """
 
+    kinks_attained: ClassVar[bool] = False
+
     alpha: float
 
     def __post_init__(self) -> None:
@@ -218,6 +234,15 @@ class DualPower(Cone):
     def margin(self, v: Tensor) -> Tensor:
         """That of the power cone at -v."""
         return self.primal.margin(-v)
+
+    def near_kink(self, y: Tensor, s: Tensor, v: Tensor, reach: Tensor) -> Tensor:
+        """See `beside_kink`."""
+        return beside_kink(self, y, s, v, reach)
+
+    def turning(self, v: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
+        """Those of the power cone at -v, exchanged."""
+        one, zero = self.primal.turning(-v, radius)
+        return zero, one
 
     def _proximal(self, v: Tensor, mu: float | Tensor) -> ProximalPoint:
         a = self.primal.exponent(v)

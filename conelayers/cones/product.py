@@ -157,7 +157,7 @@ class ProductCone:
         Args:
             v: shape (*batch, m), floating point.
             mu: None, or the smoothing: a positive float, or a tensor that broadcasts to (*batch, k), one
-                value per cone.
+                value per cone, or to (*batch, m), one per row (blocks of several rows read their first one's).
 
         Raises:
             InvalidArgument: v or mu has the wrong shape or dtype.
@@ -189,7 +189,7 @@ class ProductCone:
             mu: None, or a positive float or tensor as in `project`.
             weak: "min" for the smallest element of the Clarke Jacobian at a kink, "max" for the largest.
             radius: weakly active parts within this distance of a kink count as lying on it: a float, or a
-                tensor that broadcasts to (*batch, k). Eigenvalues are then moved to 0 or 1, in the
+                tensor as for `mu` in `project`. Eigenvalues are then moved to 0 or 1, in the
                 eigenvectors at v: exact for polyhedral cones, first-order in the radius for curved ones.
                 Ignored with mu.
 
@@ -240,14 +240,16 @@ class ProductCone:
         return layout
 
     def _settings(self, layout: _Layout, parameter: float | Tensor | None) -> list[float | Tensor | None]:
-        """A parameter per cone as one per block of each group. shape: (*batch, count)."""
+        """A parameter per cone, or per row, as one per block of each group. shape: (*batch, count)."""
         if not isinstance(parameter, Tensor) or parameter.dim() == 0:
             return [parameter] * len(layout.groups)
-        if parameter.shape[-1] not in (1, len(self.cones)):
+        if parameter.shape[-1] not in (1, len(self.cones), self.dim):
             raise InvalidArgument(
-                f"mu and radius must be numbers or have a last axis of 1 or {len(self.cones)} (one value per cone), "
-                f"got shape {tuple(parameter.shape)}."
+                f"mu and radius must be numbers or have a last axis of 1, {len(self.cones)} (one value per cone) or "
+                f"{self.dim} (one per row), got shape {tuple(parameter.shape)}."
             )
+        if parameter.shape[-1] == self.dim != len(self.cones):
+            return [parameter.index_select(-1, group.rows[:, 0]) for group in layout.groups]
         parameter = parameter.expand(*parameter.shape[:-1], len(self.cones))
         return [parameter.index_select(-1, group.owner) for group in layout.groups]
 

@@ -154,3 +154,16 @@ class SecondOrder(Cone):
             return v[..., 0].abs()
         high, low, _, _ = _split(v)
         return torch.minimum(high.abs(), low.abs())[..., 0] / _SQRT2
+
+    def turning(self, v: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
+        """The frame turns with w, and |w' - w| <= sqrt(2) r in the spectral norm: sqrt(2) r / |w|.
+
+        Where the space is everything, or nothing, it does not turn.
+        """
+        if self.dim == 1:
+            return super().turning(v, radius)
+        length, reach = v[..., 1:].norm(dim=-1), _SQRT2 * radius
+        high, low = v[..., 0] + length, v[..., 0] - length
+        turn = (reach / length).clamp(max=1.0).nan_to_num(nan=1.0)
+        one = torch.where((low >= -reach) | (high < -reach), 0.0, turn)
+        return one, torch.where((high <= reach) | (low > reach), 0.0, turn)

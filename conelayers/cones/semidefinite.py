@@ -1,6 +1,7 @@
 """The cone of positive semidefinite matrices, as vectors in the order of `svec`."""
 
 import dataclasses
+import math
 
 import torch
 from torch import Tensor
@@ -101,3 +102,32 @@ class PositiveSemidefinite(Cone):
         if self.order == 0:
             return v.new_full(v.shape[:-1], torch.inf)
         return torch.linalg.eigvalsh(smat(v)).abs().amin(-1)
+
+    def near_kink(self, y: Tensor, s: Tensor, v: Tensor, reach: Tensor) -> Tensor:
+        """Y + S = |V| has the moduli of V's eigenvalues: whether it is positive definite beyond the reach."""
+        modulus = smat(y + s)
+        identity = torch.eye(modulus.shape[-1], dtype=y.dtype, device=y.device)
+        return torch.linalg.cholesky_ex(modulus - reach[..., None, None] * identity).info != 0
+
+    def critical_parts(self, weak: Tensor) -> list[tuple[Tensor, Cone | None]] | None:
+        """The semidefinite cone of the zero eigenvalues (Sun and Sun 2002)."""
+        return [(weak, PositiveSemidefinite(round((math.sqrt(8 * weak.shape[1] + 1) - 1) / 2)))]
+
+    def turning(self, v: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
+        """sqrt(2) r / g, with g the least modulus of the eigenvalues on the other side.
+
+        By Davis and Kahan's sin-theta theorem for half-lines the range of the nonnegative part of V' is within r / g of
+        the span of the eigenvalues >= -r of V, g the least modulus below -r; for the symmetric matrices on that range
+        the distance is at most sqrt(2) r / g. Likewise on the other side.
+        """
+        values = torch.linalg.eigvalsh(smat(v))
+        radius = torch.as_tensor(radius, dtype=v.dtype).expand(values.shape[:-1])
+        reach = radius.unsqueeze(-1)
+        return _sine(values, values < -reach, radius), _sine(values, values > reach, radius)
+
+
+def _sine(values: Tensor, outside: Tensor, radius: Tensor) -> Tensor:
+    """sqrt(2) r / g with g the least |eigenvalue| among `outside`; zero if there is none, or nothing else."""
+    gap = torch.where(outside, values.abs(), torch.inf).amin(-1)
+    turn = (math.sqrt(2.0) * radius / gap).clamp(max=1.0)
+    return torch.where(outside.all(-1), 0.0, turn)

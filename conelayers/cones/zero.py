@@ -18,6 +18,7 @@ class Zero(Cone):
 
     dim: int
     polyhedral: ClassVar[bool] = True
+    has_kinks: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         """Check the dimension."""
@@ -50,6 +51,7 @@ class Free(Cone):
 
     dim: int
     polyhedral: ClassVar[bool] = True
+    has_kinks: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         """Check the dimension."""

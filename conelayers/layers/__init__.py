@@ -9,9 +9,9 @@ from conelayers.layers.kinks import ExtremeJacobians, extreme_jacobians, one_sid
 from conelayers.layers.margin_history import MarginHistory
 from conelayers.layers.monotone_conv import MonotoneConvDEQ, MonotoneMultiTierDEQ
 from conelayers.layers.monotone_deq import MonotoneDEQ
-from conelayers.layers.regularity import RegularityReport
 from conelayers.layers.solution import LayerSolution
 from conelayers.layers.state_driven import fit_states, state_driven_training
+from conelayers.regularity.report import RegularityReport
 
 __all__ = [
     "DEQ",

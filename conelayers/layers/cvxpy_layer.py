@@ -19,11 +19,11 @@ from conelayers.implicit import Derivative
 from conelayers.layers._arguments import check_on_failure, derivative_mode, result_type
 from conelayers.layers._compile import outside_graphs
 from conelayers.layers.parametric import ParametricSolution
-from conelayers.layers.regularity import Labels, RegularityReport, examine_problem
-from conelayers.layers.regularity_policy import RegularityPolicy, enforce
 from conelayers.layers.solution import LayerSolution
 from conelayers.layers.solver_args import configure, named_backend
 from conelayers.program import ConeProgram, ConeSolution
+from conelayers.regularity.policy import RegularityPolicy, enforce
+from conelayers.regularity.report import Labels, RegularityReport, examine_problem
 from conelayers.residual import ConicConditions, OnFailure
 
 __all__ = ["CvxpyLayer"]

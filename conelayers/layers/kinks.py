@@ -12,11 +12,13 @@ from conelayers.backends import default_backend
 from conelayers.errors import InvalidArgument, SolveError, UnsupportedError
 from conelayers.implicit import implicit
 from conelayers.layers.cvxpy_layer import CvxpyLayer
-from conelayers.layers.regularity import examine_problem
 from conelayers.program import ConeProgram, ConeSolution, Status
-from conelayers.residual.directional import one_sided
-from conelayers.residual.elements import FixedElement, extreme_points, is_invertible, weak_rows
-from conelayers.residual.regularity import accuracy
+from conelayers.regularity import possible_kink
+from conelayers.regularity.certificate import element_is_regular
+from conelayers.regularity.elements import FixedElement, extreme_points, weak_rows
+from conelayers.regularity.one_sided import one_sided
+from conelayers.regularity.report import Labels, examine_problem
+from conelayers.regularity.sharpening import sharper_solution
 
 __all__ = ["ExtremeJacobians", "extreme_jacobians", "one_sided_derivative"]
 
@@ -29,7 +31,8 @@ class ExtremeJacobians:
         jacobians: For each output and each parameter a tensor (count, *output.shape, *parameter.shape); NaN where the
             element of the residual's Jacobian is singular. The first is the smallest element, all rows inactive;
             `Exact()` uses one of them, that of the side on which rounding leaves the solution.
-        invertible: Whether J(D) is invertible, bool, (count,). All must be for the theorem to hold.
+        invertible: Whether J(D) is invertible, bool, (count,), modulo variables and multipliers that CVXPY added and
+            that are free. All must be for the theorem to hold.
         active: Which of the weakly active rows each element treats as active, bool, (count, rows).
         complete: Whether these are all extreme elements: false beyond the limit, or with a curved constraint on a kink.
             Of its elements one is taken, that of the side on which rounding leaves the solution.
@@ -62,10 +65,10 @@ def extreme_jacobians(
     program, solution = _solved(layer, params)
     v = solution.y - solution.s
     rows, curved = weak_rows(program.structure.cone, v, _radius(program, solution, radius))
-    conditions = layer.conditions()
+    conditions, labels = layer.conditions(), Labels.of_problem(layer.program)
     found, invertible, active = [], [], []
     for point in extreme_points(v, rows, limit):
-        invertible.append(is_invertible(program, point))
+        invertible.append(element_is_regular(program, solution.x, point, labels.interface))
         active.append(point[rows] > 0)
         element = FixedElement(conditions, solution, point)
 
@@ -86,7 +89,7 @@ def one_sided_derivative(
 ) -> tuple[Tensor, ...]:
     """Derivatives of the layer's outputs at t = 0+ along params + t directions.
 
-    At kinks of all cones: a cone programme over the critical cone is solved, see `conelayers.residual.directional`. It
+    At kinks of all cones: a cone programme over the critical cone is solved, see `conelayers.regularity.one_sided`. It
     is made and solved on the CPU, wherever the parameters are.
 
     Args:
@@ -119,7 +122,8 @@ def one_sided_derivative(
     moved = torch.func.jvp(lambda *params: layer.parametric.data(params), values, tangents)[1]
     tangent = ConeProgram(program.structure, *moved)
     radius = _radius(program, solution, radius)
-    moves = one_sided(program, solution, tangent, radius, default_backend(program.structure))
+    auxiliary = ~Labels.of_problem(layer.program).interface.variables
+    moves = one_sided(program, solution, tangent, radius, default_backend(program.structure), auxiliary)
     at = (solution.x, solution.y, solution.s)
     outputs = torch.func.jvp(lambda x, y, s: layer.program.recover(x, y, s), at, moves)[1]
     return tuple(output.to(device) for output in outputs)
@@ -132,7 +136,8 @@ def _solved(layer: CvxpyLayer, params: Sequence[Tensor]) -> tuple[ConeProgram, C
         solution = layer.solve(*params).cone.detach()
         if not bool(solution.has_solution):
             raise SolveError(f"The problem has no solution here: {Status(int(solution.status_code)).name}.")
-        return layer.program.values(*params), solution
+        program = layer.program.values(*params)
+        return program, sharper_solution(program, solution)
 
 
 def _radius(program: ConeProgram, solution: ConeSolution, radius: float | None) -> float:
@@ -141,4 +146,4 @@ def _radius(program: ConeProgram, solution: ConeSolution, radius: float | None) 
             raise InvalidArgument(f"radius must be a number at or above zero, or None, got {radius!r}.")
         return radius
     single = solution.reshape(torch.Size([1]))
-    return float(accuracy(program, single, single.y - single.s).possibly)
+    return float(possible_kink(program, single, single.y - single.s))

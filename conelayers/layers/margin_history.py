@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from conelayers.layers.cvxpy_layer import CvxpyLayer
-from conelayers.layers.regularity import examine_problem
 from conelayers.program import ConeProgram, ConeSolution
-from conelayers.residual.regularity import kink_margin
+from conelayers.regularity import kink_margin
+from conelayers.regularity.report import examine_problem
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

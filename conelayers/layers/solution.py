@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from conelayers.errors import UnsupportedError
-from conelayers.layers.regularity import Labels, RegularityReport, examine
 from conelayers.program import ConeProgram, ConeSolution, Status
+from conelayers.regularity.report import Labels, RegularityReport, examine
 
 __all__ = ["CertifiedSolution", "LayerSolution"]
 

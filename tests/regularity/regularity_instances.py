@@ -90,16 +90,21 @@ def build(mix, kind, seed, n=12):
 
 def solved(P, A, v, cone, structure=None, seed=0):
     """The programme with these P and A that has the solution v = y - s, and that solution, as batches without axes."""
+    x = np.random.default_rng(seed).standard_normal(P.shape[0])
+    v = torch.as_tensor(v)
+    y = cone.project_dual(v)
+    return programme(P, A, x, y.numpy(), (y - v).numpy(), cone, structure)
+
+
+def programme(P, A, x, y, s, cone, structure=None):
+    """The programme with these P and A that has the solution (x, y, s), and that solution, without batch axes."""
     n, m = P.shape[0], A.shape[0]
     if structure is None:
         structure = ConeStructure.from_matrices(sp.csc_array(np.ones((n, n))), sp.csc_array(np.ones((m, n))), cone)
-    x = torch.tensor(np.random.default_rng(seed).standard_normal(n))
-    v = torch.as_tensor(v)
-    y = cone.project_dual(v)
-    P, A = torch.as_tensor(P), torch.as_tensor(A)
+    P, A, x, y, s = map(torch.as_tensor, (P, A, x, y, s))
     values = P[torch.as_tensor(structure.P_indices), torch.as_tensor(structure.P_columns)]
-    program = ConeProgram(structure, values, -P @ x - A.T @ y, A.T.reshape(-1), A @ x + y - v)
-    return program, solution_at(x, y, y - v)
+    program = ConeProgram(structure, values, -P @ x - A.T @ y, A.T.reshape(-1), A @ x + s)
+    return program, solution_at(x, y, s)
 
 
 def solution_at(x, y, s, residual=0.0):

@@ -7,9 +7,9 @@ from regularity.regularity_instances import solution_at, solved
 
 from conelayers.cones import Nonnegative, ProductCone, SecondOrder, Zero
 from conelayers.program import ConeStructure
-from conelayers.residual.regularity import certify
-from conelayers.residual.regularity.artefacts import _positive_and_disjoint
-from conelayers.residual.regularity.interface import Interface
+from conelayers.regularity import certify
+from conelayers.regularity.artefacts import _positive_and_disjoint
+from conelayers.regularity.interface import Interface
 
 
 def verdict(A, v, cone, *, parameters=(), users=1, residual=0.0, radius=0.0):

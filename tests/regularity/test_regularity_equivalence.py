@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from regularity.regularity_instances import BLOCKS, MIXES, build, jacobian, samples, solved
+from regularity.regularity_instances import BLOCKS, MIXES, build, jacobian, programme, samples, solved
 
 from conelayers.cones import ProductCone
-from conelayers.residual.regularity import certify
+from conelayers.regularity import certify
 
 
 def smallest(P, A, D):
@@ -74,12 +74,15 @@ def test_random_polyhedral_problems_by_enumeration():
 
 @pytest.mark.parametrize("scale", [1e-6, 1e-3, 1e3, 1e6])
 def test_verdict_does_not_depend_on_units(scale):
+    """Rows, whole blocks of curved cones, columns and the objective in other units."""
     for kind in ("regular", "dual", "primal"):
         P, A, v, cone, _ = build(("soc_outside", "nonnegative"), kind, 1)
         rows = np.repeat([scale, 1 / scale, 1.0, scale, 1.0], [3, 1, 1, 1, 1])
-        A, columns = rows[:, None] * A, np.geomspace(1, scale, P.shape[0])
-        found = certify(*solved(columns[:, None] * P * columns, A * columns, v * 1.0, cone))
-        reference = certify(*solved(P, A, v, cone))
-        assert bool(reference.regular) == (kind == "regular")
-        if kind == "regular":
-            assert bool(found.regular)
+        columns, objective = np.geomspace(1, scale, P.shape[0]), scale**0.5
+        program, solution = solved(P, A, v, cone)
+        x, y, s = solution.x.numpy() / columns, objective * solution.y.numpy() / rows, solution.s.numpy() * rows
+        P, A = objective * columns[:, None] * P * columns, rows[:, None] * A * columns
+        scaled = programme(P, A, x, y, s, cone)
+        found, reference = certify(*scaled), certify(program, solution)
+        assert bool(found.regular) == bool(reference.regular) == (kind == "regular")
+        assert bool(found.decided) and bool(reference.decided)

@@ -137,3 +137,63 @@ def test_arguments_out_of_their_range_are_named():
         extreme_jacobians(layer, KINK, radius=-1.0)
     with pytest.raises(InvalidArgument, match="directions must be finite"):
         one_sided_derivative(layer, [KINK], [KINK * float("nan")])
+
+
+def limited(function):
+    """The layer (a, b) -> argmin |x - a|^2 subject to function(x) <= b, and b at which that is weakly active at a."""
+    x, a, b = cp.Variable(3), cp.Parameter(3), cp.Parameter()
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - a)), [function(x) <= b]), [a, b], [x])
+
+    def border(point):
+        x.value = point.numpy()
+        return torch.tensor(float(function(x).value), dtype=torch.float64)
+
+    return layer, border
+
+
+WEAK = {
+    "huber": (lambda x: cp.sum(cp.huber(x, 0.9)), T(0.7, 2.0, -1.0)),
+    "huber at its own kink": (lambda x: cp.sum(cp.huber(x, 1)), T(0.7, 2.0, -1.0)),
+    "norm1 at its own kink": (cp.norm1, T(0.7, 2.0, 0.0)),
+    "max with a tie": (cp.max, T(1.5, 1.5, -1.0)),
+    "norm_inf": (cp.norm_inf, T(0.7, 2.0, -1.0)),
+    "pos at its own kink": (lambda x: cp.sum(cp.pos(x)), T(0.7, 2.0, 0.0)),
+    "sum_largest": (lambda x: cp.sum_largest(x, 2), T(0.7, 2.0, -1.0)),
+    "quad_over_lin": (lambda x: cp.quad_over_lin(x[:2], x[2] + 3), T(0.7, 2.0, -1.0)),
+    "exp": (lambda x: cp.sum(cp.exp(x)), T(0.7, 2.0, -1.0)),
+    "log": (lambda x: -cp.sum(cp.log(x + 2)), T(0.7, 2.0, -1.0)),
+}
+
+
+@pytest.mark.parametrize("name", WEAK)
+def test_one_sided_derivatives_at_weakly_active_epigraphs(name):
+    """Forward differences of second order; sums of epigraphs leave auxiliary variables free to first order."""
+    function, a = WEAK[name]
+    layer, border = limited(function)
+    b, step = border(a), 1e-4
+    direction = torch.tensor(np.random.default_rng(0).standard_normal(3))
+    found = one_sided_derivative(layer, [a, b], [direction, torch.zeros_like(b)])[0]
+    ahead, further = (layer(a + t * step * direction, b)[0] for t in (1, 2))
+    assert torch.allclose(found, (4 * ahead - further - 3 * a) / (2 * step), atol=1e-4)
+
+
+def test_one_sided_derivative_at_a_huber_bound_by_hand():
+    """huber(x) <= 3 at x = 2 with slope 2: x cannot follow a, and b moves it down by half."""
+    x, a, b = cp.Variable(), cp.Parameter(), cp.Parameter()
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.square(x - a)), [cp.huber(x, 1) <= b]), [a, b], [x])
+    point = [torch.tensor(2.0).double(), torch.tensor(3.0).double()]
+    for direction, expected in (((1.0, 0.0), 0.0), ((-1.0, 0.0), -1.0), ((0.0, 1.0), 0.0), ((0.0, -1.0), -0.5)):
+        moves = [torch.tensor(value).double() for value in direction]
+        assert float(one_sided_derivative(layer, point, moves)[0]) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("bound", [cp.norm1, cp.norm_inf, lambda x: cp.sum(cp.huber(x)), lambda x: cp.sum(cp.exp(x))])
+def test_extreme_jacobians_beside_free_auxiliary_variables(bound):
+    """Epigraphs of an inactive bound are free; the user's Jacobians are those of the bound x >= 0 alone."""
+    x, a = cp.Variable(2), cp.Parameter(2)
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - a)), [x >= 0, bound(x) <= 10]), [a], [x])
+    found = extreme_jacobians(layer, T(0.0, 1.0))
+    assert found.complete and found.invertible.tolist() == [True, True]
+    assert torch.allclose(
+        found.jacobians[0][0], torch.stack([torch.eye(2), torch.diag(torch.tensor([0.0, 1.0]))]).double()
+    )

@@ -13,8 +13,9 @@ import torch
 from conelayers import ConeLayer, CvxpyLayer, solve_cone_program
 from conelayers.cones import Nonnegative, SecondOrder
 from conelayers.errors import InvalidArgument, RegularityError, RegularityWarning, UnsupportedError
-from conelayers.layers import LayerSolution, MarginHistory, regularity_policy
-from conelayers.residual.regularity.sparse import smallest_singular
+from conelayers.layers import LayerSolution, MarginHistory
+from conelayers.regularity import policy
+from conelayers.regularity.sparse import smallest_singular
 
 
 def T(*values):
@@ -224,13 +225,13 @@ def test_ordinary_items_take_no_rank_test(monkeypatch):
         raise AssertionError("rank test of an ordinary item")
 
     layer = projection(lambda x: [x >= 0, cp.sum(x) == 1, cp.norm(x) <= 2], regularity="raise")
-    monkeypatch.setattr(regularity_policy, "examine", refuse)
+    monkeypatch.setattr(policy, "examine", refuse)
     layer(T(0.5, 0.4, 0.3).expand(5, 3))
 
 
 def test_screening_misses_nothing():
     """Every item that the full certificate rejects is suspicious."""
-    from conelayers.residual.regularity import suspicious
+    from conelayers.regularity import suspicious
 
     layer = projection(lambda x: [x >= 0, cp.sum(x) <= 1, x[0] + x[1] <= 1, cp.norm(x) <= 1])
     points = torch.cat([torch.randint(-1, 3, (200, 3), generator=torch.Generator().manual_seed(1)).double() / 2])
@@ -259,14 +260,14 @@ def test_margin_history():
 
 def test_large_problems_by_sparse_factorization(monkeypatch):
     """The sparse tests agree with the dense ones."""
-    from conelayers.residual.regularity import certificate
+    from conelayers.regularity import certificate
 
     makers = [CASES["redundant"][0], ARTEFACTS["sum of norms"], lambda x: [x >= 0, cp.sum(x) == 1]]
     for maker in makers:
         solution = projection(maker).solve(T(1.0, 0.6, -0.5))
         dense = solution.regularity()
         with monkeypatch.context() as patch:
-            patch.setattr(certificate, "_DENSE_SIZE", 0)
+            patch.setattr(certificate, "DENSE_SIZE", 0)
             found = solution.regularity()
         assert bool(found.regular) == bool(dense.regular) and bool(found.decided) == bool(dense.decided)
         assert list(found.dependent) == list(dense.dependent)
@@ -347,3 +348,24 @@ def test_a_radius_is_a_number_at_or_above_zero(radius):
     solution = projection(lambda x: [x >= 0]).solve(T(1.0, -1.0, 0.0))
     with pytest.raises(InvalidArgument, match="radius"):
         solution.regularity(radius)
+
+
+def test_a_regular_item_on_a_kink_says_so():
+    """Isotonic regression at equal values: the margin, what is weakly active, and how to give it a name."""
+    y, p = cp.Variable(4), cp.Parameter(4)
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(y - p)), [cp.diff(y) >= 0])
+    text = str(CvxpyLayer(problem, [p], [y]).solve(torch.zeros(4).double()).regularity())
+    assert text.startswith("Regular") and "margin" in text and "constraint 0:" in text and "set_label" in text
+    y, p = cp.Variable(4, name="fit"), cp.Parameter(4, name="data")
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(y - p)), [(cp.diff(y) >= 0).set_label("order")])
+    layer = CvxpyLayer(problem, [p], [y])
+    text = str(layer.solve(torch.zeros(2, 4).double()).regularity())
+    assert "weakly active: 'order'" in text and "2 of 2 items" in text and "set_label" not in text
+    assert "kink" not in str(layer.solve(torch.arange(4.0).double()).regularity())
+
+
+def test_dependent_terms_of_the_objective_are_named_with_a_remedy():
+    x, u, w = cp.Variable(2, name="x"), cp.Variable(2, name="trade"), cp.Parameter(2, name="holding")
+    problem = cp.Problem(cp.Minimize(cp.norm1(u) + cp.norm1(x)), [(u == x - w).set_label("change")])
+    text = str(CvxpyLayer(problem, [w], [x]).solve(torch.zeros(2).double()).regularity())
+    assert "'change'" in text and "nonsmooth terms of the objective" in text and "huber in place of abs" in text

@@ -12,7 +12,7 @@ from conelayers.cones import ProductCone, SecondOrder
 from conelayers.errors import InvalidArgument, SolveError, UnsupportedError
 from conelayers.layers import one_sided_derivative
 from conelayers.program import ConeProgram, ConeStructure
-from conelayers.residual.directional import one_sided
+from conelayers.regularity.one_sided import one_sided
 from conelayers.residual.solve import solve_and_polish
 
 

@@ -10,8 +10,8 @@ from regularity.regularity_instances import BLOCKS, build, jacobian, solution_at
 
 from conelayers.cones import Nonnegative, PositiveSemidefinite, ProductCone, SecondOrder
 from conelayers.cones.svec import smat
-from conelayers.residual.regularity import certify
-from conelayers.residual.regularity.screening import _near_kinks
+from conelayers.regularity import certify
+from conelayers.regularity.screening import _near_kinks
 
 
 def test_polyhedral_radius_by_enumeration():
@@ -82,10 +82,12 @@ def test_regular_within_radius_means_regular_everywhere_in_it(mix, radius):
 
 
 def many(program, solution, points):
-    """The programme repeated, with solutions at v = points."""
-    batch = dataclasses.replace(program, q=program.q.expand(len(points), -1))
+    """Programmes with the same P and A that have their solutions at v = points, and these solutions."""
     y = program.structure.cone.project_dual(points)
-    return batch, solution_at(solution.x.expand(len(points), -1), y, y - points)
+    x = solution.x.expand(len(points), -1)
+    q = -program.P_times(x) - program.A_transpose_times(y)
+    batch = dataclasses.replace(program, q=q, b=program.A_times(x) + y - points)
+    return batch, solution_at(x, y, y - points)
 
 
 @pytest.mark.parametrize("rank", ["dual", "primal"])
@@ -135,13 +137,14 @@ def test_margins_and_weak_rows():
 
 
 def test_undecided_at_the_accuracy_of_the_solution():
-    """A row 1e-5 from its kink: at residual 1e-8 it may lie on it, at residual 0 it does not."""
-    P, A = np.diag([1.0, 0.0]), np.eye(2)
+    """A row 1e-5 from its kink: where the conditions hold to 1e-4 it may lie on it, where they hold exactly not."""
+    P, A = np.diag([1.0, 0.0]), np.array([[1.0, 0.0], [1.0, 1.0]])
     v = np.array([-1.0, 1e-5])
     program, solution = solved(P, A, v, ProductCone([Nonnegative(2)]))
     exact = certify(program, solution)
     assert bool(exact.regular) and bool(exact.decided)
-    coarse = certify(program, solution_at(solution.x, solution.y, solution.s, residual=1e-8))
+    moved = dataclasses.replace(program, q=program.q + 1e-4 * torch.tensor([1.0, 0.3]))
+    coarse = certify(moved, solution)
     assert not bool(coarse.regular) and not bool(coarse.decided)
     on_it = certify(*solved(P, A, np.array([-1.0, 0.0]), ProductCone([Nonnegative(2)])))
     assert not bool(on_it.regular) and bool(on_it.decided)

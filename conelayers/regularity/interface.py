@@ -50,11 +50,16 @@ class Interface:
             return bool(u.any())
         return _nonzero(np.abs(self.duals @ u), _largest(self.duals) * np.abs(u).max(initial=0.0))
 
-    def moves_objective(self, directions: np.ndarray) -> bool:
-        """Whether q'n or Pn depends on the parameters, for a column n of `directions`, (n, k)."""
+    def moved_costs(self, directions: np.ndarray) -> np.ndarray:
+        """Parameters on which q'n depends, for a column n of `directions`, (n, k): their positions."""
+        moves = np.abs(self.q.T @ directions)
+        return (
+            np.flatnonzero((moves > _ZERO * _largest(self.q)).any(axis=1)) if directions.shape[1] else np.zeros(0, int)
+        )
+
+    def moves_curvature(self, directions: np.ndarray) -> bool:
+        """Whether Pn depends on the parameters, for a column n of `directions`, (n, k)."""
         s = self.structure
-        if _nonzero(np.abs(self.q.T @ directions), _largest(self.q)):
-            return True
         touched = np.abs(directions).max(axis=1, initial=0.0) > _ZERO
         if not touched[self._columns_with_parameters_in_P].any():
             return False

@@ -17,12 +17,11 @@ import functools
 import torch
 from torch import Tensor
 
-from conelayers.cones import Cone, Free, PositiveSemidefinite, ProductCone, SecondOrder, Zero
-from conelayers.cones.svec import smat
+from conelayers.cones import Cone, ProductCone
 from conelayers.program import ConeProgram, ConeSolution, ConeStructure
+from conelayers.regularity.extremes import curved_blocks
+from conelayers.regularity.residual import possible_kink
 from conelayers.residual.linearization import probe
-from conelayers.residual.regularity.certificate import accuracy
-from conelayers.residual.regularity.extremes import curved_blocks
 
 __all__ = ["kink_margin", "suspicious"]
 
@@ -42,7 +41,7 @@ def suspicious(program: ConeProgram, solution: ConeSolution) -> Tensor:
     solved = point.has_solution
     y, s = (torch.where(solved[:, None], value, fill) for value, fill in ((point.y, 1.0), (point.s, 0.0)))
     v = y - s
-    doubtful = _near_kinks(structure.cone, y, s, v, accuracy(flat, point, v).possibly)
+    doubtful = _near_kinks(structure.cone, y, s, v, possible_kink(flat, point, v))
     doubtful = doubtful | _nearly_singular(flat.P, flat.A, y, s, structure)
     return (doubtful & solved).reshape(batch)
 
@@ -64,24 +63,7 @@ def _near_kinks(cone: ProductCone, y: Tensor, s: Tensor, v: Tensor, reach: Tenso
         near = v[:, lines].abs().amin(-1) <= reach
     for block, rows, shape in curved:
         of_y, of_s, of_v = (value[:, rows].reshape(-1, *shape) for value in (y, s, v))
-        near = near | _block_near_kink(block, of_y, of_s, of_v, reach[:, None]).any(-1)
-    return near
-
-
-def _block_near_kink(block: Cone, y: Tensor, s: Tensor, v: Tensor, reach: Tensor) -> Tensor:
-    """The same for equal blocks: y, s and v (B, count, d), reach (B, 1); (B, count)."""
-    if isinstance(block, PositiveSemidefinite):
-        modulus = smat(y + s)
-        identity = torch.eye(modulus.shape[-1], dtype=y.dtype, device=y.device)
-        return torch.linalg.cholesky_ex(modulus - reach[..., None, None] * identity).info != 0
-    if isinstance(block, SecondOrder):
-        return block.margin(v) <= reach
-    # Exponential and power: outside of both cones the distances are |s| and |y|, but for kinks beside the flat faces,
-    # which lie on the planes of coordinates. No norm is below the largest entry.
-    least = torch.minimum(torch.minimum(y.abs().amax(-1), s.abs().amax(-1)), v.abs().amin(-1))
-    near = least <= reach
-    if bool(near.any()):
-        near[near.clone()] = block.margin(v[near]) <= reach.expand_as(near)[near]
+        near = near | block.near_kink(of_y, of_s, of_v, reach[:, None]).any(-1)
     return near
 
 
@@ -94,7 +76,7 @@ def _blocks(cone: ProductCone) -> tuple[Rows | None, list[tuple[Cone, Rows, torc
     lines = [
         torch.arange(cone.offsets[i], cone.offsets[i + 1])
         for i, block in enumerate(cone.cones)
-        if block.polyhedral and block.dim and not isinstance(block, Zero | Free)
+        if block.polyhedral and block.dim and block.has_kinks
     ]
     curved = [(block, _rows(members.reshape(-1)), members.shape) for block, _, members in curved_blocks(cone.dual())]
     return _rows(torch.cat(lines)) if lines else None, curved

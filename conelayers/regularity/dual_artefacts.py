@@ -20,8 +20,8 @@ from torch import Tensor
 
 from conelayers.cones import ProductCone
 from conelayers.cones.svec import smat, svec
-from conelayers.residual.regularity.artefacts import RowKinds, Verdict
-from conelayers.residual.regularity.interface import Interface
+from conelayers.regularity.artefacts import RowKinds, Verdict
+from conelayers.regularity.interface import Interface
 
 __all__ = ["is_dual_artefact"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import weakref
 from collections.abc import Mapping
 
@@ -13,10 +14,15 @@ from torch import Tensor
 
 from conelayers.canonicalize import ParametricProgram
 from conelayers.program import ConeProgram, ConeSolution, ConeStructure
-from conelayers.residual.regularity import Certificate, Interface, certify
+from conelayers.regularity import Certificate, Interface, certify
 
 __all__ = ["Labels", "RegularityReport", "examine", "examine_problem"]
 
+# The owner of rows that no constraint of the user has, and what a report calls them.
+_OBJECTIVE = "the objective"
+_SPOKEN = {_OBJECTIVE: "nonsmooth terms of the objective", "auxiliary variables": "variables that CVXPY added"}
+# Names that CVXPY makes up.
+_MADE_UP = re.compile(r"\b(var|param)\d+\b")
 _REMEDIES = (
     "Remedies: tighten or drop a redundant constraint; make the objective strongly convex (add a small quadratic "
     "term); or choose a derivative that is defined anyway: derivative=Smoothed(mu), LeastSquares() or "
@@ -58,11 +64,9 @@ class RegularityReport:
     radius: float = 0.0
 
     def explain(self) -> str:
-        """The findings in plain words, with remedies where something fails."""
-        count = self.regular.numel()
+        """Return the findings in plain words: what fails and what to do, or that all is well and what is at a kink."""
         if bool(self.regular.all()):
-            where = f" within {self.radius:g} of the solution" if self.radius else ""
-            return f"Regular{where}: derivatives of all {count} item(s) may be trusted."
+            return " ".join([self._all_is_well(), *self._kinks()])
         failed = torch.nonzero(~self.regular.reshape(-1))[:, 0].tolist()
         certain = bool(self.decided.reshape(-1)[failed].all())
         what = "does not hold" if certain else "could not be verified"
@@ -70,17 +74,38 @@ class RegularityReport:
         if self.dependent:
             lines.append(
                 f"Linearly dependent where active: {_listed(self.dependent)}. Their multipliers are not unique; "
-                "gradients of dual variables are not defined, and those of the solution may hold on one side only."
+                "gradients of dual variables are not defined, and those of the solution may hold on one side only. "
+                f"{_about_dependent(self.dependent)}"
             )
         if self.undetermined:
             lines.append(
                 f"Not determined to first order: {_listed(self.undetermined)}. Objective and strongly active "
-                "constraints leave a direction free; the gradient returned is one choice among many."
+                "constraints leave a direction free; the gradient returned is one choice among many. Add a small "
+                "quadratic term, + eps * cp.sum_squares(x), in what is not determined."
             )
         weak = {name: where for name, where in self.weakly_active.items() if bool((where & ~self.regular).any())}
         if weak:
             lines.append(f"Weakly active (on the border between active and inactive): {_listed(weak)}.")
-        return " ".join([*lines, _REMEDIES])
+        shown = {**self.dependent, **self.undetermined, **weak}
+        return " ".join([*lines, *_how_to_name(shown), _REMEDIES])
+
+    def _all_is_well(self) -> str:
+        where = f" within {self.radius:g} of the solution" if self.radius else ""
+        return f"Regular{where}: derivatives of all {self.regular.numel()} item(s) may be trusted."
+
+    def _kinks(self) -> list[str]:
+        """What lies on a kink, and how near it is."""
+        if not self.weakly_active:
+            return []
+        count = int(torch.stack([*self.weakly_active.values()]).any(0).sum())
+        nearest = float(self.margin.min())
+        where = "there" if self.regular.dim() == 0 else f"at {count} of {self.regular.numel()} items"
+        return [
+            f"On a kink {where} (margin {nearest:.1g}), weakly active: {_listed(self.weakly_active)}. The derivative "
+            "is one of several there, all of them bounded; extreme_jacobians lists them and one_sided_derivative gives "
+            "the one ahead.",
+            *_how_to_name(self.weakly_active),
+        ]
 
     def __str__(self) -> str:
         return self.explain()
@@ -190,5 +215,24 @@ def _places(regular: Tensor) -> str:
 
 
 def _listed(names: Mapping[str, Tensor]) -> str:
-    shown = [f"'{name}'" for name in names][:6]
+    shown = [f"'{_SPOKEN.get(name, name)}'" for name in names][:6]
     return ", ".join(shown) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+
+
+def _about_dependent(names: Mapping[str, Tensor]) -> str:
+    """What to do about these dependent constraints."""
+    if _OBJECTIVE in names:
+        return (
+            "Terms of the objective such as abs, max or norm are at a kink that the constraints hold them on: replace "
+            "them by smooth ones (huber in place of abs), or drop constraints that repeat them."
+        )
+    if len(names) == 1:
+        return "Its own rows repeat each other, or other rows of it: drop those that say nothing new."
+    return "Drop, or loosen, the one that the others imply."
+
+
+def _how_to_name(names: Mapping[str, Tensor]) -> list[str]:
+    """How to get better names, where CVXPY made them up."""
+    if not any(_MADE_UP.search(name) for name in names):
+        return []
+    return ['(For names of your own: constraint.set_label("budget"), cp.Variable(name="w"), cp.Parameter(name="mu").)']

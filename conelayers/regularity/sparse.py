@@ -14,15 +14,14 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from conelayers.residual.regularity.artefacts import RowKinds, Verdict, is_artefact
-from conelayers.residual.regularity.dual_artefacts import is_dual_artefact
-from conelayers.residual.regularity.extremes import Extremes
-from conelayers.residual.regularity.interface import Interface
+from conelayers.regularity.artefacts import RowKinds, Verdict, is_artefact
+from conelayers.regularity.dual_artefacts import is_dual_artefact
+from conelayers.regularity.extremes import Extremes
+from conelayers.regularity.interface import Interface
+from conelayers.regularity.ranks import RANK_TOLERANCE
 
 __all__ = ["Problem", "SmallestSingular", "SparseVerdict", "judge", "smallest_singular"]
 
-#: Singular values of the scaled matrices up to this are zeros.
-RANK_TOLERANCE = 1e-7
 _SHIFT = 1e-12
 _SUBSPACE = 8
 # Entries of a null space that is looked at.
@@ -56,13 +55,18 @@ class Problem:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SparseVerdict:
-    """Both tests of one item; see `Certificate` for the fields."""
+    """Both tests of one item; see `Certificate` for the other fields.
+
+    Attributes:
+        free: Whether there are null vectors at all, artefacts or not.
+    """
 
     verdict: Verdict
     sigma_dual: float
     sigma_primal: float
     dependent: np.ndarray
     undetermined: np.ndarray
+    free: bool
 
 
 def judge(problem: Problem, family: Extremes, position: int) -> SparseVerdict:
@@ -70,60 +74,90 @@ def judge(problem: Problem, family: Extremes, position: int) -> SparseVerdict:
     m = len(problem.y)
     high = _rotation(family.largest, position, lambda values: values >= 1 - _EIGENVALUE, m)
     low = _rotation(family.smallest, position, lambda values: values > _EIGENVALUE, m)
-    turned = bool((family.turn_one[position] > 0).any() or (family.turn_zero[position] > 0).any())
-    dual, sigma_dual, dependent = _dual(problem, high)
+    factors: Any = sp.diags_array(_block_factors(problem.A, family))
+    scaled = sp.csr_array(factors @ problem.A)
+    turns = (family.turn_one[position].numpy(), family.turn_zero[position].numpy())
+    dual, sigma_dual, dependent, free_dual = _dual(
+        problem, sp.csr_array(high.T @ scaled), factors @ high, scaled, turns[0]
+    )
     P = sp.csr_array(problem.P + sp.triu(problem.P, 1).T)
-    primal, sigma_primal, undetermined = _primal(problem, P, sp.csr_array(low.T @ problem.A))
+    primal, sigma_primal, undetermined, free_primal = _primal(
+        problem, P, sp.csr_array(low.T @ scaled), scaled, turns[1]
+    )
     if False in (dual, primal):
         verdict: Verdict = False
     else:
-        verdict = None if dual is None or primal is None or turned else True
-    return SparseVerdict(verdict, sigma_dual, sigma_primal, dependent, undetermined)
+        verdict = None if dual is None or primal is None else True
+    return SparseVerdict(verdict, sigma_dual, sigma_primal, dependent, undetermined, free_dual or free_primal)
 
 
-def _dual(problem: Problem, high: sp.csr_array) -> tuple[Verdict, float, np.ndarray]:
-    """(a), with null vectors judged as `dual_artefacts` does."""
-    active, norms = _normalized(sp.csr_array(high.T @ problem.A))
+def _dual(
+    problem: Problem, active: sp.csr_array, high: sp.csr_array, scaled: sp.csr_array, turn: np.ndarray
+) -> tuple[Verdict, float, np.ndarray, bool]:
+    """(a), with null vectors judged as `dual_artefacts` does; `high` has the eigenvectors in the rows of A."""
     found = smallest_singular(sp.csc_array(active.T))
+    needed = (RANK_TOLERANCE + _lost(scaled, turn)) / np.sqrt(max(1 - turn.max(initial=0.0) ** 2, 1e-300))
     if found.sigma > RANK_TOLERANCE:
-        return True, found.sigma, np.zeros(len(problem.y), dtype=bool)
-    u = high @ (found.null / norms[:, None])
+        return True if found.sigma > needed else None, found.sigma, np.zeros(len(problem.y), dtype=bool), False
+    u = high @ found.null
     u = torch.from_numpy((u / np.linalg.norm(u, axis=0)).T.copy())
     verdict = is_dual_artefact(u, torch.ones(()), problem.v, problem.kinds, problem.interface)
-    if verdict is True and found.above == 0:
-        verdict = None  # there may be more null vectors
+    if verdict is True and not found.above > needed:
+        verdict = None  # there may be more null vectors, or a turn makes one
     dependent = (u.abs() > 1e-6).any(0).numpy() & (verdict is not True)
-    return verdict, found.above if verdict is True else found.sigma, dependent
+    return verdict, found.above if verdict is True else found.sigma, dependent, True
 
 
-def _primal(problem: Problem, P: sp.csr_array, kept: sp.csr_array) -> tuple[Verdict, float, np.ndarray]:
+def _primal(
+    problem: Problem, P: sp.csr_array, kept: sp.csr_array, scaled: sp.csr_array, turn: np.ndarray
+) -> tuple[Verdict, float, np.ndarray, bool]:
     """(b), with null vectors judged as `artefacts` does; columns of zeros are null vectors in plain sight."""
     n = problem.interface.structure.n
-    stacked: Any = sp.csc_array(sp.vstack([_normalized(P)[0], _normalized(kept)[0]]))
+    stacked: Any = sp.csc_array(sp.vstack([_normalized(P), kept]))
     norms = sp.linalg.norm(stacked, axis=0) if n else np.zeros(0)
     free, rest = np.flatnonzero(norms == 0), np.flatnonzero(norms)
     found = smallest_singular(sp.csc_array(stacked[:, rest] @ sp.diags_array(1 / norms[rest])))
     scale = np.where(norms > 0, 1 / np.where(norms > 0, norms, 1.0), 1.0)
+    needed = RANK_TOLERANCE + _lost(scaled @ sp.diags_array(scale), turn)
     undetermined = np.zeros(n, dtype=bool)
     null = found.null if found.sigma <= RANK_TOLERANCE else found.null[:, :0]
     if not len(free) and not null.shape[1]:
-        return True, found.sigma, undetermined
+        return True if found.sigma > needed else None, found.sigma, undetermined, False
     undetermined[free] = True
     undetermined[rest] = np.abs(null).max(axis=1, initial=0.0) > 1e-6
     sigma = found.above if null.shape[1] else found.sigma
     if np.any(undetermined & problem.interface.variables):
-        return False, 0.0, undetermined
+        return False, 0.0, undetermined, True
     if n * (len(free) + null.shape[1]) > _LARGEST_BASIS:
-        return None, sigma, undetermined
+        return None, sigma, undetermined, True
     basis = np.zeros((n, len(free) + null.shape[1]))
     basis[free, np.arange(len(free))] = 1.0
     basis[rest, len(free) :] = null
-    verdict = is_artefact(basis, scale, problem.A, problem.y, problem.kinds, problem.interface, ball=problem.ball)
-    if verdict is True and sigma <= RANK_TOLERANCE:
-        verdict = None  # there may be more null vectors
+    verdict = is_artefact(
+        basis, scale, problem.A, problem.y, problem.v.numpy(), problem.kinds, problem.interface, ball=problem.ball
+    )
+    if verdict is True and not sigma > needed:
+        verdict = None  # there may be more null vectors, or a turn makes one
     if verdict is not False:
-        return verdict, sigma, undetermined & (verdict is None)
-    return False, 0.0, undetermined
+        return verdict, sigma, undetermined & (verdict is None), True
+    return False, 0.0, undetermined, True
+
+
+def _block_factors(A: Any, family: Extremes) -> np.ndarray:
+    """1 / largest row norm of each block, for every row, (m,); 1 for blocks of zeros."""
+    m = A.shape[0]
+    norms, factors = np.asarray(sp.linalg.norm(A, axis=1)) if m else np.zeros(0), np.ones(m)
+    for block in family.smallest:
+        rows = block.rows.numpy()
+        largest = norms[rows].max(axis=1, keepdims=True)
+        factors[rows] = np.where(largest > 0, 1 / np.where(largest > 0, largest, 1.0), 1.0)
+    return factors
+
+
+def _lost(scaled: Any, turn: np.ndarray) -> float:
+    """What turning eigenspaces may take from the smallest singular value, see `ranks`."""
+    rows = np.flatnonzero(turn)
+    return float(np.linalg.norm(turn[rows] * sp.linalg.norm(scaled[rows], axis=1))) if len(rows) else 0.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -179,8 +213,8 @@ def _rotation(spectrum, position: int, keep, m: int) -> sp.csr_array:
     return sp.csr_array(data, shape=(m, count))
 
 
-def _normalized(matrix: Any) -> tuple[sp.csr_array, np.ndarray]:
-    """Rows of norm one, rows of zeros or negligible ones as they are; and what they were divided by."""
+def _normalized(matrix: Any) -> sp.csr_array:
+    """Rows of norm one; rows of zeros or negligible ones as they are."""
     norms = sp.linalg.norm(matrix, axis=1) if matrix.shape[0] else np.zeros(0)
     norms = np.where(norms > 1e-12 * norms.max(initial=0.0), norms, 1.0)
-    return sp.csr_array(sp.diags_array(1 / norms) @ matrix), norms
+    return sp.csr_array(sp.diags_array(1 / norms) @ matrix)

@@ -25,8 +25,9 @@ import torch
 from scipy.sparse.csgraph import connected_components
 
 from conelayers.cones import ProductCone
-from conelayers.residual.regularity.extremes import Extremes
-from conelayers.residual.regularity.interface import Interface
+from conelayers.regularity.extremes import Extremes
+from conelayers.regularity.interface import Interface
+from conelayers.regularity.switched_off import switched_off_without_effect
 
 __all__ = ["RowKinds", "Verdict", "is_artefact", "row_kinds"]
 
@@ -49,6 +50,7 @@ class RowKinds:
         directions: The vectors a in K*, as columns, (m, number of edges).
         curved: Whether an edge belongs to a block of more than one row, bool, (number of edges,).
         strong: Rows of half-lines and equations with D_min = 1, bool, (m,).
+        lines: Rows of half-lines that are not strong, bool, (m,).
     """
 
     silent: np.ndarray
@@ -56,12 +58,13 @@ class RowKinds:
     directions: sp.csc_array
     curved: np.ndarray
     strong: np.ndarray
+    lines: np.ndarray
 
 
 def row_kinds(family: Extremes, position: int, cone: ProductCone) -> RowKinds:
     """Read the kinds off the extreme elements of item `position`; `cone` is K."""
     m = cone.dim
-    silent, edge, strong = (np.zeros(m, dtype=bool) for _ in range(3))
+    silent, edge, strong, lines = (np.zeros(m, dtype=bool) for _ in range(4))
     rows, entries, curved = [], [], []
     for largest, smallest in zip(family.largest, family.smallest, strict=True):
         members, high, low = largest.rows.numpy(), largest.values[position].numpy(), smallest.values[position].numpy()
@@ -71,6 +74,7 @@ def row_kinds(family: Extremes, position: int, cone: ProductCone) -> RowKinds:
         edge[members[edges]] = True
         if members.shape[1] == 1:
             strong[members[low[:, 0] == 1]] = True
+            lines[members[low[:, 0] == 0]] = True
         vectors = largest.vectors[position].numpy()
         for block in np.flatnonzero(edges):
             rows.append(members[block])
@@ -79,7 +83,7 @@ def row_kinds(family: Extremes, position: int, cone: ProductCone) -> RowKinds:
     columns = np.repeat(np.arange(len(rows)), [len(r) for r in rows])
     data = (np.concatenate([np.zeros(0), *entries]), (np.concatenate([np.zeros(0, int), *rows]), columns))
     directions = _oriented(sp.csc_array(data, shape=(m, len(rows))), cone)
-    return RowKinds(silent, edge, directions, np.array(curved, dtype=bool), strong)
+    return RowKinds(silent, edge, directions, np.array(curved, dtype=bool), strong, lines)
 
 
 def _oriented(directions: sp.csc_array, cone: ProductCone) -> sp.csc_array:
@@ -96,6 +100,7 @@ def is_artefact(
     scale: np.ndarray,
     A: sp.csr_array,
     y: np.ndarray,
+    v: np.ndarray,
     kinds: RowKinds,
     interface: Interface,
     *,
@@ -108,6 +113,7 @@ def is_artefact(
         scale: x = scale * (scaled x), (n,).
         A: (m, n), not scaled.
         y: The multipliers, (m,).
+        v: y - s, (m,).
         kinds: What the rows of A are.
         interface: What belongs to the user.
         ball: Whether regularity is asked for in a neighbourhood: edges of curved blocks then prove nothing.
@@ -122,7 +128,10 @@ def is_artefact(
         return False
     directions = scale[:, None] * basis
     directions = directions / np.abs(directions).max(axis=0)
-    if interface.moves_objective(directions):
+    if interface.moves_curvature(directions):
+        return False
+    costs = interface.moved_costs(directions)
+    if len(costs) and not switched_off_without_effect(costs, directions, A, v, kinds, interface):
         return False
     rows, pushed = interface.moved_coefficients(directions, np.where(kinds.edge, 0.0, y))
     if pushed:

@@ -15,16 +15,16 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from conelayers.cones import Free, ProductCone, Zero
+from conelayers.cones import ProductCone
 from conelayers.errors import UnsupportedError
 from conelayers.implicit import Equation, Exact, zeros_for_none
-from conelayers.program import ConeProgram, ConeSolution
+from conelayers.program import ConeSolution
 from conelayers.residual.conic import ConicConditions, adjoint_gradients
-from conelayers.residual.linearization import linearize
 
-__all__ = ["FixedElement", "extreme_points", "is_invertible", "weak_rows"]
+__all__ = ["FixedElement", "extreme_points", "weak_rows"]
 
-_INVERTIBLE = 1e-10
+# Where a row is put beside its kink: its sign is all that matters to D, and its multiplier stays nearly zero.
+_ASIDE = 1e-9
 
 
 class FixedElement(Equation):
@@ -43,7 +43,7 @@ class FixedElement(Equation):
 
     @property
     def event_dims(self) -> Sequence[int]:
-        """Four vectors."""
+        """P, q, A and b are vectors."""
         return (1, 1, 1, 1)
 
     def solve(self, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -73,26 +73,19 @@ def weak_rows(cone: ProductCone, v: Tensor, radius: float) -> tuple[Tensor, bool
         start, stop = cone.offsets[position], cone.offsets[position + 1]
         if not block.polyhedral:
             curved = curved or bool(margins[position] <= radius)
-        elif not isinstance(block, Zero | Free):
+        elif block.has_kinks:
             rows.extend((start + torch.nonzero(v[start:stop].abs() <= radius)[:, 0]).tolist())
     return torch.tensor(rows, dtype=torch.int64, device=v.device), curved
 
 
 def extreme_points(v: Tensor, rows: Tensor, limit: int) -> Iterator[Tensor]:
-    """Points with the extreme elements of the weakly active `rows`: v with these entries -1 or 1.
+    """Points with the extreme elements of the weakly active `rows`: v with these entries beside their kink.
 
     At most `limit` of them; the smallest element comes first, then those in which few rows are active.
     """
     count = len(rows)
     subsets = itertools.chain.from_iterable(itertools.combinations(range(count), size) for size in range(count + 1))
     for active in itertools.islice(subsets, limit):
-        signs = v.new_full((count,), -1.0)
-        signs[list(active)] = 1.0
+        signs = v.new_full((count,), -_ASIDE)
+        signs[list(active)] = _ASIDE
         yield v.index_copy(0, rows, signs)
-
-
-def is_invertible(program: ConeProgram, v: Tensor) -> bool:
-    """Whether J(D(v)) of a single programme is invertible, by its singular values relative to the largest."""
-    flat = program.detach().flatten()
-    singular = torch.linalg.svdvals(linearize(program.structure, flat.P, flat.A, v[None]).matrix()[0])
-    return len(singular) == 0 or bool(singular[-1] > _INVERTIBLE * singular[0])

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from conelayers.cones import SpectralBlocks
-from conelayers.residual.regularity.extremes import Extremes
+from conelayers.regularity.extremes import Extremes
 
 __all__ = [
     "RANK_TOLERANCE",
@@ -28,8 +28,10 @@ __all__ = [
     "smallest_singular_values",
 ]
 
-#: Singular values of the scaled matrices up to this are zeros; accuracy of solutions allows no less.
-RANK_TOLERANCE = 1e-8
+#: Singular values of the scaled matrices up to this are zeros: rounding errors of rows and columns of norm one are near
+#: 1e-16 times the square root of their number, and this leaves room for five digits lost in what the rows are made of.
+#: Errors of the point itself are another matter, see `needed_dual`.
+RANK_TOLERANCE = 1e-10
 
 # Eigenvalues this near to 0 or 1 count as such: projections onto polyhedral and symmetric cones give them exactly.
 _EIGENVALUE = 1e-12
@@ -132,10 +134,8 @@ def _needed(turn_one: Tensor, turn_zero: Tensor, lengths: Tensor) -> tuple[Tenso
     if lengths.shape[-1] == 0:
         tolerance = lengths.new_full(lengths.shape[:1], RANK_TOLERANCE)
         return tolerance, tolerance
-    eta_one, eta_zero = turn_one.amax(-1), turn_zero.amax(-1)
-    lost_one = eta_one * torch.where(turn_one > 0, lengths, 0.0).norm(dim=-1)
-    lost_zero = eta_zero * torch.where(turn_zero > 0, lengths, 0.0).norm(dim=-1)
-    left = (1 - eta_one.square()).clamp(min=0).sqrt()
+    lost_one, lost_zero = (turn_one * lengths).norm(dim=-1), (turn_zero * lengths).norm(dim=-1)
+    left = (1 - turn_one.amax(-1).square()).clamp(min=0).sqrt()
     return (RANK_TOLERANCE + lost_one) / left, RANK_TOLERANCE + lost_zero
 
 

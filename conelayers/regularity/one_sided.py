@@ -29,15 +29,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from conelayers.cones import (
-    Cone,
-    DualExponential,
-    Exponential,
-    Nonnegative,
-    PositiveSemidefinite,
-    ProductCone,
-    Zero,
-)
+from conelayers.cones import Cone, Nonnegative, ProductCone, Zero
 from conelayers.errors import UnsupportedError
 from conelayers.program import ConeProgram, ConeSolution, ConeStructure
 from conelayers.program.products import A_times, A_transpose_times, P_times
@@ -47,10 +39,20 @@ __all__ = ["one_sided"]
 
 # Eigenvalues this near to 0 or 1 count as such: solutions are known to an accuracy only.
 _EIGENVALUE = 1e-6
+# Auxiliary variables that are determined to second order only, as in a weakly active sum of hubers, are known to the
+# square root of rounding errors. To first order that leaves a slope of 1e-8 where there is none, and nothing keeps
+# these variables from moving by 1e8 along it: they are held by a proximal term of this size, whose bias a second solve
+# about the first one's result removes.
+_HELD = 1e-6
 
 
 def one_sided(
-    program: ConeProgram, solution: ConeSolution, tangent: ConeProgram, radius: float, backend: Backend
+    program: ConeProgram,
+    solution: ConeSolution,
+    tangent: ConeProgram,
+    radius: float,
+    backend: Backend,
+    auxiliary: np.ndarray | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Derivatives (dx, dy, ds) of the solution of a single programme for t -> 0+ along program + t tangent.
 
@@ -60,6 +62,7 @@ def one_sided(
         tangent: How the data move.
         radius: Blocks within this distance of a kink lie on it.
         backend: What solves the programme of the derivative.
+        auxiliary: Variables that nobody asks for and whose moves may be free, bool, (n,).
 
     Raises:
         UnsupportedError: If there is no derivative, or a block lies where a flat face, or ray, of an exponential or
@@ -74,9 +77,16 @@ def one_sided(
     parts = _parts(structure.cone, v, radius)
     P = structure.P_matrix(program.P.numpy())
     A = sp.csr_array(structure.A_matrix(program.A.numpy()))
-    found = solve_and_polish(_programme(P, A, r1.numpy() / size, r2.numpy() / size, parts), backend)
-    if not bool(found.has_solution):
-        raise UnsupportedError("The one-sided derivative does not exist: the problem is not regular here.")
+    held = (
+        _HELD * max(1.0, abs(P).max() if P.nnz else 0.0) * (np.zeros(structure.n) if auxiliary is None else auxiliary)
+    )
+    center = np.zeros(structure.n)
+    for _ in range(2 if held.any() else 1):
+        data = _programme(P + sp.diags_array(held), A, r1.numpy() / size + held * center, r2.numpy() / size, parts)
+        found = solve_and_polish(data, backend)
+        if not bool(found.has_solution):
+            raise UnsupportedError("The one-sided derivative does not exist: the problem is not regular here.")
+        center = found.x[: structure.n].numpy()
     dx = size * found.x[: structure.n]
     dy = size * torch.from_numpy(parts.vectors @ found.y.numpy())
     return dx, dy, r2 - A_times(structure, program.A, dx)
@@ -162,19 +172,18 @@ class _Block:
         return found
 
     def _weak(self, vectors: Tensor) -> list[_Part]:
-        count = vectors.shape[1]
-        nothing = np.zeros(count)
-        if len(self.v) == 1:
-            return [_Part(np.ones((1, 1)), nothing, Nonnegative(1))]
-        if isinstance(self.cone, PositiveSemidefinite):
-            order = round((np.sqrt(8 * count + 1) - 1) / 2)
-            return [_Part(vectors.numpy(), nothing, PositiveSemidefinite(order))]
-        if count == len(self.v):  # the apex
-            return [_Part(np.eye(count), nothing, self.cone)]
-        if count == 2 and not (isinstance(self.cone, Exponential | DualExponential) and bool(vectors[2].any())):
+        atom = self.cone if len(self.v) > 1 else self.cone.atoms()[0]
+        parts = atom.critical_parts(vectors)
+        if parts is None:
             # Where a flat face of the exponential cone, or a ray of the power cone, touches the curved boundary.
             raise UnsupportedError(f"One-sided derivatives are not provided at an edge of {self.cone!r}.")
-        return [_Part(self._oriented(u).numpy()[:, None], np.zeros(1), Nonnegative(1)) for u in vectors.mT]
+        return [self._part(columns, holds) for columns, holds in parts]
+
+    def _part(self, columns: Tensor, holds: Cone | None) -> _Part:
+        nothing = np.zeros(columns.shape[1])
+        if holds is not None:
+            return _Part(columns.numpy(), nothing, holds)
+        return _Part(self._oriented(columns[:, 0]).numpy()[:, None], nothing, Nonnegative(1))
 
     def _oriented(self, u: Tensor) -> Tensor:
         """The sign of u in which the projection follows it."""

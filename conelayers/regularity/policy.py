@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from conelayers.errors import RegularityError, RegularityWarning
-from conelayers.layers.regularity import Labels, RegularityReport, examine
 from conelayers.program import ConeProgram, ConeSolution
-from conelayers.residual.regularity import suspicious
+from conelayers.regularity import suspicious
+from conelayers.regularity.report import Labels, RegularityReport, examine
 
 __all__ = ["RegularityPolicy", "enforce"]
 
