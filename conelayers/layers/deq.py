@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from conelayers.errors import InvalidArgument
-from conelayers.implicit.implicit_adjoint import ImplicitAdjoint
+from conelayers.fixed_points.iterations import Anderson, FixedPointSolver
+from conelayers.fixed_points.modes.implicit_adjoint import ImplicitAdjoint
 from conelayers.implicit.mode import Derivative
 from conelayers.implicit.products import pullback
-from conelayers.iterations import Anderson, FixedPointSolver
 from conelayers.layers._inputs import check_callable, check_derivative, check_float, check_solver
 from conelayers.layers.fixed_point import fixed_point
 from conelayers.settings import check_count, check_number

@@ -12,15 +12,21 @@ from torch import Tensor, nn
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from conelayers.errors import InvalidArgument
-from conelayers.implicit.fixed_point import FixedPointEquation
+from conelayers.fixed_points.closure import ClosedFunction, capture
+from conelayers.fixed_points.equation import FixedPointEquation
+from conelayers.fixed_points.iterations import (
+    Anderson,
+    FixedPointResult,
+    FixedPointSolver,
+    FixedPointStatus,
+    MonotoneSplitting,
+)
+from conelayers.fixed_points.modes.implicit_adjoint import ImplicitAdjoint
+from conelayers.fixed_points.modes.unrolled import Unrolled
+from conelayers.fixed_points.resolvent import AdjointInfo
 from conelayers.implicit.function import implicit
-from conelayers.implicit.implicit_adjoint import ImplicitAdjoint
 from conelayers.implicit.mode import Derivative
 from conelayers.implicit.products import transforming
-from conelayers.implicit.resolvent import AdjointInfo
-from conelayers.implicit.unrolled import Unrolled
-from conelayers.iterations import Anderson, FixedPointResult, FixedPointSolver, FixedPointStatus, MonotoneSplitting
-from conelayers.layers._closure import ClosedFunction, capture
 from conelayers.layers._compile import outside_graphs
 from conelayers.layers._inputs import check_callable, check_derivative, check_solver
 from conelayers.settings import check_count

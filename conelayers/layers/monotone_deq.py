@@ -18,12 +18,18 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from conelayers.errors import InvalidArgument
-from conelayers.implicit.implicit_adjoint import ImplicitAdjoint
+from conelayers.fixed_points.certificates import ActivationCertificate, certify_activation
+from conelayers.fixed_points.iterations import (
+    FixedPointSolver,
+    ForwardBackward,
+    MonotoneSplitting,
+    PeacemanRachford,
+    search_step,
+)
+from conelayers.fixed_points.modes.implicit_adjoint import ImplicitAdjoint
 from conelayers.implicit.mode import Derivative
-from conelayers.iterations import FixedPointSolver, ForwardBackward, MonotoneSplitting, PeacemanRachford, search_step
 from conelayers.layers._inputs import check_callable, check_derivative, check_input, check_same, check_solver
 from conelayers.layers.fixed_point import fixed_point
-from conelayers.residual.fixed_point import ActivationCertificate, certify_activation
 from conelayers.settings import check_count, check_number
 
 __all__ = ["MonotoneDEQ", "MonotoneModule"]

@@ -9,17 +9,17 @@ from torch import nn
 from torch.autograd import gradcheck, gradgradcheck
 
 from conelayers.errors import InaccurateWarning, InvalidArgument, UnsupportedError
+from conelayers.fixed_points.equation import FixedPointEquation
+from conelayers.fixed_points.iterations import Anderson, Broyden, NewtonKrylov, Picard
+from conelayers.fixed_points.modes.implicit_adjoint import ImplicitAdjoint
+from conelayers.fixed_points.modes.one_step import OneStep
+from conelayers.fixed_points.modes.phantom_gradient import PhantomGradient
+from conelayers.fixed_points.modes.piggyback import Piggyback
+from conelayers.fixed_points.modes.unrolled import Unrolled
 from conelayers.implicit import Exact, LeastSquares, Smoothed
-from conelayers.implicit.fixed_point import FixedPointEquation
-from conelayers.implicit.implicit_adjoint import ImplicitAdjoint
-from conelayers.implicit.neumann import Neumann, NeumannGMRES
-from conelayers.implicit.one_step import OneStep
-from conelayers.implicit.phantom_gradient import PhantomGradient
-from conelayers.implicit.piggyback import Piggyback
-from conelayers.implicit.unrolled import Unrolled
-from conelayers.iterations import Anderson, Broyden, NewtonKrylov, Picard
 from conelayers.layers.fixed_point import FixedPointLayer, fixed_point
 from conelayers.linalg import GMRES, BiCGSTAB
+from conelayers.linalg.neumann import Neumann, NeumannGMRES
 
 TIGHT = Anderson(atol=1e-13, rtol=1e-13)
 EXACT_MODES = [

@@ -6,9 +6,16 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from conelayers.implicit import Neumann, NeumannGMRES, Piggyback
-from conelayers.iterations import Anderson, Broyden, ForwardBackward, NewtonKrylov, PeacemanRachford, Picard
-from conelayers.linalg import CG, GMRES, LSMR, MINRES, BiCGSTAB, DenseOperator, IdentityMinus
+from conelayers.fixed_points import Piggyback
+from conelayers.fixed_points.iterations import (
+    Anderson,
+    Broyden,
+    ForwardBackward,
+    NewtonKrylov,
+    PeacemanRachford,
+    Picard,
+)
+from conelayers.linalg import CG, GMRES, LSMR, MINRES, BiCGSTAB, DenseOperator, IdentityMinus, Neumann, NeumannGMRES
 
 READS = {"_local_scalar_dense", "is_nonzero", "equal", "nonzero", "masked_select"}
 

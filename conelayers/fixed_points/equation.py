@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 
 from conelayers.errors import InaccurateWarning, UnsupportedError
+from conelayers.fixed_points.mapped import Mapped
+from conelayers.fixed_points.resolvent import AdjointInfo, solve_resolvent
 from conelayers.implicit.equation import Equation, zeros_for_none
 from conelayers.implicit.function import implicit
-from conelayers.implicit.mapped import Mapped
 from conelayers.implicit.mode import Derivative
 from conelayers.implicit.products import Tape, pullback, pushforward, recording
-from conelayers.implicit.resolvent import AdjointInfo, solve_resolvent
 from conelayers.linalg.minimum_norm import MinimumNorm
 
 __all__ = ["FixedPointEquation", "FixedPointLinearization", "IterativeSolver", "ResolventEquation"]
@@ -34,7 +34,7 @@ Function = Callable[..., Tensor]
 
 
 class IterativeSolver(Protocol):
-    """What finds fixed points: the solvers of `conelayers.iterations`."""
+    """What finds fixed points: the solvers of `conelayers.fixed_points.iterations`."""
 
     def run(self, f: Any, z0: Tensor, fz0: Tensor | None = None, trace: bool = False) -> Any:
         """Iterate from z0, shape (batch, n); the result has value, iterations, residual, status and trace."""
@@ -143,7 +143,7 @@ class FixedPointLinearization:
         return self.solve_with(None, rhs)
 
     def solve_with(self, solver: Any, rhs: Tensor, initial: Tensor | None = None, certify: bool = False) -> Tensor:
-        """(I - J)^-1 rhs by a solver of `conelayers.linalg` or `conelayers.iterations`; None for GMRES."""
+        """(I - J)^-1 rhs by a solver of `conelayers.linalg` or `conelayers.fixed_points.iterations`; None for GMRES."""
         if self.tape is not None:
             return solve_resolvent(self.tape, self.transposed, solver, rhs, initial, self.info, certify)
         equation = ResolventEquation(self.f, self.transposed, solver, self.info, certify, initial)

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from conelayers.fixed_points.modes.one_step import contraction
 from conelayers.implicit.function import implicit
 from conelayers.implicit.mode import Derivative
-from conelayers.implicit.one_step import contraction
 from conelayers.settings import require_counts, require_numbers
 
 __all__ = ["Piggyback"]

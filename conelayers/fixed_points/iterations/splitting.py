@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from conelayers.errors import UnsupportedError
-from conelayers.iterations.base import FixedPointSolver, Iterate, Map
+from conelayers.fixed_points.iterations.base import FixedPointSolver, Iterate, Map
 from conelayers.settings import check_count, require_numbers
 
 __all__ = ["BoundSplitting", "ForwardBackward", "MonotoneSplitting", "PeacemanRachford", "search_step"]

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from conelayers.errors import InaccurateWarning
-from conelayers.implicit.neumann import NeumannGMRES
 from conelayers.implicit.products import Tape
 from conelayers.linalg.base import LinearSolver
 from conelayers.linalg.krylov import KrylovSolver
+from conelayers.linalg.neumann import NeumannGMRES
 from conelayers.linalg.operators import IdentityMinus
 
 __all__ = ["AdjointInfo", "solve_resolvent"]

@@ -1,11 +1,11 @@
 """Fixed-point iterations: solvers as values, without derivatives."""
 
-from conelayers.iterations.anderson import Anderson
-from conelayers.iterations.base import FixedPointResult, FixedPointSolver, FixedPointStatus
-from conelayers.iterations.broyden import Broyden
-from conelayers.iterations.newton_krylov import NewtonKrylov
-from conelayers.iterations.picard import Picard
-from conelayers.iterations.splitting import (
+from conelayers.fixed_points.iterations.anderson import Anderson
+from conelayers.fixed_points.iterations.base import FixedPointResult, FixedPointSolver, FixedPointStatus
+from conelayers.fixed_points.iterations.broyden import Broyden
+from conelayers.fixed_points.iterations.newton_krylov import NewtonKrylov
+from conelayers.fixed_points.iterations.picard import Picard
+from conelayers.fixed_points.iterations.splitting import (
     BoundSplitting,
     ForwardBackward,
     MonotoneSplitting,
