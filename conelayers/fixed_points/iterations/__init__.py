@@ -3,10 +3,10 @@
 from conelayers.fixed_points.iterations.anderson import Anderson
 from conelayers.fixed_points.iterations.base import FixedPointResult, FixedPointSolver, FixedPointStatus
 from conelayers.fixed_points.iterations.broyden import Broyden
+from conelayers.fixed_points.iterations.map import BoundSplitting, Map
 from conelayers.fixed_points.iterations.newton_krylov import NewtonKrylov
 from conelayers.fixed_points.iterations.picard import Picard
 from conelayers.fixed_points.iterations.splitting import (
-    BoundSplitting,
     ForwardBackward,
     MonotoneSplitting,
     PeacemanRachford,
@@ -21,6 +21,7 @@ __all__ = [
     "FixedPointSolver",
     "FixedPointStatus",
     "ForwardBackward",
+    "Map",
     "MonotoneSplitting",
     "NewtonKrylov",
     "PeacemanRachford",
