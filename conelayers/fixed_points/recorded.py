@@ -146,10 +146,10 @@ class _RecordedSolve(Equation):
         same = RecordedLinearization(self.lin.record, self.lin.z, self.lin.transposed)
         return (same.solve_with(self.solver, rhs),)
 
-    def align(self, in_dims, inputs) -> tuple[Equation, tuple[Tensor, ...]]:
+    def align(self, in_dims: Sequence[int | None], inputs: Sequence[Tensor]) -> tuple[Equation, tuple[Tensor, ...]]:
         """Mapped right-hand sides are several right-hand sides of one system."""
         if len(inputs) > 1 or in_dims[0] is None:
             raise UnsupportedError(
                 "mapped derivatives of higher order need the map around the call of fixed_point: torch.func.hessian."
             )
-        return self, (torch.movedim(inputs[0], in_dims[0], 0),)
+        return self, (inputs[0].movedim(in_dims[0], 0),)

@@ -12,7 +12,7 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
-__all__ = ["Tape", "pullback", "pushforward", "recording", "rounding"]
+__all__ = ["Tape", "pullback", "pushforward", "recording", "rounding", "transforming"]
 
 Function = Callable[..., Tensor]
 

@@ -166,7 +166,9 @@ class FixedPointSolver(abc.ABC):
             if everyone:
                 together += 1
             else:
-                active = active | _disturbed(point, before)
+                disturbed = _disturbed(point, before)
+                active = active | disturbed
+                best = best._replace(residual=best.residual.masked_fill(disturbed, torch.inf))
                 point = _kept(active, point, before)
                 iterations += active
             if every == 1:
