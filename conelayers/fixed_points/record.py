@@ -7,6 +7,7 @@ stand-in of its own, so that no path leads to another sweep's.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -34,7 +35,7 @@ class Record(Tape):
         self.function, self.eps = f, rounding(z)
         with torch.enable_grad():
             self.z = _stand_in(z)
-            with Aliasing(self.z) as seen:
+            with Aliasing(self.z) as seen, _kept_as_it_is():
                 self.value = f(self.z)
         self.used, self.aliases = zip(*seen.table.values(), strict=True) if seen.table else ((), ())
 
@@ -87,6 +88,19 @@ class Record(Tape):
         """A value computed from the record with derivatives with respect to originals and used tensors."""
         equation = _AtPoint((*stand_ins, *self.aliases), len(stand_ins))
         return implicit(equation, value, *originals, *self.used)[0] if value.requires_grad else value
+
+
+def _kept_as_it_is() -> contextlib.AbstractContextManager[Any]:
+    """Where hooks pack saved tensors (checkpoints, offloading), keep them: a record is read many times.
+
+    A checkpoint would run the whole solve again for every product.
+    """
+    hooks: Any = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+    if hooks is None or hooks(True) is None:
+        return contextlib.nullcontext()
+    return torch.autograd.graph.saved_tensors_hooks(
+        torch.Tensor.detach, lambda t: t
+    )  # its owner itself would be a cycle
 
 
 class _AtPoint(Equation):

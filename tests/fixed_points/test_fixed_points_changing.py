@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.func import functional_call
 from torch.nn.utils import parametrize
+from torch.utils.checkpoint import checkpoint
 
 from conelayers import DEQ, Anderson, ImplicitAdjoint, Piggyback, Unrolled, fixed_point
 from conelayers.bilevel import adapt
@@ -256,3 +257,45 @@ def test_two_passes_over_one_graph_and_leaves_keep_no_trace():
     close(torch.autograd.grad(z, W), first)
     with pytest.raises(RuntimeError, match="second time"):
         torch.autograd.grad(z, W)
+
+
+def test_checkpoints_solve_once_more_and_not_for_every_product():
+    W, x, calls = 0.3 * torch.randn(4, 4), torch.randn(3, 4, requires_grad=True), []
+
+    def solve(x):
+        def f(z):
+            calls.append(1)
+            return torch.tanh(z @ W.T + x)
+
+        return fixed_point(f, torch.zeros(3, 4), solver=TIGHT)
+
+    reference = torch.autograd.grad(scalar(solve(x)), x)
+    once = len(calls)
+    calls.clear()
+    close(torch.autograd.grad(scalar(checkpoint(solve, x, use_reentrant=False)), x), reference)
+    assert len(calls) == 2 * once
+
+
+FORMS = {
+    "items": lambda W, x: lambda z: torch.func.vmap(lambda a, b: torch.tanh(W @ a + b))(z, x),
+    "rows of a closed-over matrix": lambda W, x: (
+        lambda z: torch.func.vmap(lambda w: torch.tanh(z @ w), out_dims=1)(W) + x
+    ),
+    "a gradient": lambda W, x: lambda z: torch.tanh(z @ W.T + x) + 0.1 * torch.func.grad(lambda z: z.sin().sum())(z),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_transforms_inside_the_map(form):
+    W, x = 0.15 * torch.randn(4, 4), torch.randn(3, 4)
+
+    def loss(W, x, adjoint=ImplicitAdjoint()):  # noqa: B008
+        return scalar(fixed_point(FORMS[form](W, x), torch.zeros(3, 4), solver=TIGHT, adjoint=adjoint))
+
+    own = W.clone().requires_grad_(), x.clone().requires_grad_()
+    reference = torch.autograd.grad(loss(*own, Unrolled(150)), own)
+    close(torch.autograd.grad(loss(*own), own), reference)
+    close(torch.func.grad(loss, (0, 1))(W, x), reference)
+    close(torch.func.jacfwd(loss, (0, 1))(W, x), reference)
+    mapped = torch.func.vmap(torch.func.grad(loss, (0, 1)), (0, None))(torch.stack([W, W]), x)
+    close([g[1] for g in mapped], reference)
