@@ -95,12 +95,12 @@ def _kept_as_it_is() -> contextlib.AbstractContextManager[Any]:
 
     A checkpoint would run the whole solve again for every product.
     """
-    hooks: Any = getattr(torch._C._autograd, "_top_saved_tensors_default_hooks", None)
+    private: Any = getattr(torch._C, "_autograd", None)
+    hooks = getattr(private, "_top_saved_tensors_default_hooks", None)
     if hooks is None or hooks(True) is None:
         return contextlib.nullcontext()
-    return torch.autograd.graph.saved_tensors_hooks(
-        torch.Tensor.detach, lambda t: t
-    )  # its owner itself would be a cycle
+    # Detached, since a node that keeps its own output would never be freed.
+    return torch.autograd.graph.saved_tensors_hooks(torch.Tensor.detach, lambda t: t)
 
 
 class _AtPoint(Equation):
