@@ -31,11 +31,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from conelayers.implicit.implicit_adjoint import ImplicitAdjoint
-from conelayers.implicit.neumann import NeumannGMRES
-from conelayers.implicit.unrolled import Unrolled
-from conelayers.iterations import Anderson, Picard
+from conelayers.fixed_points.iterations import Anderson, Picard
+from conelayers.fixed_points.modes.implicit_adjoint import ImplicitAdjoint
+from conelayers.fixed_points.modes.unrolled import Unrolled
 from conelayers.layers.fixed_point import fixed_point
+from conelayers.linalg.neumann import NeumannGMRES
 
 TORCHDEQ = {"fixed_point_iter": {}, "anderson": {"lam": 1e-10}, "broyden": {}}
 

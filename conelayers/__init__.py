@@ -9,26 +9,28 @@ Packages, in the order in which they build on each other:
     linalg              linear operators and solvers
     implicit, cones     equations and their one autograd function; the geometry of cones
     program             cone programmes, solutions, residuals
-    canonicalize, backends, residual, iterations
+    canonicalize, backends, residual; fixed_points; bilevel
     layers              what users call
     lasso, model_selection
     uncertainty, convex_networks
 """
 
+from conelayers import bilevel, deprecated
 from conelayers.errors import ConelayersError, RegularityWarning, SolveError
-from conelayers.implicit import (
-    Exact,
+from conelayers.fixed_points import (
+    Anderson,
+    Broyden,
+    ForwardBackward,
     ImplicitAdjoint,
-    LagrangianProximal,
-    LeastSquares,
-    Neumann,
+    NewtonKrylov,
     OneStep,
+    PeacemanRachford,
     PhantomGradient,
+    Picard,
     Piggyback,
-    Smoothed,
     Unrolled,
 )
-from conelayers.iterations import Anderson, Broyden, ForwardBackward, NewtonKrylov, PeacemanRachford, Picard
+from conelayers.implicit import Exact, LagrangianProximal, LeastSquares, Smoothed
 from conelayers.layers import (
     DEQ,
     ConeLayer,
@@ -47,10 +49,12 @@ from conelayers.layers import (
     solve_cone_program,
     state_driven_training,
 )
-from conelayers.linalg import GMRES, BiCGSTAB
+from conelayers.linalg import GMRES, BiCGSTAB, Neumann
 from conelayers.program import Status
 
 __version__ = "0.1.0"
+
+deprecated.install()
 
 __all__ = [
     "GMRES",
@@ -87,6 +91,7 @@ __all__ = [
     "Status",
     "Unrolled",
     "__version__",
+    "bilevel",
     "extreme_jacobians",
     "fixed_point",
     "one_sided_derivative",

@@ -10,7 +10,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import torch
 
-from conelayers.implicit import adapt
+from conelayers.bilevel import adapt
 
 
 def network() -> torch.nn.Module:

@@ -15,7 +15,8 @@ import matplotlib.pyplot as plt
 import torch
 from sklearn.datasets import load_digits
 
-from conelayers.implicit import BilevelProblem, ConjugateGradient, inner_descent
+from conelayers.bilevel import BilevelProblem, inner_descent
+from conelayers.linalg import CG
 from conelayers.model_selection import BilevelDescent
 
 
@@ -50,7 +51,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     zero = (torch.zeros(64, 10, dtype=torch.float64), torch.zeros(10, dtype=torch.float64))
     theta = (torch.zeros(700, dtype=torch.float64),)
     before = inner_descent(problem, zero, theta, 300, 0.5)
-    solver = ConjugateGradient(steps=10, rtol=1e-4)
+    solver = CG(tolerance=1e-4, max_iterations=10)
     search = BilevelDescent(options.steps, outer_step=300.0, inner_steps=20, inner_step=0.5, solver=solver)
     result = search.run(problem, before, theta)
     after = inner_descent(problem, result.w, result.theta, 300, 0.5)

@@ -19,7 +19,7 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from conelayers.iterations import PeacemanRachford
+from conelayers.fixed_points.iterations import PeacemanRachford
 from conelayers.layers.monotone_deq import MonotoneDEQ
 
 FIGURES = Path(os.environ.get("CONELAYERS_FIGURES", Path(__file__).parent / "figures"))

@@ -12,7 +12,7 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
-__all__ = ["Tape", "pullback", "pushforward", "recording"]
+__all__ = ["Tape", "pullback", "pushforward", "recording", "rounding", "transforming"]
 
 Function = Callable[..., Tensor]
 
@@ -25,6 +25,14 @@ def recording() -> bool:
 def transforming() -> bool:
     """Whether a `torch.func` transform is being traced."""
     return torch._C._functorch.maybe_current_level() is not None  # pyright: ignore
+
+
+def rounding(z: Tensor) -> float:
+    """The relative rounding error of what is computed from z here: that of its dtype, or of autocast's."""
+    eps, device = torch.finfo(z.dtype).eps, z.device.type
+    if z.dtype == torch.float32 and torch.is_autocast_enabled(device):
+        return max(eps, torch.finfo(torch.get_autocast_dtype(device)).eps)
+    return eps
 
 
 def pullback(
@@ -115,17 +123,30 @@ class Tape:
         z: Where to linearise, shape (*batch, n).
         theta: Parameters.
         needed: Which parameters `pullback_theta` will be asked for.
+
+    Attributes:
+        function: f of z alone.
+        z: The point of the evaluation, part of its graph.
+        value: f(z) with its graph.
+        eps: The relative rounding error of f.
     """
+
+    eps: float
+
+    function: Callable[[Tensor], Tensor]
+    z: Tensor
+    value: Tensor
+    _probe: Tensor | None = None
+    _transposed: Tensor | None = None
 
     def __init__(self, f: Function, z: Tensor, theta: Sequence[Tensor], needed: Sequence[bool] = ()) -> None:
         needed = tuple(needed) or (False,) * len(theta)
         self.needed = needed
+        self.function, self.eps = lambda point: f(point, *theta), rounding(z)
         self.z = z.detach().requires_grad_()
         self.theta = [_variable(p, False) if use else p.detach() for p, use in zip(theta, needed, strict=True)]
         with torch.enable_grad():
             self.value = f(self.z, *self.theta)
-        self._probe: Tensor | None = None
-        self._transposed: Tensor | None = None
 
     def transposed_product(self, u: Tensor) -> Tensor:
         """J'u with J the derivative in z; u of shape (*rhs, *batch, n)."""

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from conelayers.errors import InvalidArgument
-from conelayers.implicit import Equation, Itemwise, against, along, implicit, item_by_item, zeros_for_none
+from conelayers.implicit import Equation, Itemwise, implicit, item_by_item, zeros_for_none
+from conelayers.implicit.itemwise import against, along
 from conelayers.lasso.datafits import Datafit
 from conelayers.lasso.designs import DenseDesign, Design
 from conelayers.lasso.penalties import Penalty

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from conelayers.implicit import against, along
+from conelayers.implicit.itemwise import against, along
 from conelayers.lasso.datafits import Quantile
 from conelayers.lasso.designs import Design
 from conelayers.lasso.equation import SupportEquation

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflatten
 
 from conelayers.errors import InvalidArgument
-from conelayers.implicit.implicit_adjoint import ImplicitAdjoint
+from conelayers.fixed_points.iterations import Anderson, FixedPointSolver
+from conelayers.fixed_points.modes.implicit_adjoint import ImplicitAdjoint
 from conelayers.implicit.mode import Derivative
-from conelayers.implicit.products import pullback
-from conelayers.iterations import Anderson, FixedPointSolver
+from conelayers.implicit.products import pullback, transforming
 from conelayers.layers._inputs import check_callable, check_derivative, check_float, check_solver
 from conelayers.layers.fixed_point import fixed_point
 from conelayers.settings import check_count, check_number
@@ -35,7 +35,11 @@ class DEQ(nn.Module):
         spectral_norm: Bound on the largest singular value of every weight of the cell with two or more axes
             (flattened to a matrix (out, rest), as in Miyato et al. 2018); larger ones are scaled down to it, once
             per call. None leaves weights alone.
-        warm_start: Start from the last solution of the same shapes, of which one detached copy is kept in `state`.
+        warm_start: Start from the last solution of the same shapes, of which one detached copy is kept in `state` (not
+            inside `torch.func` transforms).
+        batch_dims: Leading axes that count independent items, as in `fixed_point`. A cell that lets items depend on
+            each other, as batch normalization in training does, has 0: one joint system, with one convergence test.
+            Otherwise that is found out when it matters, see there.
     """
 
     state: Any
@@ -49,6 +53,7 @@ class DEQ(nn.Module):
         initial: Callable[[Any], Any] | None = None,
         spectral_norm: float | None = None,
         warm_start: bool = False,
+        batch_dims: int | None = None,
     ) -> None:
         super().__init__()
         check_callable("cell", cell)
@@ -58,7 +63,10 @@ class DEQ(nn.Module):
             check_callable("initial", initial)
         if spectral_norm is not None:
             check_number("spectral_norm", spectral_norm, "(0, inf]")
+        if batch_dims is not None:
+            check_count("batch_dims", batch_dims, 0)
         self.cell, self.solver, self.adjoint, self.initial = cell, solver, adjoint, initial
+        self.batch_dims = batch_dims
         self.spectral_norm, self.warm_start = spectral_norm, warm_start
         self.state = None
 
@@ -71,9 +79,11 @@ class DEQ(nn.Module):
             solver=self.solver,
             adjoint=self.adjoint,
             return_info=True,
+            batch_dims=self.batch_dims,
         )
-        if self.warm_start:
-            self.state = tree_map(lambda t: t.detach().clone(), z)
+        if self.warm_start and not transforming():  # a transform's tensors must not outlive it
+            with torch.inference_mode(False):  # and those of inference mode must not meet a graph
+                self.state = tree_map(lambda t: t.detach().clone(), z)
         return (z, info) if return_info else z
 
     def reset_state(self) -> None:
@@ -157,7 +167,7 @@ class DEQ(nn.Module):
         if not self.warm_start or self.state is None:
             return fresh
         same = [t.shape for t in tree_leaves(fresh)] == [t.shape for t in tree_leaves(self.state)]
-        return self.state if same else fresh
+        return tree_map(lambda t, like: t.to(like), self.state, fresh) if same else fresh
 
 
 def fixed_point_correction(losses: Sequence[Tensor], decay: float = 0.8) -> Tensor:

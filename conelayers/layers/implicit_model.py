@@ -13,19 +13,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from conelayers.errors import InvalidArgument
-from conelayers.implicit.implicit_adjoint import ImplicitAdjoint
-from conelayers.implicit.mode import Derivative
-from conelayers.iterations import Anderson, FixedPointSolver
-from conelayers.layers._inputs import check_callable, check_derivative, check_float, check_input, check_solver
-from conelayers.layers.fixed_point import fixed_point
-from conelayers.layers.well_posedness import (
+from conelayers.fixed_points.certificates import ActivationCertificate, certify_activation
+from conelayers.fixed_points.iterations import Anderson, FixedPointSolver
+from conelayers.fixed_points.modes.implicit_adjoint import ImplicitAdjoint
+from conelayers.fixed_points.well_posedness import (
     InfinityNorm,
     PerronFrobenius,
     WellPosedness,
     magnitude_radius,
     project_rows,
 )
-from conelayers.residual.fixed_point import ActivationCertificate, certify_activation
+from conelayers.implicit.mode import Derivative
+from conelayers.layers._inputs import check_callable, check_derivative, check_float, check_input, check_solver
+from conelayers.layers.fixed_point import fixed_point
 from conelayers.settings import check_count, check_kind, check_number
 
 __all__ = ["ImplicitModel", "InfinityNorm", "PerronFrobenius", "WellPosedness", "project_rows"]

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from conelayers.errors import InvalidArgument
-from conelayers.implicit.implicit_adjoint import ImplicitAdjoint
+from conelayers.fixed_points.certificates import ActivationCertificate, certify_activation, monotone_certificate
+from conelayers.fixed_points.convolution import apply_symbol, check_kernel, downsample, padded_norm, symbol, upsample
+from conelayers.fixed_points.iterations import FixedPointSolver, ForwardBackward, MonotoneSplitting, PeacemanRachford
+from conelayers.fixed_points.modes.implicit_adjoint import ImplicitAdjoint
 from conelayers.implicit.mode import Derivative
-from conelayers.iterations import FixedPointSolver, ForwardBackward, MonotoneSplitting, PeacemanRachford
 from conelayers.layers._inputs import check_input
-from conelayers.layers.convolution import apply_symbol, check_kernel, downsample, padded_norm, symbol, upsample
 from conelayers.layers.monotone_deq import MonotoneModule
-from conelayers.residual.fixed_point import ActivationCertificate, certify_activation, monotone_certificate
 from conelayers.settings import check_count
 
 __all__ = ["MonotoneConvDEQ", "MonotoneMultiTierDEQ"]

@@ -15,15 +15,21 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from conelayers.errors import InvalidArgument
-from conelayers.implicit.implicit_adjoint import ImplicitAdjoint
+from conelayers.fixed_points.certificates import ActivationCertificate, certify_activation
+from conelayers.fixed_points.iterations import (
+    FixedPointSolver,
+    ForwardBackward,
+    MonotoneSplitting,
+    PeacemanRachford,
+    search_step,
+)
+from conelayers.fixed_points.modes.implicit_adjoint import ImplicitAdjoint
 from conelayers.implicit.mode import Derivative
-from conelayers.iterations import FixedPointSolver, ForwardBackward, MonotoneSplitting, PeacemanRachford, search_step
 from conelayers.layers._inputs import check_callable, check_derivative, check_input, check_same, check_solver
 from conelayers.layers.fixed_point import fixed_point
-from conelayers.residual.fixed_point import ActivationCertificate, certify_activation
 from conelayers.settings import check_count, check_number
 
 __all__ = ["MonotoneDEQ", "MonotoneModule"]
@@ -32,7 +38,11 @@ Activation = Callable[[Tensor], Tensor]
 
 
 class MonotoneModule(nn.Module):
-    """What monotone models share: the solve, and the search for a step length."""
+    """What monotone models share: the solve, and the search for a step length.
+
+    Under autocast the input enters in half precision; the equilibrium, whose uniqueness rests on W and its inverse, is
+    found in the precision of the weights.
+    """
 
     event_dims: int  # axes of one item's state; all axes before them count items
     m: float
@@ -75,11 +85,15 @@ class MonotoneModule(nn.Module):
         return probe.chosen.alpha
 
     def _solve(self, injection: Any, z0: Any, solver: FixedPointSolver, return_info: bool) -> Any:
+        device = tree_leaves(injection)[0].device.type
+        if torch.is_autocast_enabled(device):
+            dtype = next(self.parameters()).dtype
+            with torch.autocast(device, enabled=False):
+                injection, z0 = tree_map(lambda t: t.to(dtype) if isinstance(t, Tensor) else t, (injection, z0))
+                return self._solve(injection, z0, solver, return_info)
         splitting, weights = self.splitting()
         if z0 is None:
-            z0 = (
-                [torch.zeros_like(v) for v in injection] if isinstance(injection, list) else torch.zeros_like(injection)
-            )
+            z0 = tree_map(torch.zeros_like, injection)
         else:
             check_same("z0", z0, injection, "the state")
         return fixed_point(
@@ -174,7 +188,8 @@ class _Dense(MonotoneSplitting):
 
     def factor(self, alpha: float, injection: Tensor, W: Tensor) -> Tensor:
         eye = torch.eye(W.shape[0], dtype=W.dtype, device=W.device)
-        return torch.linalg.inv((1 + alpha) * eye - alpha * W)
+        # torch has no inverses in half precision
+        return torch.linalg.inv(((1 + alpha) * eye - alpha * W).to(torch.promote_types(W.dtype, torch.float32))).to(W)
 
     def resolve(self, v: Tensor, alpha: float, factor: Tensor, injection: Tensor, W: Tensor) -> Tensor:
         return F.linear(v + alpha * injection, factor)

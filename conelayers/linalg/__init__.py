@@ -15,6 +15,7 @@ from conelayers.linalg.lsmr import LSMR
 from conelayers.linalg.lu import DenseLU
 from conelayers.linalg.minimum_norm import MinimumNorm
 from conelayers.linalg.minres import MINRES
+from conelayers.linalg.neumann import Neumann, NeumannGMRES
 from conelayers.linalg.operators import (
     DenseOperator,
     FunctionOperator,
@@ -42,6 +43,8 @@ __all__ = [
     "LinearOperator",
     "LinearSolver",
     "MinimumNorm",
+    "Neumann",
+    "NeumannGMRES",
     "SparseLDLT",
     "SparseOperator",
     "SparsePattern",

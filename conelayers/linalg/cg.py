@@ -45,3 +45,13 @@ class CG(KrylovSolver):
             rz = torch.where(active, rz_next, rz)
             active = active & (norm(r) > target)
         return x, iterations
+
+    def improved(self, step: Tensor, residual: Tensor, candidate_residual: Tensor) -> Tensor:
+        """Also those of smaller x'Ax / 2 - b'x, which every step lowers; the residual may rise on the way.
+
+        Along a step d from residual r to s it changes by -d'(r + s) / 2.
+        """
+        lower = inner(step, residual + candidate_residual) > 0
+        return lower & candidate_residual.isfinite().all(-1, keepdim=True) | super().improved(
+            step, residual, candidate_residual
+        )

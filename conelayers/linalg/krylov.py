@@ -53,8 +53,8 @@ class KrylovSolver(LinearSolver[KrylovState]):
     """Base of the matrix-free methods for square systems.
 
     Subclasses supply one pass (`run_pass`) that starts from zero; passes are repeated on the measured residual
-    b - A x until it meets the tolerance, and a pass is kept only for the items whose residual it lowers. This undoes
-    the drift between recurred and true residuals.
+    b - A x until it meets the tolerance, and a pass is kept only for the items that it brings nearer to the solution
+    (`improved`). This undoes the drift between recurred and true residuals.
 
     Attributes:
         tolerance: Wanted ||b - A x|| / ||b||; None means 1e-10 in double and 1e-5 in single precision. A tensor of
@@ -118,7 +118,7 @@ class KrylovSolver(LinearSolver[KrylovState]):
             x, the iterations and the residual norms, of shape (*rhs, *batch, 1).
         """
         limit = self.max_iterations if self.max_iterations is not None else 10 * b.shape[-1] + 100
-        target = self._tolerance(b.dtype) * norm(b)
+        target = self.wanted(b.dtype) * norm(b)
         residual = b if x is None else b - state.operator.matvec(x)
         x = torch.zeros_like(b) if x is None else x
         current = norm(residual)
@@ -129,7 +129,7 @@ class KrylovSolver(LinearSolver[KrylovState]):
             candidate = x + step
             candidate_residual = b - state.operator.matvec(candidate)
             candidate_norm = norm(candidate_residual)
-            better = candidate_norm < current
+            better = self.improved(step, residual, candidate_residual)
             gained = candidate_norm < 0.9 * current
             iterations = iterations + spent
             x = torch.where(better, candidate, x)
@@ -146,7 +146,12 @@ class KrylovSolver(LinearSolver[KrylovState]):
         """
         return iteration > 0 and iteration % self.check_every == 0 and not bool(active.any())
 
-    def _tolerance(self, dtype: torch.dtype) -> float | Tensor:
+    def improved(self, step: Tensor, residual: Tensor, candidate_residual: Tensor) -> Tensor:
+        """Which items the step brought nearer to the solution, shape (*rhs, *batch, 1): those of smaller residual."""
+        return norm(candidate_residual) < norm(residual)
+
+    def wanted(self, dtype: torch.dtype) -> float | Tensor:
+        """The relative residual at which an item is done."""
         if self.tolerance is not None:
             return self.tolerance
         return 1e-10 if dtype == torch.float64 else 1e-5

@@ -7,15 +7,9 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from conelayers.implicit.bilevel import (
-    BilevelProblem,
-    ConjugateGradient,
-    HessianSolver,
-    Hypergradient,
-    implicit_hypergradient,
-    leaves,
-)
-from conelayers.implicit.bilevel_iterative import inner_descent
+from conelayers.bilevel import BilevelProblem, Hypergradient, implicit_hypergradient, inner_descent
+from conelayers.bilevel.functions import leaves
+from conelayers.linalg import CG, LinearSolver
 from conelayers.settings import require_counts, require_kinds, require_numbers
 
 __all__ = ["BilevelDescent", "BilevelResult"]
@@ -57,13 +51,13 @@ class BilevelDescent:
     inner_steps: int = 10
     inner_step: float = 0.1
     momentum: float = 0.9
-    solver: HessianSolver = field(default_factory=lambda: ConjugateGradient(steps=10, rtol=1e-6))
+    solver: LinearSolver = field(default_factory=lambda: CG(tolerance=1e-6, max_iterations=10))
     project: Callable[[Tensors], Tensors] | None = None
 
     def __post_init__(self) -> None:
         require_counts(self, outer_steps=0, inner_steps=0)
         require_numbers(self, outer_step="(0, inf)", inner_step="(0, inf)", momentum="[0, 1)")
-        require_kinds(self, solver=HessianSolver)
+        require_kinds(self, solver=LinearSolver)
 
     def run(
         self,

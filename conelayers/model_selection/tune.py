@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from conelayers.bilevel.functions import scalar
 from conelayers.errors import InvalidArgument
-from conelayers.implicit.bilevel import scalar
 from conelayers.layers._inputs import check_callable
 from conelayers.model_selection.criteria import TorchCriterion
 from conelayers.model_selection.history import Trial

@@ -9,15 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conelayers.errors import InvalidArgument
-from conelayers.layers.fixed_point import fixed_point
-from conelayers.layers.monotone_conv import MonotoneConvDEQ, MonotoneMultiTierDEQ
-from conelayers.residual.fixed_point import (
+from conelayers.fixed_points.certificates import (
     certify_activation,
     certify_fixed_point,
     certify_splitting,
     perron_vector,
     regular_over_box,
 )
+from conelayers.layers.fixed_point import fixed_point
+from conelayers.layers.monotone_conv import MonotoneConvDEQ, MonotoneMultiTierDEQ
 
 
 @settings(max_examples=40, deadline=None)

@@ -10,8 +10,8 @@ from torch import nn
 from torch.func import functional_call
 
 from conelayers.errors import InvalidArgument
-from conelayers.implicit.unrolled import Unrolled
-from conelayers.iterations import Anderson
+from conelayers.fixed_points.iterations import Anderson
+from conelayers.fixed_points.modes.unrolled import Unrolled
 from conelayers.layers.deq import DEQ, fixed_point_correction
 
 

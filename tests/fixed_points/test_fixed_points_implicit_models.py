@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from conelayers.errors import InvalidArgument
-from conelayers.implicit.unrolled import Unrolled
-from conelayers.iterations import Anderson, Picard
+from conelayers.fixed_points.iterations import Anderson, Picard
+from conelayers.fixed_points.modes.unrolled import Unrolled
 from conelayers.layers.implicit_model import ImplicitModel, InfinityNorm, PerronFrobenius, project_rows
 
 

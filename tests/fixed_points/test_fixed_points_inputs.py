@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from conelayers.errors import InvalidArgument
-from conelayers.iterations import Anderson
+from conelayers.fixed_points.iterations import Anderson
 from conelayers.layers import FixedPointLayer
 from conelayers.layers.deq import DEQ, fixed_point_correction
 from conelayers.layers.fixed_point import fixed_point

@@ -8,8 +8,8 @@ from equilibria import MODELS, TIGHT, assert_close, dense_matrix, gradients
 from torch.func import functional_call
 
 from conelayers.errors import InvalidArgument, UnsupportedError
-from conelayers.iterations import Anderson, ForwardBackward, NewtonKrylov, PeacemanRachford
-from conelayers.layers.convolution import downsample, padded_norm
+from conelayers.fixed_points.convolution import downsample, padded_norm
+from conelayers.fixed_points.iterations import Anderson, ForwardBackward, NewtonKrylov, PeacemanRachford
 from conelayers.layers.monotone_conv import MonotoneConvDEQ, MonotoneMultiTierDEQ
 from conelayers.layers.monotone_deq import MonotoneDEQ
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from conelayers import ImplicitModel, state_driven_training
 from conelayers.errors import InvalidArgument, SolveError
-from conelayers.iterations import Anderson
+from conelayers.fixed_points.iterations import Anderson
 from conelayers.layers import fit_states
 
 

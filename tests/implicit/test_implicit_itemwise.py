@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from conelayers.implicit import Itemwise, against, along, implicit
+from conelayers.implicit import Itemwise, implicit
+from conelayers.implicit.itemwise import against, along
 
 CALLS = []
 

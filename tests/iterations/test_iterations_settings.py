@@ -7,8 +7,15 @@ import pytest
 import torch
 
 from conelayers.errors import InvalidArgument
-from conelayers.implicit import PhantomGradient, Piggyback, Unrolled
-from conelayers.iterations import Anderson, Broyden, ForwardBackward, NewtonKrylov, PeacemanRachford, Picard
+from conelayers.fixed_points import PhantomGradient, Piggyback, Unrolled
+from conelayers.fixed_points.iterations import (
+    Anderson,
+    Broyden,
+    ForwardBackward,
+    NewtonKrylov,
+    PeacemanRachford,
+    Picard,
+)
 
 COUNTS = [(Anderson, "max_steps"), (Anderson, "check_every"), (Anderson, "memory"), (Broyden, "memory")]
 COUNTS += [(NewtonKrylov, "krylov_steps"), (PhantomGradient, "k"), (Unrolled, "k"), (Piggyback, "max_steps")]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conelayers.errors import InvalidArgument, UnsupportedError
-from conelayers.iterations import (
+from conelayers.fixed_points.iterations import (
     Anderson,
     Broyden,
     FixedPointStatus,

@@ -6,9 +6,15 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from conelayers.implicit import Neumann, NeumannGMRES, Piggyback
-from conelayers.iterations import Anderson, Broyden, ForwardBackward, NewtonKrylov, PeacemanRachford, Picard
-from conelayers.linalg import CG, GMRES, LSMR, MINRES, BiCGSTAB, DenseOperator, IdentityMinus
+from conelayers.fixed_points.iterations import (
+    Anderson,
+    Broyden,
+    ForwardBackward,
+    NewtonKrylov,
+    PeacemanRachford,
+    Picard,
+)
+from conelayers.linalg import CG, GMRES, LSMR, MINRES, BiCGSTAB, DenseOperator, IdentityMinus, Neumann, NeumannGMRES
 
 READS = {"_local_scalar_dense", "is_nonzero", "equal", "nonzero", "masked_select"}
 
@@ -114,6 +120,6 @@ def test_adjoint_solves_ask_once_in_a_few_products(monkeypatch):
     assert reads.products >= 10 and reads.count <= reads.products / 5 + 1
     assert (x - x @ J.T - 1).abs().max() < 1e-9
     with Reads(monkeypatch) as reads:
-        found = Piggyback(check_every=8).run(lambda z: z @ J.T + rhs, torch.zeros_like(rhs))
+        found = Picard(check_every=8).run(lambda z: z @ J.T + rhs, torch.zeros_like(rhs))
     assert reads.products >= 16 and reads.count <= reads.products / 8 + 1
     assert (found.value - x).abs().max() < 1e-9

@@ -174,7 +174,7 @@ def test_forward_mode_is_the_transpose(name):
 
 @pytest.mark.parametrize("name", list(CASES))
 def test_agrees_with_the_fixed_point_adapter(name):
-    from conelayers.iterations import NewtonKrylov
+    from conelayers.fixed_points.iterations import NewtonKrylov
     from conelayers.layers.fixed_point import fixed_point
 
     model, target, theta = _model(name, fit_intercept=False)

@@ -5,15 +5,15 @@ import itertools
 import pytest
 import torch
 
-from conelayers.implicit.bilevel import (
+from conelayers.bilevel import (
     BilevelProblem,
-    ConjugateGradient,
-    FixedPointAdjoint,
-    Neumann,
+    StochasticNeumann,
+    adapt,
     implicit_hypergradient,
+    inner_descent,
+    iterative_hypergradient,
 )
-from conelayers.implicit.bilevel_iterative import adapt, inner_descent, iterative_hypergradient
-from conelayers.implicit.bilevel_stochastic import StochasticNeumann
+from conelayers.linalg import CG, Neumann
 from conelayers.model_selection import BilevelDescent
 
 
@@ -41,7 +41,7 @@ def _ridge(seed=0):
 
 @pytest.mark.parametrize(
     "solver, accuracy",
-    [(ConjugateGradient(), 1e-10), (Neumann(2000, 0.3), 1e-9), (FixedPointAdjoint(2000, 0.3), 1e-9)],
+    [(None, 1e-10), (CG(), 1e-8), (Neumann(step=0.3, max_iterations=2000), 1e-8)],
 )
 def test_implicit_against_closed_form(solver, accuracy):
     problem, theta, w, value, exact = _ridge()
@@ -53,9 +53,9 @@ def test_implicit_against_closed_form(solver, accuracy):
 def test_warm_start_of_the_adjoint():
     problem, theta, w, _, exact = _ridge()
     first = implicit_hypergradient(problem, (w,), theta)
-    again = implicit_hypergradient(problem, (w,), theta, ConjugateGradient(steps=0), first.adjoint)
+    again = implicit_hypergradient(problem, (w,), theta, CG(max_iterations=0), first.adjoint)
     torch.testing.assert_close(again.gradient[0], exact, rtol=1e-9, atol=1e-10)
-    cold = implicit_hypergradient(problem, (w,), theta, ConjugateGradient(steps=0))
+    cold = implicit_hypergradient(problem, (w,), theta, CG(max_iterations=0))
     assert (cold.gradient[0] - exact).abs().max() > 1e-4
 
 
@@ -99,7 +99,7 @@ def test_stochastic_neumann_is_unbiased_for_the_series():
     everything = itertools.repeat(torch.arange(40))
     expected = estimator.hypergradient(inner, outer, w, theta, everything, everything).gradient[0]
     problem = BilevelProblem(lambda w, t: inner(w, t, slice(None)), lambda w, t: outer(w, t, slice(None)))
-    series = implicit_hypergradient(problem, w, theta, Neumann(6, 0.1)).gradient[0]
+    series = implicit_hypergradient(problem, w, theta, Neumann(step=0.1, max_iterations=6)).gradient[0]
     torch.testing.assert_close(expected, series, rtol=1e-12, atol=1e-13)
     error = (draws.mean(0) - expected).abs()
     assert bool((error < 4 * draws.std(0) / 400**0.5).all())

@@ -5,10 +5,15 @@ import itertools
 import pytest
 import torch
 
+from conelayers.bilevel import (
+    BilevelProblem,
+    StochasticNeumann,
+    adapt,
+    implicit_hypergradient,
+    inner_descent,
+    iterative_hypergradient,
+)
 from conelayers.errors import InvalidArgument, UnsupportedError
-from conelayers.implicit.bilevel import BilevelProblem, implicit_hypergradient
-from conelayers.implicit.bilevel_iterative import adapt, inner_descent, iterative_hypergradient
-from conelayers.implicit.bilevel_stochastic import StochasticNeumann
 from conelayers.model_selection import BilevelDescent
 
 W, THETA = torch.tensor([0.3, -1.0]), torch.tensor([0.5, 2.0])

@@ -4,10 +4,10 @@ import math
 
 import pytest
 
+from conelayers.bilevel import StochasticNeumann
 from conelayers.errors import InvalidArgument
-from conelayers.implicit.bilevel import ConjugateGradient, FixedPointAdjoint, Neumann
-from conelayers.implicit.bilevel_stochastic import StochasticNeumann
 from conelayers.lasso import Huber, Multinomial, ProximalGradient, Quantile, WorkingSet
+from conelayers.linalg import CG
 from conelayers.model_selection import (
     LBFGS,
     Adam,
@@ -23,14 +23,14 @@ from conelayers.model_selection import (
 COUNTS = [(LBFGS, "max_evaluations"), (LBFGS, "memory"), (Adam, "patience"), (GridSearch, "size")]
 COUNTS += [(Safeguarded, "size"), (Safeguarded, "patience"), (MultiStart, "starts"), (BilevelDescent, "outer_steps")]
 COUNTS += [(BilevelDescent, "inner_steps"), (WorkingSet, "max_iter"), (WorkingSet, "first"), (Multinomial, "n_classes")]
-COUNTS += [(ProximalGradient, "check"), (ConjugateGradient, "steps"), (Neumann, "terms"), (FixedPointAdjoint, "steps")]
+COUNTS += [(ProximalGradient, "check")]
 COUNTS += [(StochasticNeumann, "terms"), (MultiStart, "max_evaluations")]
 NUMBERS = [(LBFGS, "rtol"), (Adam, "step"), (Adam, "beta1"), (GradientDescent, "first_tol"), (Safeguarded, "xtol")]
 NUMBERS += [(GradientDescent, "decrease"), (GradientDescent, "first_step"), (BilevelDescent, "inner_step")]
 NUMBERS += [(BilevelDescent, "momentum"), (WorkingSet, "tol"), (Huber, "delta"), (Quantile, "level")]
-NUMBERS += [(Quantile, "smoothing"), (ConjugateGradient, "rtol"), (Neumann, "step"), (FixedPointAdjoint, "step")]
+NUMBERS += [(Quantile, "smoothing")]
 NUMBERS += [(StochasticNeumann, "step"), (Safeguarded, "coarse_tol")]
-KINDS = [(Safeguarded, "local", LBFGS), (MultiStart, "local", LBFGS), (BilevelDescent, "solver", ConjugateGradient)]
+KINDS = [(Safeguarded, "local", LBFGS), (MultiStart, "local", LBFGS), (BilevelDescent, "solver", CG)]
 KINDS += [(WorkingSet, "inner", ProximalGradient)]
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from conelayers.implicit.bilevel import gradients, recorded, scalar
+from conelayers.bilevel.functions import gradients, recorded, scalar
 from conelayers.model_selection.space import LogSpace
 
 __all__ = ["Criterion", "Evaluation", "TorchCriterion", "squared_error"]

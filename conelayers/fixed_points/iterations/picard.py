@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from conelayers.iterations.base import FixedPointSolver, Iterate, Map
+from conelayers.fixed_points.iterations.base import FixedPointSolver, Iterate
+from conelayers.fixed_points.iterations.map import Map
 from conelayers.settings import require_numbers
 
 __all__ = ["Picard"]
@@ -34,6 +35,8 @@ class Picard(FixedPointSolver):
 
     def propose(self, f: Map, memory: None, point: Iterate, active: Tensor) -> tuple[Tensor, None]:
         """The averaged point."""
-        if self.damping == 1:
-            return point.fz, None
-        return torch.lerp(point.z, point.fz, self.damping), None
+        return self.average(point.z, point.fz), None
+
+    def average(self, z: Tensor, fz: Tensor) -> Tensor:
+        """(1 - damping) z + damping f(z)."""
+        return fz if self.damping == 1 else torch.lerp(z, fz, self.damping)

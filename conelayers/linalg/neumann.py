@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -14,27 +13,27 @@ from conelayers.linalg.gmres import GMRES
 from conelayers.linalg.krylov import KrylovSolver, KrylovState, norm
 from conelayers.linalg.operators import IdentityMinus, LinearOperator
 
-__all__ = ["Neumann", "NeumannGMRES", "neumann_sum"]
-
-
-def neumann_sum(product: Callable[[Tensor], Tensor], b: Tensor, terms: int) -> Tensor:
-    """The sum of J^j b over j < terms, from products with J."""
-    if terms < 1:
-        return torch.zeros_like(b)
-    term, total = b, b
-    for _ in range(terms - 1):
-        term = product(term)
-        total = total + term
-    return total
+__all__ = ["Neumann", "NeumannGMRES"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Neumann(KrylovSolver):
-    """x <- x + r with r <- J r, from r = b: for A = I - J the partial sums of sum_j J^j b.
+    """x <- x + step r with r <- (I - step A) r, from r = b: the partial sums of step sum_j (I - step A)^j b.
 
-    They converge if the spectral radius of J is below 1. The adjoint counterpart of Picard iteration: one product
-    per step, no memory beyond two vectors. r is the residual of x.
+    They converge if the spectral radius of I - step A is below 1: for A = I - J and step 1 that of J, for symmetric
+    positive definite A with step below 2 / ||A||. The adjoint counterpart of Picard iteration: one product per step,
+    no memory beyond two vectors. r is the residual of x.
+
+    Attributes:
+        step: Scale of A, positive.
     """
+
+    step: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.step > 0:
+            raise InvalidArgument(f"step must be positive, got {self.step}.")
 
     def run_pass(self, state: KrylovState, residual: Tensor, target: Tensor, limit: int) -> tuple[Tensor, Tensor]:
         """Sum terms until the next one, which is the residual, meets the target; diverging items stop."""
@@ -45,12 +44,16 @@ class Neumann(KrylovSolver):
         for iteration in range(limit):
             if self.finished(iteration, active):
                 break
-            x = torch.where(active, x + r, x)
-            r = torch.where(active, complement(state.operator, r), r)
+            x = torch.where(active, x + self.step * r, x)
+            r = torch.where(active, self._next(state.operator, r), r)
             iterations = iterations + active
             size = norm(r)
             active = active & (size > target) & (size < 1e8 * start)
         return x, iterations
+
+    def _next(self, operator: LinearOperator, r: Tensor) -> Tensor:
+        """(I - step A) r."""
+        return complement(operator, r) if self.step == 1 else r - self.step * operator.matvec(r)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from conelayers.fixed_points.iterations.base import FixedPointSolver, Iterate
+from conelayers.fixed_points.iterations.map import Map
 from conelayers.implicit.products import Tape
-from conelayers.iterations.base import FixedPointSolver, Iterate, Map
 from conelayers.linalg import GMRES, IdentityMinus
 from conelayers.settings import require_counts, require_numbers
 

@@ -3,8 +3,8 @@
 import dataclasses
 from typing import Any
 
+from conelayers.fixed_points.modes.one_step import contraction
 from conelayers.implicit.mode import Derivative
-from conelayers.implicit.one_step import contraction
 from conelayers.settings import require_counts, require_numbers
 
 __all__ = ["PhantomGradient"]

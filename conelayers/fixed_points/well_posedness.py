@@ -8,7 +8,7 @@ import dataclasses
 import torch
 from torch import Tensor
 
-from conelayers.residual.fixed_point import perron_vector
+from conelayers.fixed_points.certificates import perron_vector
 from conelayers.settings import require_numbers
 
 __all__ = ["InfinityNorm", "PerronFrobenius", "WellPosedness", "magnitude_radius", "project_rows"]

@@ -14,31 +14,25 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from conelayers.errors import InaccurateWarning, UnsupportedError
+from conelayers.fixed_points.iterations import FixedPointResult, FixedPointSolver, Map
+from conelayers.fixed_points.mapped import Mapped
+from conelayers.fixed_points.maps import Rows, parametric
+from conelayers.fixed_points.resolvent import AdjointInfo, solve_resolvent
 from conelayers.implicit.equation import Equation, zeros_for_none
 from conelayers.implicit.function import implicit
-from conelayers.implicit.mapped import Mapped
 from conelayers.implicit.mode import Derivative
 from conelayers.implicit.products import Tape, pullback, pushforward, recording
-from conelayers.implicit.resolvent import AdjointInfo, solve_resolvent
 from conelayers.linalg.minimum_norm import MinimumNorm
 
-__all__ = ["FixedPointEquation", "FixedPointLinearization", "IterativeSolver", "ResolventEquation"]
+__all__ = ["FixedPointEquation", "FixedPointLinearization", "ResolventEquation"]
 
 Function = Callable[..., Tensor]
-
-
-class IterativeSolver(Protocol):
-    """What finds fixed points: the solvers of `conelayers.iterations`."""
-
-    def run(self, f: Any, z0: Tensor, fz0: Tensor | None = None, trace: bool = False) -> Any:
-        """Iterate from z0, shape (batch, n); the result has value, iterations, residual, status and trace."""
-        ...
 
 
 class FixedPointEquation(Equation):
@@ -61,12 +55,13 @@ class FixedPointEquation(Equation):
     def __init__(
         self,
         f: Function,
-        solver: IterativeSolver,
+        solver: FixedPointSolver,
         derivative: Derivative,
         fz0: Tensor | None = None,
         info: AdjointInfo | None = None,
     ) -> None:
-        self.f, self.solver, self.derivative, self.fz0, self.info = f, solver, derivative, fz0, info
+        self.f, self.solver, self.derivative = parametric(f), solver, derivative
+        self.fz0, self.info = fz0, info
 
     @property
     def event_dims(self) -> Sequence[int]:
@@ -76,18 +71,13 @@ class FixedPointEquation(Equation):
     def solve(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Iterate to the fixed point."""
         z0, *theta = inputs
-        batch = z0.shape[:-1]
-        flat = z0.detach().reshape(batch.numel(), z0.shape[-1])
-        rows = _Rows(self.f, theta, z0.shape)
-        fz0 = None if self.fz0 is None else self.fz0.detach().reshape(flat.shape)
-        result = self.solver.run(rows, flat, fz0, trace=True)
-        _warn(result)
-        value = result.value.reshape(z0.shape)
+        fz0 = None if self.fz0 is None else self.fz0.detach()
+        value, result = iterate(self.solver, self.f.bind(theta), z0.detach(), fz0)
+        _require_plain(value, z0)
         if value.untyped_storage().data_ptr() == z0.untyped_storage().data_ptr():
             value = value.clone()  # an autograd function must not return its input as an output
-        per_item = (result.iterations, result.residual, result.status)
-        trace = result.trace.T.reshape(*batch, len(result.trace))
-        return value, *(v.reshape(batch) for v in per_item), trace
+        trace = result.trace.movedim(0, -1) if result.trace is not None else result.residual[..., None]
+        return value, result.iterations, result.residual, result.status, trace
 
     def pullback(self, inputs, outputs, cotangents, needed) -> tuple[Tensor | None, ...]:
         """(df/dtheta)' (I - J')^-1 g."""
@@ -111,7 +101,7 @@ class FixedPointEquation(Equation):
         return mapped, (z0, *inputs[1:])
 
     def _linearize(self, inputs, outputs, transposed, needed) -> FixedPointLinearization:
-        return FixedPointLinearization(self.f, outputs[0], inputs[1:], transposed, needed, self.info, inputs[0])
+        return FixedPointLinearization(self.f, outputs[0], outputs[2], inputs[1:], transposed, needed, self.info)
 
 
 class FixedPointLinearization:
@@ -121,10 +111,12 @@ class FixedPointLinearization:
     solves go through `ResolventEquation`.
     """
 
-    def __init__(self, f, z, theta, transposed, needed, info=None, start=None) -> None:
-        self.f, self.z, self.theta, self.transposed = f, z, theta, transposed
-        self.needed, self.info, self.start = needed, info, start
+    def __init__(self, f, z, residual, theta, transposed, needed, info=None) -> None:
+        self.f, self.z, self.residual, self.theta = f, z, residual, theta
+        self.transposed, self.needed, self.info = transposed, needed, info
         self.tape = None if recording() else Tape(f, z, theta, needed)
+        if self.tape is not None:
+            _require_same_point(self.tape, residual)
 
     def product(self, t: Tensor) -> Tensor:
         """J t, or J't for the transposed linearization; shape (*batch, n)."""
@@ -143,23 +135,11 @@ class FixedPointLinearization:
         return self.solve_with(None, rhs)
 
     def solve_with(self, solver: Any, rhs: Tensor, initial: Tensor | None = None, certify: bool = False) -> Tensor:
-        """(I - J)^-1 rhs by a solver of `conelayers.linalg` or `conelayers.iterations`; None for GMRES."""
+        """(I - J)^-1 rhs by a solver of `conelayers.linalg` or `conelayers.fixed_points.iterations`; None for GMRES."""
         if self.tape is not None:
             return solve_resolvent(self.tape, self.transposed, solver, rhs, initial, self.info, certify)
         equation = ResolventEquation(self.f, self.transposed, solver, self.info, certify, initial)
-        return implicit(equation, rhs, self.z, *self.theta)[0]
-
-    def paired(self, rhs: Tensor, solver: IterativeSolver, derivative: Derivative) -> tuple[Equation, Tensor]:
-        """The pair (z, t) = (f(z), rhs + J(z) t) as an equation, with inputs (rhs, *theta), and its start (z*, 0)."""
-        n = self.z.shape[-1]
-
-        def pair(w: Tensor, g: Tensor, *theta: Tensor) -> Tensor:
-            z, t = w[..., :n], w[..., n:]
-            product = jacobian_product(self.f, self.transposed, t, z, *theta)
-            return torch.cat([self.f(z, *theta), g + product], dim=-1)
-
-        start = torch.cat([self.z, torch.zeros_like(rhs)], dim=-1).detach()
-        return FixedPointEquation(pair, solver, derivative), start
+        return implicit(equation, rhs, self.residual, self.z, *self.theta)[0]
 
     def solve_least_squares(self, rhs: Tensor, rtol: float) -> Tensor:
         """The minimum-norm least-squares solution, by dense decomposition."""
@@ -175,14 +155,16 @@ class FixedPointLinearization:
 
 
 class ResolventEquation(Equation):
-    """(I - J) t = rhs, or (I - J') t = rhs, with J = df/dz at (z, theta); inputs (rhs, z, *theta), output (t,).
+    """(I - J) t = rhs, or (I - J') t = rhs, with J = df/dz at (z, theta).
 
-    With T either transposition, dt = (I - J^T)^-1 (d rhs + d(J^T) t): the pullback solves with the other transposition
-    and pulls its result back through the product (z, theta) -> J^T t.
+    Inputs are (rhs, residual, z, *theta), the output is (t,). With T either transposition, dt = (I - J^T)^-1 (d rhs +
+    d(J^T) t): the pullback solves with the other transposition and pulls its result back through the product (z, theta)
+    -> J^T t. `residual` is ||f(z) - z|| as it was measured when z was found, shape (*batch,): f, which is evaluated
+    again here, must still have it.
     """
 
     def __init__(self, f, transposed, solver, info=None, certify=False, initial=None) -> None:
-        self.f, self.transposed, self.solver = f, transposed, solver
+        self.f, self.transposed, self.solver = parametric(f), transposed, solver
         self.info, self.certify, self.initial = info, certify, initial
 
     @property
@@ -192,34 +174,34 @@ class ResolventEquation(Equation):
 
     def solve(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """One linear solve on one tape."""
-        rhs, z, *theta = inputs
+        rhs, residual, z, *theta = inputs
         tape = Tape(self.f, z, theta)
+        _require_same_point(tape, residual)
         return (solve_resolvent(tape, self.transposed, self.solver, rhs, self.initial, self.info, self.certify),)
 
     def pullback(self, inputs, outputs, cotangents, needed) -> tuple[Tensor | None, ...]:
         """The opposite solve, then the pullback of the product."""
-        _, *point = inputs
-        (s,) = implicit(
-            ResolventEquation(self.f, not self.transposed, self.solver), *zeros_for_none(cotangents, outputs), *point
-        )
-        return s, *pullback(self._product_at(outputs[0]), point, s, needed[1:])
+        _, residual, *point = inputs
+        opposite = ResolventEquation(self.f, not self.transposed, self.solver)
+        (s,) = implicit(opposite, *zeros_for_none(cotangents, outputs), residual, *point)
+        return s, None, *pullback(self._product_at(outputs[0]), point, s, needed[2:])
 
     def pushforward(self, inputs, outputs, tangents) -> tuple[Tensor | None, ...]:
         """The same solve with the tangent of the right-hand side and of the product."""
-        _, *point = inputs
-        moved = pushforward(self._product_at(outputs[0]), point, tangents[1:], outputs[0])
+        _, residual, *point = inputs
+        moved = pushforward(self._product_at(outputs[0]), point, tangents[2:], outputs[0])
         rhs = moved if tangents[0] is None else moved + tangents[0]
-        return implicit(ResolventEquation(self.f, self.transposed, self.solver), rhs, *point)
+        return implicit(ResolventEquation(self.f, self.transposed, self.solver), rhs, residual, *point)
 
     def align(self, in_dims, inputs) -> tuple[Equation, tuple[Tensor, ...]]:
         """Map f over the new axis and put it first among the batch axes of rhs and z."""
         size = next(x.shape[d] for x, d in zip(inputs, in_dims, strict=True) if d is not None)
-        rhs, z = (
+        own = (
             x.expand(size, *x.shape) if d is None else x.movedim(d, 0)
-            for x, d in zip(inputs[:2], in_dims[:2], strict=True)
+            for x, d in zip(inputs[:3], in_dims[:3], strict=True)
         )
-        f = Mapped(self.f, in_dims[2:], size)
-        return ResolventEquation(f, self.transposed, self.solver, self.info), (rhs, z, *inputs[2:])
+        f = Mapped(self.f, in_dims[3:], size)
+        return ResolventEquation(f, self.transposed, self.solver, self.info), (*own, *inputs[3:])
 
     def _product_at(self, t: Tensor) -> Function:
         return lambda *point: jacobian_product(self.f, self.transposed, t, *point)
@@ -238,17 +220,57 @@ def jacobian_product(f: Function, transposed: bool, t: Tensor, z: Tensor, *theta
     return pushforward(at, (z,), (t,), t)
 
 
-class _Rows:
-    """f with its parameters bound, on matrices of shape (items, n)."""
+def iterate(solver: FixedPointSolver, f: Map, z0: Tensor, fz0: Tensor | None = None) -> tuple[Tensor, FixedPointResult]:
+    """The fixed point of f from z0, shape (*batch, n), and its result with batch axes.
 
-    def __init__(self, f: Function, theta: Sequence[Tensor], shape: torch.Size) -> None:
-        bind = getattr(f, "bind", None)
-        self.g = (lambda z: f(z, *theta)) if bind is None else bind(theta)
-        self.splitting = getattr(self.g, "splitting", None)
-        self.shape = shape
+    Args:
+        solver: How to iterate.
+        f: The map.
+        z0: Start.
+        fz0: f(z0), where the caller knows it.
 
-    def __call__(self, z: Tensor) -> Tensor:
-        return self.g(z) if z.shape == self.shape else self.g(z.reshape(self.shape)).reshape(z.shape)
+    Warns:
+        InaccurateWarning: An item has not converged.
+    """
+    batch = z0.shape[:-1]
+    flat = z0.reshape(batch.numel(), z0.shape[-1])
+    result = solver.run(Rows(f, z0.shape), flat, None if fz0 is None else fz0.reshape(flat.shape), trace=True)
+    _warn(result)
+    value = result.value.reshape(z0.shape)
+    iterations, residual, status = (v.reshape(batch) for v in (result.iterations, result.residual, result.status))
+    trace = None if result.trace is None else result.trace.reshape(len(result.trace), *batch)
+    return value, FixedPointResult(None, iterations, residual, status, trace)
+
+
+def _require_plain(value: Tensor, start: Tensor) -> None:
+    """Refuse a value that depends on a tensor of a transform that nobody saw.
+
+    Raises:
+        UnsupportedError: It does.
+    """
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor  # pyright: ignore
+    if wrapped(value) and not wrapped(start):
+        raise UnsupportedError(
+            "inside torch.func transforms, f uses a differentiated or mapped tensor that does not reach a torch "
+            "function in f itself (a custom autograd.Function, a script or a cache takes it): pass it in `params`."
+        )
+
+
+def _require_same_point(tape: Tape, residual: Tensor) -> None:
+    """Refuse an f that no longer has the fixed point.
+
+    Raises:
+        UnsupportedError: Its residual is another now.
+    """
+    with torch.no_grad():
+        value = tape.value.detach()
+        now = torch.linalg.vector_norm(value - tape.z.detach(), dim=-1)
+        rounding = tape.eps**0.75 * (1 + torch.linalg.vector_norm(value, dim=-1))
+        if bool((now > 4 * residual + rounding).any()):
+            raise UnsupportedError(
+                "inside torch.func transforms and forward mode, derivatives call f again, and f has changed since the "
+                f"fixed point was found (its residual there is {float(now.max()):.1e}): pass what changes in `params`."
+            )
 
 
 def _warn(result: Any) -> None:

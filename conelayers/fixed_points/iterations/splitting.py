@@ -1,18 +1,19 @@
 """Operator splitting for monotone fixed points z = prox(z - F(z)), F affine and monotone."""
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from conelayers.errors import UnsupportedError
-from conelayers.iterations.base import FixedPointSolver, Iterate, Map
+from conelayers.fixed_points.iterations.base import FixedPointSolver, Iterate
+from conelayers.fixed_points.iterations.map import BoundSplitting, Map
 from conelayers.settings import check_count, require_numbers
 
-__all__ = ["BoundSplitting", "ForwardBackward", "MonotoneSplitting", "PeacemanRachford", "search_step"]
+__all__ = ["ForwardBackward", "MonotoneSplitting", "PeacemanRachford", "search_step"]
 
 
 class MonotoneSplitting(abc.ABC):
@@ -41,22 +42,6 @@ class MonotoneSplitting(abc.ABC):
     def resolve(self, v: Tensor, alpha: float, factor: Any, *params: Any) -> Tensor:
         """The resolvent: x with x + alpha F(x) = v."""
         raise UnsupportedError(f"{type(self).__name__} has no resolvent: solve with ForwardBackward().")
-
-
-class BoundSplitting(Protocol):
-    """A splitting with its parameters bound, on matrices of shape (batch, n); what solvers see."""
-
-    def operator(self, z: Tensor) -> Tensor:
-        """F(z)."""
-        ...
-
-    def prox(self, v: Tensor, alpha: float) -> Tensor:
-        """The proximal map of alpha phi."""
-        ...
-
-    def resolvent(self, alpha: float) -> Map:
-        """The resolvent of alpha F."""
-        ...
 
 
 def _splitting_of(f: Any, solver: str) -> BoundSplitting:
@@ -111,7 +96,7 @@ class ForwardBackward(FixedPointSolver):
 @dataclass
 class _Reflected:
     splitting: BoundSplitting
-    resolvent: Map
+    resolvent: Callable[[Tensor], Tensor]
     u: Tensor  # the reflected variable, shape: (batch, n)
 
 

@@ -10,18 +10,18 @@ steps (on the CPU, where asking is free, every step).
 import abc
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from conelayers.errors import InvalidArgument
+from conelayers.fixed_points.iterations.map import Map, Raised
+from conelayers.implicit.products import rounding
 from conelayers.settings import require_counts, require_numbers
 
 __all__ = ["FixedPointResult", "FixedPointSolver", "FixedPointStatus", "Iterate"]
-
-Map = Callable[[Tensor], Tensor]
 
 
 class FixedPointStatus(enum.IntEnum):
@@ -113,8 +113,12 @@ class FixedPointSolver(abc.ABC):
         """Steps between two questions of the host to the device; at 1 the host may look at any time."""
         return self.check_every or (1 if device.type == "cpu" else 8)
 
-    def run(self, f: Map, z0: Tensor, fz0: Tensor | None = None, trace: bool = False) -> FixedPointResult:
+    def run(
+        self, f: Map | Callable[[Tensor], Tensor], z0: Tensor, fz0: Tensor | None = None, trace: bool = False
+    ) -> FixedPointResult:
         """Iterate to a fixed point of `f` from `z0`, shape (batch, n), recording no derivatives.
+
+        In half precision and under autocast only f computes in that precision; the iteration itself takes float32.
 
         Args:
             f: Map (batch, n) -> (batch, n); rows are independent items.
@@ -127,13 +131,21 @@ class FixedPointSolver(abc.ABC):
         """
         if z0.ndim != 2:
             raise InvalidArgument(f"z0 must have shape (batch, n), got {tuple(z0.shape)}")
+        eps, dtype = rounding(z0), z0.dtype
         with torch.no_grad():
-            return self._loop(f, z0, f(z0) if fz0 is None else fz0, trace)
+            if eps <= torch.finfo(torch.float32).eps:
+                return self._loop(cast(Map, f), z0, f(z0) if fz0 is None else fz0, eps, trace)
+            raised = Raised(f, z0)
+            z0 = z0.to(raised.working)
+            with torch.autocast(z0.device.type, enabled=False):
+                fz0 = raised(z0) if fz0 is None else fz0.to(raised.working)
+                result = self._loop(raised, z0, fz0, eps, trace)
+            return replace(result, value=result.value.to(dtype))
 
-    def _loop(self, f: Map, z0: Tensor, fz0: Tensor, trace: bool) -> FixedPointResult:
+    def _loop(self, f: Map, z0: Tensor, fz0: Tensor, eps: float, trace: bool) -> FixedPointResult:
         batch, every = z0.shape[0], self.stride(z0.device)
         atol = z0.new_tensor(float(self.atol))
-        point = best = self._measure(z0, fz0, atol)
+        point = best = self._measure(z0, fz0, atol, eps)
         # Comparisons with NaN are false, so non-finite items count as finished.
         active = point.residual > point.target
         iterations = torch.zeros(batch, dtype=torch.int32, device=z0.device)
@@ -150,10 +162,13 @@ class FixedPointSolver(abc.ABC):
             proposal, memory = self.propose(f, memory, point, active)
             if not everyone:
                 proposal = torch.where(active[:, None], proposal, point.z)
-            before, point = point, self._measure(proposal, self.evaluate(f, memory, proposal), atol)
+            before, point = point, self._measure(proposal, self.evaluate(f, memory, proposal), atol, eps)
             if everyone:
                 together += 1
             else:
+                disturbed = _disturbed(point, before)
+                active = active | disturbed
+                best = best._replace(residual=best.residual.masked_fill(disturbed, torch.inf))
                 point = _kept(active, point, before)
                 iterations += active
             if every == 1:
@@ -167,11 +182,11 @@ class FixedPointSolver(abc.ABC):
                 history.append(point.residual)
         return _result(best, iterations + together, torch.stack(history) if trace else None)
 
-    def _measure(self, z: Tensor, fz: Tensor, atol: Tensor) -> Iterate:
+    def _measure(self, z: Tensor, fz: Tensor, atol: Tensor, eps: float) -> Iterate:
         g = fz - z
         size = torch.linalg.vector_norm(fz, dim=-1)
         # Residuals below a few roundings of f(z) cannot be told from zero.
-        roundings = 8 * torch.finfo(fz.dtype).eps
+        roundings = 8 * eps if eps <= torch.finfo(torch.float32).eps else 2 * eps
         if self.rtol == 0:
             target = torch.maximum(atol, size.mul_(roundings))
         elif self.rtol < roundings:
@@ -193,6 +208,11 @@ def _growth(residual: Tensor, before: Tensor, active: Tensor | None) -> float:
     """The largest ratio of residuals among active items; NaN if one is."""
     ratio = residual / before
     return float((ratio if active is None else torch.where(active, ratio, 0.0)).max())
+
+
+def _disturbed(new: Iterate, old: Iterate) -> Tensor:
+    """Items whose residual grows well over the target though they stand still: f lets items depend on each other."""
+    return (old.residual <= old.target) & (new.residual > 2 * new.target)
 
 
 def _kept(active: Tensor, new: Iterate, old: Iterate) -> Iterate:

@@ -6,8 +6,8 @@ import dataclasses
 from typing import Any
 
 from conelayers.errors import UnsupportedError
+from conelayers.fixed_points.resolvent import AdjointInfo
 from conelayers.implicit.mode import Derivative
-from conelayers.implicit.resolvent import AdjointInfo
 
 __all__ = ["ImplicitAdjoint"]
 
@@ -20,8 +20,8 @@ class ImplicitAdjoint(Derivative):
 
     Attributes:
         solver: How: a solver of `conelayers.linalg` (`GMRES`, `BiCGSTAB`, ...), `Neumann()`, or one of
-            `conelayers.iterations` (`Broyden()`, `Anderson()`, ...). None is `NeumannGMRES()`, to a relative
-            residual of 1e-10 in double and 1e-5 in single precision.
+            `conelayers.fixed_points.iterations` (`Broyden()`, `Anderson()`, ...). None is `NeumannGMRES()`, to a
+            relative residual of 1e-10 in double and 1e-5 in single precision.
         warm_start: The `adjoint` record of an earlier call with the same shapes: its solution is the first guess.
         certify: Also compute ||(I - J)^-1||, and with it an error bound of every solve, into the record; takes n
             products and a dense decomposition per item.

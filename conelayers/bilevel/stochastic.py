@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from conelayers.bilevel.functions import Tensors, flatten, gradients, leaves, recorded, unflatten
+from conelayers.bilevel.hypergradient import Hypergradient
 from conelayers.errors import InvalidArgument
-from conelayers.implicit.bilevel import Hypergradient, Tensors, flatten, gradients, leaves, recorded, unflatten
 from conelayers.settings import require_counts, require_numbers
 
 __all__ = ["StochasticNeumann"]

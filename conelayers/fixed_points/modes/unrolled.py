@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from conelayers.errors import UnsupportedError
+from conelayers.fixed_points.iterations import Picard
 from conelayers.implicit.mode import Derivative
 from conelayers.settings import require_counts, require_numbers
 
@@ -16,9 +17,8 @@ __all__ = ["Unrolled"]
 class Unrolled(Derivative):
     """Run exactly k damped Picard steps from z0 and let autograd record them.
 
-    The value is the last iterate and its derivative is exact for that iterate, also with respect to z0. Memory
-    grows with
-    k: this is the reference the other modes are compared with, not one to train with.
+    The value is the last iterate and its derivative is exact for that iterate, also with respect to z0. Memory grows
+    with k: this is the reference the other modes are compared with, not one to train with.
 
     Attributes:
         k: Number of steps, at least 1.
@@ -42,6 +42,7 @@ class Unrolled(Derivative):
 
     def iterate(self, f: Any, z: Any) -> Any:
         """The k-th iterate of `f` from `z`, recorded."""
+        step = Picard(damping=self.damping)
         for _ in range(self.k):
-            z = f(z) if self.damping == 1 else (1 - self.damping) * z + self.damping * f(z)
+            z = step.average(z, f(z))
         return z

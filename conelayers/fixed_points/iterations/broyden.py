@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from conelayers.iterations.base import FixedPointSolver, Iterate, Map
+from conelayers.fixed_points.iterations.base import FixedPointSolver, Iterate
+from conelayers.fixed_points.iterations.map import Map
 from conelayers.settings import require_counts, require_numbers
 
 __all__ = ["Broyden"]

@@ -7,17 +7,9 @@ from collections.abc import Callable, Collection, Mapping
 import torch
 from torch import Tensor
 
+from conelayers.bilevel.functions import Tensors, flatten, gradients, leaves, recorded, scalar
+from conelayers.bilevel.hypergradient import BilevelProblem, Hypergradient
 from conelayers.errors import InvalidArgument
-from conelayers.implicit.bilevel import (
-    BilevelProblem,
-    Hypergradient,
-    Tensors,
-    flatten,
-    gradients,
-    leaves,
-    recorded,
-    scalar,
-)
 from conelayers.implicit.products import pullback
 from conelayers.settings import check_count, check_number
 

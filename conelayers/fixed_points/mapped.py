@@ -8,55 +8,39 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from conelayers.fixed_points.iterations import Map
+from conelayers.fixed_points.maps import BoundFunction, ParametricMap
+
 __all__ = ["Mapped"]
 
 
-class Mapped:
+class Mapped(ParametricMap):
     """f over a new leading axis of z, its parameters mapped over the axes `in_dims` (None: shared).
 
     Args:
-        f: (z, *theta) -> tensor like z, perhaps with `bind`.
+        f: The map.
         in_dims: One axis or None per parameter.
         size: Length of the mapped axis.
     """
 
-    def __init__(self, f: Any, in_dims: Sequence[int | None], size: int) -> None:
+    def __init__(self, f: ParametricMap, in_dims: Sequence[int | None], size: int) -> None:
         self.f, self.in_dims, self.size = f, tuple(in_dims), size
 
-    def __call__(self, z: Tensor, *theta: Tensor) -> Tensor:
-        """The values at all places of the axis."""
-        return torch.func.vmap(self.f, in_dims=(0, *self.in_dims))(z, *theta)
-
-    def bind(self, theta: Sequence[Tensor]) -> _Bound:
-        """The map of z alone."""
-        return _Bound(self, tuple(theta))
-
-
-class _Bound:
-    """A `Mapped` function at fixed parameters; `splitting` where f has one."""
-
-    def __init__(self, mapped: Mapped, theta: tuple[Tensor, ...]) -> None:
-        self.mapped, self.theta = mapped, theta
-
-    def __call__(self, z: Tensor) -> Tensor:
-        return self.mapped(z, *self.theta)
-
-    @property
-    def splitting(self) -> _MappedSplitting | None:
-        inner = self.mapped.f
-        plain = [t.select(d, 0) if d is not None else t for t, d in zip(self.theta, self.mapped.in_dims, strict=True)]
-        bind = getattr(inner, "bind", None)
-        if bind is None or getattr(bind(plain), "splitting", None) is None:
-            return None
-        return _MappedSplitting(self)
+    def bind(self, theta: Sequence[Tensor]) -> Map:
+        """See `ParametricMap.bind`."""
+        theta = tuple(theta)
+        plain = [t.select(d, 0) if d is not None else t for t, d in zip(theta, self.in_dims, strict=True)]
+        splits = self.f.bind(plain).splitting is not None
+        mapped = torch.func.vmap(self.f, in_dims=(0, *self.in_dims))
+        return BoundFunction(lambda z: mapped(z, *theta), _MappedSplitting(self, theta) if splits else None)
 
 
 class _MappedSplitting:
     """The parts of a splitting, on matrices of shape (items, n) whose rows lie along the mapped axis first."""
 
-    def __init__(self, bound: _Bound) -> None:
-        self.theta, self.in_dims, self.size = bound.theta, bound.mapped.in_dims, bound.mapped.size
-        self.bind = bound.mapped.f.bind
+    def __init__(self, mapped: Mapped, theta: tuple[Tensor, ...]) -> None:
+        self.theta, self.in_dims, self.size = theta, mapped.in_dims, mapped.size
+        self.bind = mapped.f.bind
         self.shared = all(dim is None for dim in self.in_dims)
 
     def operator(self, z: Tensor) -> Tensor:
@@ -69,7 +53,7 @@ class _MappedSplitting:
         """One factor per place of the axis, or a single one where no parameter is mapped."""
 
         def one(*theta: Tensor) -> Any:
-            return self.bind(theta).splitting.factor(alpha)
+            return self._part(theta).factor(alpha)
 
         return one(*self.theta) if self.shared else torch.func.vmap(one, in_dims=self.in_dims)(*self.theta)
 
@@ -80,11 +64,14 @@ class _MappedSplitting:
         factor = self.factor(alpha)
         return lambda v: self.resolve(v, alpha, factor)
 
+    def _part(self, theta: Sequence[Tensor]) -> Any:
+        return self.bind(theta).splitting
+
     def _rows(self, method: Callable[..., Tensor], v: Tensor, *factors: Any) -> Tensor:
         """Apply a method of the inner splitting at every place of the axis."""
 
         def one(u: Tensor, factors: tuple[Any, ...], *theta: Tensor) -> Tensor:
-            return method(self.bind(theta).splitting, u, *factors)
+            return method(self._part(theta), u, *factors)
 
         rows = v.reshape(self.size, -1, v.shape[-1])
         along = None if self.shared else 0
