@@ -67,6 +67,11 @@ def _stack(items: Sequence[tuple[Tensor, ...]], batch: torch.Size) -> tuple[Tens
     return tuple(column.reshape((*batch, *column.shape[1:])) for column in columns)
 
 
+def _by_output(values: Tensor) -> Tensor:
+    """Values by sample or feature as columns, one per output; there may be none of them."""
+    return values if values.ndim == 2 else values[:, None]
+
+
 @dataclass(frozen=True, eq=False)
 class SupportEquation(Equation):
     """Outputs (coef, intercept) of a proximal model, inputs ([X], y, weights, *hyperparameters).
@@ -194,9 +199,7 @@ class SupportEquation(Equation):
         offset = len(inputs) - len(theta) - 2
         if offset and needed[0]:
             slope = self.datafit.gradient(point.eta, y, weights)
-            n = slope.shape[0]
-            used = -(slope.reshape(n, -1) @ u.reshape(u.shape[0], -1).mT)
-            used = used - curved.reshape(n, -1) @ point.coef.reshape(u.shape[0], -1).mT
+            used = -(_by_output(slope) @ _by_output(u).mT) - _by_output(curved) @ _by_output(point.coef).mT
             grads[0] = torch.zeros_like(inputs[0]).index_copy(1, point.features, used)
         if needed[offset] or needed[offset + 1]:
             slopes = against(lambda t, w: (self.datafit.gradient(point.eta, t, w),), (y, weights), (-q,))

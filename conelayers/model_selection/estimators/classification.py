@@ -64,7 +64,7 @@ class LogisticImplicitCV(ClassifierMixin, ImplicitCV):
         return {"alpha": (self.eps * np.asarray(high), high)}
 
     def _default_search(self, space: LogSpace) -> Search:
-        return Safeguarded(verbose=self.verbose, patience=1)
+        return Safeguarded(verbose=self.verbose)
 
     def _store(self, values: Mapping[str, Any]) -> None:
         self.alpha_ = values["alpha"].ravel() if self._many() else values["alpha"]

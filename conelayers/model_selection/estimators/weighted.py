@@ -84,7 +84,7 @@ def _single_penalty(criterion: CrossValidation, verbose: int = 0) -> SearchResul
     """The best single penalty."""
     shared = Shared(criterion, np.zeros(criterion.space.size, dtype=int))
     # the outer decade on either side is for single features
-    ladder = np.linspace(shared.space.upper - np.log(10), shared.space.lower + np.log(10), 8)
+    ladder = np.linspace(shared.space.upper - np.log(10), shared.space.lower + np.log(10), 20)
     return Safeguarded(points=ladder, verbose=verbose).run(shared)
 
 
