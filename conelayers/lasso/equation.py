@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from conelayers.implicit import Equation, Itemwise, against, along, implicit, it
 from conelayers.lasso.datafits import Datafit
 from conelayers.lasso.designs import DenseDesign, Design
 from conelayers.lasso.penalties import Penalty
-from conelayers.lasso.problem import Problem
+from conelayers.lasso.problem import FitResult, Problem
 from conelayers.lasso.solvers import Solver
 from conelayers.lasso.support import Support, SupportSystem
 from conelayers.lasso.terms import Term
@@ -84,6 +84,7 @@ class SupportEquation(Equation):
     Attributes:
         design: The design matrix, or None where X is the first input (dense).
         start: A point (coef, intercept) from which the solver starts, with the batch axes of the outputs.
+        unsolved: Takes the violations of the items that the solver left unsolved; a list of one call.
     """
 
     datafit: Datafit
@@ -93,6 +94,7 @@ class SupportEquation(Equation):
     design: Design | None
     target_dims: int
     start: tuple[Tensor, Tensor] | None = None
+    unsolved: list[float] = field(default_factory=list)
 
     @property
     def output_dims(self) -> tuple[int, ...]:
@@ -153,7 +155,12 @@ class SupportEquation(Equation):
 
     def _solve_one(self, problem: Problem, start: tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:
         result = self.solver.solve(problem, start)  # type: ignore[arg-type]
+        self._note(result)
         return result.coef, result.intercept
+
+    def _note(self, result: FitResult) -> None:
+        if not result.converged:
+            self.unsolved.append(result.violation)
 
     def _linearize(self, inputs: tuple[Tensor, ...], coef: Tensor, intercept: Tensor) -> _Point:
         problem = self.problem(inputs)
