@@ -175,7 +175,7 @@ class ProximalModel:
             batch = equation.batch(inputs, equation.event_dims)
             shape = self.datafit.coef_shape(design.shape[1], target)
             equation = replace(equation, start=_start(start, shape, batch, design.device))
-        if isinstance(design, DenseDesign) and isinstance(X, Tensor):
+        if isinstance(design, DenseDesign) and isinstance(X, Tensor) and design.matrix.dtype == torch.float64:
             equation = replace(equation, design=None)
             inputs = [design.matrix, *inputs]
         coef, intercept = implicit(equation, *inputs)[:2]

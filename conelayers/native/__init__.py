@@ -1,4 +1,4 @@
-"""The compiled engine: batched LDL^T and batched interior point, one problem per SIMD lane.
+"""The compiled engine: batched LDL^T and batched interior point, one problem per SIMD lane; the Lasso's kernels.
 
 The C++ headers are in ``include/conelayers``; ``_engine`` is the compiled module. Importing this package loads the
 module and never compiles anything.
@@ -12,10 +12,22 @@ try:
         Differentiator,
         Engine,
         LDLTFactor,
+        conjugate_gradient,
+        csc_columns,
+        csc_squared,
+        csc_times,
+        csc_transposed,
         csr_product,
         derivative_image,
+        descend_columns,
+        descend_gram,
+        descend_groups,
         engine_image,
         instruction_set,
+        rows_chosen,
+        rows_squared,
+        rows_times,
+        rows_transposed,
     )
 except ImportError as error:  # a source tree that has not been built
     raise ImportError(
@@ -32,8 +44,20 @@ __all__ = [
     "Differentiator",
     "Engine",
     "LDLTFactor",
+    "conjugate_gradient",
+    "csc_columns",
+    "csc_squared",
+    "csc_times",
+    "csc_transposed",
     "csr_product",
     "derivative_image",
+    "descend_columns",
+    "descend_gram",
+    "descend_groups",
     "engine_image",
     "instruction_set",
+    "rows_chosen",
+    "rows_squared",
+    "rows_times",
+    "rows_transposed",
 ]

@@ -28,7 +28,7 @@ class WorkingSet(Solver):
 
     Args:
         first: Size of the first working set.
-        inner: Solver on the working set for nonconvex terms, on other devices, and without numba.
+        inner: Solver on the working set for nonconvex terms, on other devices, and where the engine is not compiled.
     """
 
     first: int = 20
