@@ -26,12 +26,14 @@ class Evaluation:
         gradient: In the logarithms of the hyperparameters, shape (d,); None if not asked for.
         state: What warm-starts the next evaluation.
         unsolved: Violations of the inner problems that were left short of their tolerance.
+        freedom: Degrees of freedom of the models over training samples: 0 where not known, 1 for what interpolates.
     """
 
     value: float
     gradient: np.ndarray | None
     state: Any
     unsolved: Sequence[float] = ()
+    freedom: float = 0.0
 
 
 class Criterion(abc.ABC):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -97,7 +97,14 @@ class HeldOut(Criterion):
         self, point: np.ndarray, *, tol: float | None = None, state: Any = None, gradient: bool = True
     ) -> Evaluation:
         """See `Criterion.evaluate`; the state is the last solution."""
-        return evaluate_torch(lambda x: self._value(x, tol, state), point, gradient)
+        out = evaluate_torch(lambda x: self._value(x, tol, state), point, gradient)
+        # that of the Lasso: its support (Zou, Hastie & Tibshirani 2007)
+        return replace(out, freedom=int(torch.count_nonzero(out.state[0])) / self._entries)
+
+    @property
+    def _entries(self) -> int:
+        """Numbers that the model predicts of the training samples."""
+        return self.y.numel() * (self.model.datafit.targets(self.y[:1]).numel() if self.y.ndim == 1 else 1)
 
     def value(self, x: Tensor, tol: float | None = None, state: Any = None) -> tuple[Tensor, Any]:
         """The loss as a differentiable function of the point x, shape (d,), and the solution as a state.
@@ -212,7 +219,8 @@ class CrossValidation(Criterion):
         slope = None
         if gradient:
             slope = np.sum([share * r.gradient for share, r in zip(self.shares, results, strict=True)], 0)
-        return Evaluation(value, slope, [r.state for r in results], [v for r in results for v in r.unsolved])
+        unsolved = [violation for r in results for violation in r.unsolved]
+        return Evaluation(value, slope, [r.state for r in results], unsolved, min(r.freedom for r in results))
 
 
 def _weights(name: str, values: Any, n: int) -> Tensor:

@@ -69,6 +69,7 @@ class Objective:
         self.history = History(criterion.space)
         self.best_value, self.best_point, self.best_state = math.inf, criterion.space.center(), None
         self._state: Any = None
+        self.freedom = 0.0  # of the last evaluation
         self.unsolved: list[float] = []
         self._left, self._callback, self.progress = max_evaluations, callback, Progress(max_evaluations, verbose)
         self._began = time.perf_counter()
@@ -81,6 +82,7 @@ class Objective:
         point = self.space.clip(np.asarray(point, dtype=float))
         result = self.criterion.evaluate(point, tol=tol, state=self._state, gradient=gradient)
         self.unsolved.extend(result.unsolved)
+        self.freedom = result.freedom
         value = result.value if math.isfinite(result.value) else math.inf
         slope = result.gradient if result.gradient is not None else np.full(point.shape, np.nan)
         if value < math.inf:

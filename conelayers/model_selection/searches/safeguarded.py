@@ -14,6 +14,7 @@ from conelayers.settings import require_counts, require_kinds, require_numbers
 __all__ = ["GridSearch", "Safeguarded"]
 
 _SHARE = 10.0  # a violation of at most one per cent of the penalty
+_SPENT, _WORSE = 0.5, 0.05  # degrees of freedom and loss of models that do nothing but overfit
 
 
 def coarse_points(objective: Objective, size: int) -> np.ndarray:
@@ -58,14 +59,16 @@ class Safeguarded(Search):
     hyperparameter every dip of the grid that may go down below the lowest is refined by cubic interpolation of values
     and slopes within a shrinking bracket; with more, `local` runs from the best grid point.
 
-    The grid is walked to its end. Where features have different units the criterion rises while features of large
-    units enter and falls again when those that matter do, so that no number of rising values says that it has turned.
+    The grid is walked to its end, or until the models have all but interpolated their samples. Rising values alone do
+    not say that a criterion has turned: where features have different units it rises while those of large units enter,
+    and falls again when those that matter do. Once the samples are used up there is nothing to enter for.
 
     Args:
         size: Points of the coarse grid, see `GridSearch`; by default 20 for one hyperparameter, else 8.
         points: Explicit coarse points, largest hyperparameters first.
-        patience: With one hyperparameter, leave out the rest of the grid once this many points in a row were worse than
-            the best, for criteria known to have one minimum. None visits all points.
+        patience: With one hyperparameter, leave out the rest of the grid once this many points in a row were clearly
+            worse than the best, of models whose degrees of freedom are half of the training samples or more. None
+            visits all points.
         coarse_tol: Inner tolerance at the top of the grid. It falls where hyperparameters do, for a violation of the
             size of a penalty leaves nothing of its solution; what is kept is evaluated again at the solver's own.
         local: Search used for two or more hyperparameters.
@@ -74,7 +77,7 @@ class Safeguarded(Search):
 
     size: int | None = None
     points: np.ndarray | None = None
-    patience: int | None = None
+    patience: int | None = 2
     coarse_tol: float | None = 1e-3
     local: Search = field(default_factory=LBFGS)
     xtol: float = 1e-3
@@ -94,9 +97,12 @@ class Safeguarded(Search):
         one = objective.space.size == 1
         points = self._grid(objective)
         values: list[float] = []
+        waited = 0
         for point in points:
             values.append(objective(point, self._tolerance(objective, point), gradient=False)[0])
-            waited = len(values) - 1 - int(np.argmin(values))
+            best = min(values)
+            turned = objective.freedom >= _SPENT and values[-1] > best + _WORSE * abs(best)
+            waited = waited + 1 if turned else 0
             if one and self.patience is not None and waited >= self.patience:
                 break
         best = int(np.argmin(values))

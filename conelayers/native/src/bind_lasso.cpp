@@ -292,7 +292,7 @@ struct Rows {
         return Output(made);
     }
 
-    // R X, shape (K, p), for R of shape (K, n). A range of features stays in the first cache while rows go by.
+    // R X, shape (K, p), for R of shape (K, n). A range of features stays in the cache while rows go by.
     static Output transposed(const Dense& X, std::optional<Places> index, const Table& R, int threads) {
         const auto rows = view(X, index);
         const long long n = static_cast<long long>(count(X, index)), K = static_cast<long long>(R.shape(0));
@@ -351,7 +351,7 @@ struct Rows {
         m.def("rows_squared", &squared, X, index, nb::arg("weight"), nb::arg("threads") = 1);
     }
 
-    static constexpr long long kRange = 1024;
+    static constexpr long long kRange = 4096;
 };
 
 }  // namespace

@@ -171,7 +171,8 @@ inline double group_sweep(long long m, long long r, const double* Q, double* gra
                 const double step = shrink * fresh[a * r + c] - w[i * r + c];
                 if (step == 0.0) continue;
                 w[i * r + c] += step;
-                for (long long b = 0; b < m; ++b) gradient[b * r + c] += step * Q[i * m + b];
+                if (r == 1) add_multiple(m, step, Q + i * m, gradient);
+                else for (long long b = 0; b < m; ++b) gradient[b * r + c] += step * Q[i * m + b];
                 worst = std::max(worst, std::abs(step) * size);
             }
         }
