@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from conelayers.model_selection.extras import optional
 from conelayers.model_selection.space import LogSpace
 
 if TYPE_CHECKING:
@@ -80,9 +81,8 @@ class History:
             ax: Axes to draw on; new ones by default.
             **style: Passed to `Axes.scatter`.
         """
-        import matplotlib.pyplot as plt
-
         if ax is None:
+            plt: Any = optional("matplotlib.pyplot", "plots", "History.plot")
             _, ax = plt.subplots()
         order = np.arange(1, len(self) + 1)
         if self.space.size == 1:

@@ -17,6 +17,7 @@ from conelayers.lasso.designs import Design, as_values, require_finite
 from conelayers.lasso.problem import warn_unsolved
 from conelayers.model_selection.criteria.base import Criterion, Evaluation, evaluate_torch, squared_error
 from conelayers.model_selection.criteria.classes import REMEDY, unseen
+from conelayers.model_selection.extras import optional
 from conelayers.model_selection.parallel import run_parallel
 from conelayers.model_selection.space import LogSpace
 from conelayers.settings import require_kinds
@@ -248,11 +249,14 @@ def _evaluate_fold(fold: HeldOut, point: np.ndarray, tol: float | None, state: A
 
 
 def _splits(cv: Any, design: Design, y: Tensor, groups: Any) -> Iterable:
-    from sklearn.model_selection import check_cv
-
     if groups is not None and len(groups) != design.shape[0]:
         raise InvalidArgument(f"groups must hold {design.shape[0]} labels, one per sample; got {len(groups)}")
     target = y.cpu().numpy()
     classifier = target.ndim == 1 and target.dtype.kind in "iu"
-    splitter: Any = check_cv(cv, target, classifier=classifier)
+    if isinstance(cv, Iterable) and not isinstance(cv, str):
+        return cv  # the folds themselves need no scikit-learn
+    if not hasattr(cv, "split"):
+        selection: Any = optional("sklearn.model_selection", "lasso", f"cv={cv!r}")
+        cv = selection.check_cv(cv, target, classifier=classifier)
+    splitter: Any = cv
     return splitter.split(np.empty((design.shape[0], 0)), target, groups)

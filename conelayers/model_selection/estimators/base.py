@@ -24,7 +24,9 @@ from conelayers.model_selection.searches import Safeguarded, Search, SearchResul
 from conelayers.model_selection.space import LogSpace
 from conelayers.settings import check_kind, check_number
 
-__all__ = ["ImplicitCV"]
+__all__ = ["DTYPES", "ImplicitCV"]
+
+DTYPES = [np.float64, np.float32]  # in which features are read as they are; others become the first
 
 _ROUNDING = 1e-13  # of a sum of products of numbers of size one
 
@@ -85,7 +87,8 @@ class ImplicitCV(BaseEstimator, abc.ABC):
         """Search for the hyperparameters and fit the model to all data.
 
         Args:
-            X: Shape (n_samples, n_features), dense or scipy.sparse.
+            X: Shape (n_samples, n_features), dense or scipy.sparse; read as it is in single and double precision, dense
+                by rows and sparse by columns.
             y: Targets.
             sample_weight: Shape (n_samples,); weighs the fits and the held-out losses.
             **params: What the splitter asks for, such as `groups` for `GroupKFold`: directly, or by scikit-learn's
@@ -133,7 +136,7 @@ class ImplicitCV(BaseEstimator, abc.ABC):
 
     def get_metadata_routing(self) -> Any:
         """Where metadata given to `fit` goes, see scikit-learn's user guide: what the splitter asks for, to it."""
-        splitter = check_cv(self.cv)
+        splitter = self.cv if hasattr(self.cv, "split") else check_cv()  # folds that are listed ask for nothing
         mapping = MethodMapping().add(caller="fit", callee="split")
         return MetadataRouter(owner=self).add_self_request(self).add(splitter=splitter, method_mapping=mapping)
 

@@ -14,7 +14,7 @@ from conelayers.settings import require_counts, require_kinds, require_numbers
 __all__ = ["GridSearch", "Safeguarded"]
 
 _SHARE = 10.0  # a violation of at most one per cent of the penalty
-_SPENT, _WORSE = 0.5, 0.05  # degrees of freedom and loss of models that do nothing but overfit
+_SPENT, _WORSE = 0.8, 0.05  # degrees of freedom and loss of models that do nothing but overfit
 
 
 def coarse_points(objective: Objective, size: int) -> np.ndarray:
@@ -67,7 +67,7 @@ class Safeguarded(Search):
         size: Points of the coarse grid, see `GridSearch`; by default 20 for one hyperparameter, else 8.
         points: Explicit coarse points, largest hyperparameters first.
         patience: With one hyperparameter, leave out the rest of the grid once this many points in a row were clearly
-            worse than the best, of models whose degrees of freedom are half of the training samples or more. None
+            worse than the best, of models whose degrees of freedom are four fifths of the training samples. None
             visits all points.
         coarse_tol: Inner tolerance at the top of the grid. It falls where hyperparameters do, for a violation of the
             size of a penalty leaves nothing of its solution; what is kept is evaluated again at the solver's own.
