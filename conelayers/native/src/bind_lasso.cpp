@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <initializer_list>
 #include <memory>
 #include <numeric>
 #include <optional>
@@ -19,7 +20,6 @@
 #include "conelayers/dispatch.hpp"
 #include "conelayers/threads.hpp"
 #include "lasso_kernels.hpp"
-#include "results.hpp"
 
 namespace nb = nanobind;
 
@@ -34,6 +34,17 @@ using Reals = In<double, 1>;
 using Table = In<double, 2>;
 using Places = In<std::int64_t, 1>;
 using Output = nb::ndarray<nb::numpy, double>;
+
+// A new numpy array of undefined values that gives its memory back: results come in many sizes, and keeping those for
+// the next ones would hold a multiple of the design.
+template <class T>
+nb::ndarray<nb::numpy, T> fresh_array(std::initializer_list<std::size_t> shape, T** data) {
+    std::size_t count = 1;
+    for (std::size_t extent : shape) count *= extent;
+    *data = new T[std::max<std::size_t>(count, 1)];
+    nb::capsule owner(*data, [](void* p) noexcept { delete[] static_cast<T*>(p); });
+    return nb::ndarray<nb::numpy, T>(*data, shape, owner);
+}
 
 // Entries of a design that one task should at least touch; less is not worth a thread.
 constexpr long long kTaskEntries = 1 << 16;
@@ -143,7 +154,7 @@ struct Csc {
         const long long p = columns(indptr), K = static_cast<long long>(w.shape(1));
         require(static_cast<long long>(w.shape(0)) == p, "w must have a row per column");
         double* out;
-        auto made = new_array<double>({static_cast<std::size_t>(n), w.shape(1)}, &out);
+        auto made = fresh_array<double>({static_cast<std::size_t>(n), w.shape(1)}, &out);
         {
             nb::gil_scoped_release release;
             std::fill(out, out + n * K, 0.0);
@@ -157,7 +168,7 @@ struct Csc {
         const auto X = view(indptr, indices, data);
         const long long p = columns(indptr), K = static_cast<long long>(r.shape(1));
         double* out;
-        auto made = new_array<double>({static_cast<std::size_t>(p), r.shape(1)}, &out);
+        auto made = fresh_array<double>({static_cast<std::size_t>(p), r.shape(1)}, &out);
         {
             nb::gil_scoped_release release;
             over_ranges(p, indptr.data()[p] * K, threads, 1, [&](long long first, long long last) {
@@ -171,7 +182,7 @@ struct Csc {
         const auto X = view(indptr, indices, data);
         const long long p = columns(indptr);
         double* out;
-        auto made = new_array<double>({static_cast<std::size_t>(p)}, &out);
+        auto made = fresh_array<double>({static_cast<std::size_t>(p)}, &out);
         column_kernels<Value, Index>().squared(X, 0, p, weight.data(), out);
         return Output(made);
     }
@@ -184,7 +195,7 @@ struct Csc {
         const std::int64_t* number = place ? place->data() : nullptr;
         Index *start, *row;
         double* value;
-        auto starts = new_array<Index>({k + 1}, &start);
+        auto starts = fresh_array<Index>({k + 1}, &start);
         start[0] = 0;
         for (std::size_t j = 0; j < k; ++j) {
             const std::int64_t from = features.data()[j];
@@ -194,8 +205,8 @@ struct Csc {
                 count += number == nullptr || number[X.row[a]] >= 0 ? 1 : 0;
             start[j + 1] = start[j] + count;
         }
-        auto rows = new_array<Index>({static_cast<std::size_t>(start[k])}, &row);
-        auto values = new_array<double>({static_cast<std::size_t>(start[k])}, &value);
+        auto rows = fresh_array<Index>({static_cast<std::size_t>(start[k])}, &row);
+        auto values = fresh_array<double>({static_cast<std::size_t>(start[k])}, &value);
         for (std::size_t j = 0; j < k; ++j) {
             Index to = start[j];
             const std::int64_t from = features.data()[j];
@@ -232,7 +243,7 @@ struct Csc {
                     static_cast<long long>(rhs.shape(0)) == k + (intercept ? 1 : 0),
                 "curvature and rhs must fit X");
         double* u;
-        auto made = new_array<double>({rhs.shape(0)}, &u);
+        auto made = fresh_array<double>({rhs.shape(0)}, &u);
         bool solved;
         {
             nb::gil_scoped_release release;
@@ -282,7 +293,7 @@ struct Rows {
         const long long K = static_cast<long long>(B.shape(0)), used = static_cast<long long>(B.shape(1));
         require(used == (features ? static_cast<long long>(features->shape(0)) : rows.p), "B must fit X");
         double* out;
-        auto made = new_array<double>({n, B.shape(0)}, &out);
+        auto made = fresh_array<double>({n, B.shape(0)}, &out);
         {
             nb::gil_scoped_release release;
             over_ranges(n, n * used, threads, 1, [&](long long first, long long last) {
@@ -298,7 +309,7 @@ struct Rows {
         const long long n = static_cast<long long>(count(X, index)), K = static_cast<long long>(R.shape(0));
         require(static_cast<long long>(R.shape(1)) == n, "R must have a column per row");
         double* out;
-        auto made = new_array<double>({R.shape(0), X.shape(1)}, &out);
+        auto made = fresh_array<double>({R.shape(0), X.shape(1)}, &out);
         {
             nb::gil_scoped_release release;
             over_ranges(rows.p, n * rows.p, threads, 16, [&](long long first, long long last) {
@@ -316,7 +327,7 @@ struct Rows {
         for (std::size_t a = 0; a < k; ++a)
             require(features.data()[a] >= 0 && features.data()[a] < rows.p, "features must be columns of X");
         double* out;
-        auto made = new_array<double>({n, k}, &out);
+        auto made = fresh_array<double>({n, k}, &out);
         {
             nb::gil_scoped_release release;
             over_ranges(n, n * k, threads, 1, [&](long long first, long long last) {
@@ -331,7 +342,7 @@ struct Rows {
         const long long n = static_cast<long long>(count(X, index));
         require(static_cast<long long>(weight.shape(0)) == n, "weight must have an entry per row");
         double* out;
-        auto made = new_array<double>({X.shape(1)}, &out);
+        auto made = fresh_array<double>({X.shape(1)}, &out);
         {
             nb::gil_scoped_release release;
             over_ranges(rows.p, n * rows.p, threads, 16, [&](long long first, long long last) {
