@@ -83,7 +83,7 @@ class History:
         """
         if ax is None:
             plt: Any = optional("matplotlib.pyplot", "plots", "History.plot")
-            _, ax = plt.subplots()
+            return self.plot(plt.subplots()[1], **style)
         order = np.arange(1, len(self) + 1)
         if self.space.size == 1:
             points = np.exp(self.points[:, 0])
