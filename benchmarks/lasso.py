@@ -164,7 +164,7 @@ def with_optuna(criterion: CrossValidation, trials: int) -> Run:
 
 
 def with_sparho(X, y) -> Run:
-    """The gradient search of sparho with celer inside, on the same folds; it has no intercept, so targets are centred."""
+    """The search of sparho with celer inside, on the same folds; without an intercept, so targets are centred."""
     from sklearn.model_selection import KFold
     from sparho import L1 as SparhoL1
     from sparho import CrossVal, Problem, SquaredLoss, hoag_search

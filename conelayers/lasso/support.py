@@ -73,7 +73,7 @@ def _coupled_blocks(design: Design, hessian: Tensor, feature: Tensor, output: Te
     if isinstance(design, DenseDesign):
         # by output: block row k against all later ones, samples along the rows of memory
         order = torch.argsort(output, stable=True)
-        X, curvature = design.matrix.mT.index_select(0, feature[order]), hessian.permute(1, 2, 0).contiguous()
+        X, curvature = design.dense().mT.index_select(0, feature[order]), hessian.permute(1, 2, 0).contiguous()
         ends, upper, sums, low = torch.bincount(output, minlength=len(outputs)).cumsum(0).tolist(), [], [], 0
         for k, high in enumerate(ends):
             curved = X[low:] * curvature[k][output[order[low:]]]
