@@ -163,6 +163,29 @@ def with_optuna(criterion: CrossValidation, trials: int) -> Run:
     return Run(study.best_value, curve)
 
 
+def with_sparho(X, y) -> Run:
+    """The search of sparho with celer inside, on the same folds; without an intercept, so targets are centred."""
+    from sklearn.model_selection import KFold
+    from sparho import L1 as SparhoL1
+    from sparho import CrossVal, Problem, SquaredLoss, hoag_search
+    from sparho.adapters import CelerLasso
+
+    problem = Problem(SquaredLoss(), SparhoL1(), X, y - y.mean())
+    folds = CrossVal(tuple(KFold(5).split(y[:, None])), warm_start=True)
+    found = hoag_search(problem, largest(X, y) / 10, solver=CelerLasso(), criterion=folds, n_iter=30)
+    return Run(min(record.value for record in found.history))
+
+
+def sparho_rows(X, y) -> dict[str, Callable[[], Run]]:
+    """A row for sparho where it is installed, with celer."""
+    try:
+        import celer  # noqa: F401
+        import sparho  # noqa: F401
+    except ImportError:
+        return {}
+    return {"sparho with celer": lambda: with_sparho(X, y)}
+
+
 def random_points(criterion: CrossValidation, size: int) -> np.ndarray:
     low, high = criterion.space.lower, criterion.space.upper
     return np.random.default_rng(0).uniform(low, high, (size, low.size))
@@ -211,6 +234,7 @@ def one(args: argparse.Namespace) -> None:
         "grid of 100, warm, our solver": lambda: grid(shared, ladder(shared, 100)),
         "LassoCV, 100 points": lambda: Run(LassoCV(cv=5).fit(X, y).mse_path_.mean(1).min()),
     }
+    runs |= sparho_rows(X, y)
     contest(f"one penalty, {X.shape[0]} x {X.shape[1]}, five folds", runs, args.repeat)
 
 
@@ -332,6 +356,7 @@ def text(args: argparse.Namespace) -> None:
         "LassoImplicitCV": lambda: searched(LassoImplicitCV(cv=5, eps=1e-2).fit(X, y).history_),
         "grid of 100, warm, our solver": lambda: grid(shared, ladder(shared, 100)),
     }
+    runs |= sparho_rows(X, y)
     if args.long:
         runs["LassoCV, 100 points"] = lambda: Run(LassoCV(cv=5, eps=1e-2).fit(X, y).mse_path_.mean(1).min())
     contest(f"{X.shape[0]} x {X.shape[1]}, density 1e-3, one penalty", runs, 1)

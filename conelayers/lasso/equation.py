@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from conelayers.implicit.itemwise import against, along
 from conelayers.lasso.datafits import Datafit
 from conelayers.lasso.designs import DenseDesign, Design
 from conelayers.lasso.penalties import Penalty
-from conelayers.lasso.problem import Problem
+from conelayers.lasso.problem import FitResult, Problem
 from conelayers.lasso.solvers import Solver
 from conelayers.lasso.support import Support, SupportSystem
 from conelayers.lasso.terms import Term
@@ -68,6 +68,11 @@ def _stack(items: Sequence[tuple[Tensor, ...]], batch: torch.Size) -> tuple[Tens
     return tuple(column.reshape((*batch, *column.shape[1:])) for column in columns)
 
 
+def _by_output(values: Tensor) -> Tensor:
+    """Values by sample or feature as columns, one per output; there may be none of them."""
+    return values if values.ndim == 2 else values[:, None]
+
+
 @dataclass(frozen=True, eq=False)
 class SupportEquation(Equation):
     """Outputs (coef, intercept) of a proximal model, inputs ([X], y, weights, *hyperparameters).
@@ -80,6 +85,7 @@ class SupportEquation(Equation):
     Attributes:
         design: The design matrix, or None where X is the first input (dense).
         start: A point (coef, intercept) from which the solver starts, with the batch axes of the outputs.
+        unsolved: Takes the violations of the items that the solver left unsolved; a list of one call.
     """
 
     datafit: Datafit
@@ -89,6 +95,7 @@ class SupportEquation(Equation):
     design: Design | None
     target_dims: int
     start: tuple[Tensor, Tensor] | None = None
+    unsolved: list[float] = field(default_factory=list)
 
     @property
     def output_dims(self) -> tuple[int, ...]:
@@ -149,7 +156,12 @@ class SupportEquation(Equation):
 
     def _solve_one(self, problem: Problem, start: tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:
         result = self.solver.solve(problem, start)  # type: ignore[arg-type]
+        self._note(result)
         return result.coef, result.intercept
+
+    def _note(self, result: FitResult) -> None:
+        if not result.converged:
+            self.unsolved.append(result.violation)
 
     def _linearize(self, inputs: tuple[Tensor, ...], coef: Tensor, intercept: Tensor) -> _Point:
         problem = self.problem(inputs)
@@ -195,9 +207,7 @@ class SupportEquation(Equation):
         offset = len(inputs) - len(theta) - 2
         if offset and needed[0]:
             slope = self.datafit.gradient(point.eta, y, weights)
-            n = slope.shape[0]
-            used = -(slope.reshape(n, -1) @ u.reshape(u.shape[0], -1).mT)
-            used = used - curved.reshape(n, -1) @ point.coef.reshape(u.shape[0], -1).mT
+            used = -(_by_output(slope) @ _by_output(u).mT) - _by_output(curved) @ _by_output(point.coef).mT
             grads[0] = torch.zeros_like(inputs[0]).index_copy(1, point.features, used)
         if needed[offset] or needed[offset + 1]:
             slopes = against(lambda t, w: (self.datafit.gradient(point.eta, t, w),), (y, weights), (-q,))

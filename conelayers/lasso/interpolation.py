@@ -129,7 +129,7 @@ def solve_exactly(solver: Solver, problem: Problem, start: tuple[Tensor, ...] | 
             answer = min(answer, (_worst(problem, *candidate, spread), *candidate), key=lambda entry: entry[0])
         size = max(0.5 * size, 1e-3 * spread)
     worst, coef, intercept, dual = answer
-    return FitResult(coef, intercept, worst, iteration, problem, dual)
+    return FitResult(coef, intercept, worst, iteration, problem, dual, solver.tol)
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,6 +147,7 @@ class InterpolationEquation(SupportEquation):
 
     def _solve_one(self, problem: Problem, start: tuple[Tensor, ...] | None) -> tuple[Tensor, ...]:
         result = solve_exactly(self.solver, problem, start)
+        self._note(result)
         assert result.dual is not None
         return result.coef, result.intercept, result.dual
 

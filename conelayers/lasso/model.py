@@ -16,7 +16,7 @@ from conelayers.lasso.designs import DenseDesign, as_design, as_values, plain_ar
 from conelayers.lasso.equation import SupportEquation, check_hyperparameters, filled
 from conelayers.lasso.interpolation import InterpolationEquation, solve_exactly
 from conelayers.lasso.penalties import Penalty
-from conelayers.lasso.problem import FitResult, Problem
+from conelayers.lasso.problem import FitResult, Problem, warn_unsolved
 from conelayers.lasso.solvers import Solver, WorkingSet
 from conelayers.layers._compile import outside_graphs
 from conelayers.settings import check_kind, check_number
@@ -112,14 +112,18 @@ class ProximalModel:
             *hyperparameters: Numbers or tensors, in the order of `penalty.names`.
             sample_weight: Shape (n,).
             start: A point (coef, intercept) to start from.
+
+        Warns:
+            InaccurateWarning: The solver stopped before it reached its tolerance.
         """
         with torch.no_grad():
             problem = self.problem(X, y, *hyperparameters, sample_weight=sample_weight)
             design = problem.design
             start = None if start is None else _start(start, problem.coef_shape, torch.Size(), design.device)
-            return (
-                self.solver.solve(problem, start) if self.datafit.smooth else solve_exactly(self.solver, problem, start)
-            )
+            solver = self.solver
+            result = solver.solve(problem, start) if self.datafit.smooth else solve_exactly(solver, problem, start)
+            warn_unsolved([] if result.converged else [result.violation], "ProximalModel.fit", 2)
+            return result
 
     @outside_graphs
     def __call__(
@@ -142,7 +146,23 @@ class ProximalModel:
         Returns:
             coef, shape (*batch, p) or (*batch, p, K), and intercept, shape (*batch,) or (*batch, K), in the dtype that
             the hyperparameters and a tensor X promote to.
+
+        Warns:
+            InaccurateWarning: The solver stopped before it reached its tolerance, for some items of a batch.
         """
+        coef, intercept, unsolved = self.solution(X, y, *hyperparameters, sample_weight=sample_weight, start=start)
+        warn_unsolved(unsolved, "ProximalModel", 3)
+        return coef, intercept
+
+    def solution(
+        self,
+        X: Any,
+        y: Any,
+        *hyperparameters: Any,
+        sample_weight: Any = None,
+        start: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor, list[float]]:
+        """What a call returns, and the violations of the items that were left unsolved in place of a warning."""
         design, target, weights, theta = self._prepare(X, y, hyperparameters, sample_weight)
         given = [*theta, X] if isinstance(X, Tensor) and X.is_floating_point() else list(theta)
         dtype = given[0].dtype
@@ -155,11 +175,11 @@ class ProximalModel:
             batch = equation.batch(inputs, equation.event_dims)
             shape = self.datafit.coef_shape(design.shape[1], target)
             equation = replace(equation, start=_start(start, shape, batch, design.device))
-        if isinstance(design, DenseDesign) and isinstance(X, Tensor):
+        if isinstance(design, DenseDesign) and isinstance(X, Tensor) and design.matrix.dtype == torch.float64:
             equation = replace(equation, design=None)
             inputs = [design.matrix, *inputs]
         coef, intercept = implicit(equation, *inputs)[:2]
-        return coef.to(dtype), intercept.to(dtype)
+        return coef.to(dtype), intercept.to(dtype), equation.unsolved
 
     def regularity(
         self,

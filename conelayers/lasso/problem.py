@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from conelayers.errors import InaccurateWarning
 from conelayers.lasso.datafits import Datafit
 from conelayers.lasso.designs import Design
 from conelayers.lasso.terms import Term
 
-__all__ = ["FitResult", "Problem"]
+__all__ = ["FitResult", "Problem", "warn_unsolved"]
 
+_UNITS = 100 * torch.finfo(torch.float64).eps  # rounding of a sum of products, in units of their size
 _NOISE = 1e-7  # what is left of a gradient after more than these digits cancel is not worth solving for
 
 
@@ -28,6 +33,7 @@ class FitResult:
         iterations: Outer iterations of the solver.
         problem: What was solved.
         dual: Derivatives of the fit in the targets, shape (n,), where the loss has a corner and they are unknowns.
+        tol: The violation at which the solver would have stopped.
     """
 
     coef: Tensor
@@ -36,6 +42,12 @@ class FitResult:
     iterations: int
     problem: Problem = field(repr=False)
     dual: Tensor | None = field(default=None, repr=False)
+    tol: float = math.inf
+
+    @cached_property
+    def converged(self) -> bool:
+        """Whether the violation is at most `tol`, or what rounding leaves of the terms that it is a sum of."""
+        return self.violation <= self.tol or self.violation <= self.problem.rounding(self.coef, self.intercept)
 
     @cached_property
     def gap(self) -> float:
@@ -107,7 +119,23 @@ class Problem:
         """
         gradient, slope = self._sizes()
         unit = gradient / slope if gradient > 0 and slope > 0 else 1.0
-        return replace(self, slope_unit=unit), max(gradient, torch.finfo(torch.float64).tiny)
+        # features that are zero throughout have no gradient: the intercept is all there is
+        return replace(self, slope_unit=unit), max(gradient or slope, torch.finfo(torch.float64).tiny)
+
+    def rounding(self, coef: Tensor, intercept: Tensor) -> float:
+        """Violation, in units of the gradient, below which there is only the rounding of products with X and X'."""
+        problem, scale = self.measured()
+        weights, largest = self.weights, float(self.design.squared_norms(self.weights).max()) ** 0.5
+        slopes, offset = self.datafit.slope(self.predictions(coef, intercept), self.y), intercept.abs().max()
+
+        def size(values: Tensor) -> float:
+            squares = values.square() if values.ndim == 1 else values.square().sum(-1)
+            return float(weights @ squares) ** 0.5
+
+        reach = size(self.y) + float(weights.sum()) ** 0.5 * float(offset) + largest * float(coef.abs().sum())
+        terms = size(slopes) + self.datafit.curvature * reach if self.datafit.smooth else size(slopes) + reach
+        unit = max(largest, problem.slope_unit * float(weights.sum()) ** 0.5)
+        return _UNITS * unit * terms / scale
 
     def _sizes(self) -> tuple[float, float]:
         """The gradient in the coefficients and the sum of the losses' slopes, at zero coefficients.
@@ -158,7 +186,23 @@ class Problem:
         entries, slope = self.violations(coef, self.predictions(coef, intercept))
         return max(float(entries.max()) if entries.numel() else 0.0, float(slope.max()))
 
-    def result(self, coef: Tensor, intercept: Tensor, iterations: int) -> FitResult:
+    def result(self, coef: Tensor, intercept: Tensor, iterations: int, tol: float = math.inf) -> FitResult:
         """A solution with its accuracy."""
         problem, scale = self.measured()
-        return FitResult(coef, intercept, problem.worst(coef, intercept) / scale, iterations, self)
+        return FitResult(coef, intercept, problem.worst(coef, intercept) / scale, iterations, self, tol=tol)
+
+
+def warn_unsolved(violations: Sequence[float], where: str, stacklevel: int) -> None:
+    """Say once that inner problems were left unsolved; nothing where there are none.
+
+    Warns:
+        InaccurateWarning: `violations` holds the accuracies of some.
+    """
+    if violations:
+        warnings.warn(
+            f"{where}: the solver stopped before it reached its tolerance, at a violation of optimality of up to "
+            f"{max(violations):.1e} of the gradient at zero coefficients. Raise max_iter, or bring the features to "
+            "like units.",
+            InaccurateWarning,
+            stacklevel=stacklevel + 1,
+        )

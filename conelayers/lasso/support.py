@@ -73,7 +73,7 @@ def _coupled_blocks(design: Design, hessian: Tensor, feature: Tensor, output: Te
     if isinstance(design, DenseDesign):
         # by output: block row k against all later ones, samples along the rows of memory
         order = torch.argsort(output, stable=True)
-        X, curvature = design.matrix.mT.index_select(0, feature[order]), hessian.permute(1, 2, 0).contiguous()
+        X, curvature = design.dense().mT.index_select(0, feature[order]), hessian.permute(1, 2, 0).contiguous()
         ends, upper, sums, low = torch.bincount(output, minlength=len(outputs)).cumsum(0).tolist(), [], [], 0
         for k, high in enumerate(ends):
             curved = X[low:] * curvature[k][output[order[low:]]]
@@ -152,14 +152,15 @@ class SupportSystem:
         return solve_symmetric(self.matrix(), rhs, warn)
 
     def _iterate(self, curvature: Tensor, rhs: Tensor) -> Tensor | None:
-        """Conjugate gradients on the sparse columns; None if they do not converge, or without numba."""
+        """Conjugate gradients on the sparse columns; None if they do not converge, or are not compiled."""
         kernels = compiled()
         arrays = [plain_array(t) for t in (self.hessian, curvature.contiguous(), rhs.contiguous())]
         if kernels is None or any(a is None for a in arrays):
             return None
         X = self.design.matrix  # type: ignore[attr-defined]
-        parts = (X.indptr, X.indices, X.data, *arrays, self.fit_intercept)
-        out, converged = kernels.conjugate_gradient(*parts, 1e-12, 500)
+        out, converged = kernels.conjugate_gradient(
+            X.indptr, X.indices, X.data, *arrays, self.fit_intercept, 1e-12, 500
+        )
         return torch.from_numpy(out) if converged else None
 
 

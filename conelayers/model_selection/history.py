@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from conelayers.model_selection.extras import optional
 from conelayers.model_selection.space import LogSpace
 
 if TYPE_CHECKING:
@@ -80,10 +81,9 @@ class History:
             ax: Axes to draw on; new ones by default.
             **style: Passed to `Axes.scatter`.
         """
-        import matplotlib.pyplot as plt
-
         if ax is None:
-            _, ax = plt.subplots()
+            plt: Any = optional("matplotlib.pyplot", "plots", "History.plot")
+            return self.plot(plt.subplots()[1], **style)
         order = np.arange(1, len(self) + 1)
         if self.space.size == 1:
             points = np.exp(self.points[:, 0])

@@ -1,4 +1,4 @@
-"""The compiled engine: batched LDL^T and batched interior point, one problem per SIMD lane.
+"""The compiled engine: batched LDL^T and batched interior point, one problem per SIMD lane; the Lasso's kernels.
 
 The C++ headers are in ``include/conelayers``; ``_engine`` is the compiled module. Importing this package loads the
 module and never compiles anything.
@@ -13,10 +13,22 @@ try:
         Engine,
         LDLTFactor,
         clearly_indefinite,
+        conjugate_gradient,
+        csc_columns,
+        csc_squared,
+        csc_times,
+        csc_transposed,
         csr_product,
         derivative_image,
+        descend_columns,
+        descend_gram,
+        descend_groups,
         engine_image,
         instruction_set,
+        rows_chosen,
+        rows_squared,
+        rows_times,
+        rows_transposed,
     )
 except ImportError as error:  # a source tree that has not been built
     raise ImportError(
@@ -34,8 +46,20 @@ __all__ = [
     "Engine",
     "LDLTFactor",
     "clearly_indefinite",
+    "conjugate_gradient",
+    "csc_columns",
+    "csc_squared",
+    "csc_times",
+    "csc_transposed",
     "csr_product",
     "derivative_image",
+    "descend_columns",
+    "descend_gram",
+    "descend_groups",
     "engine_image",
     "instruction_set",
+    "rows_chosen",
+    "rows_squared",
+    "rows_times",
+    "rows_transposed",
 ]

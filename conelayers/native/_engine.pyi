@@ -13,10 +13,22 @@ __all__ = [
     "EngineSolution",
     "Gradients",
     "LDLTFactor",
+    "conjugate_gradient",
+    "csc_columns",
+    "csc_squared",
+    "csc_times",
+    "csc_transposed",
     "csr_product",
     "derivative_image",
+    "descend_columns",
+    "descend_gram",
+    "descend_groups",
     "engine_image",
     "instruction_set",
+    "rows_chosen",
+    "rows_squared",
+    "rows_times",
+    "rows_transposed",
 ]
 
 def instruction_set() -> str:
@@ -323,3 +335,110 @@ def derivative_image(
     cone_params: NDArray[np.float64],
 ) -> tuple[bytes, bytes, list[tuple[int, int]], int, tuple[int, float]]:
     """The same for `Differentiator`."""
+
+def descend_gram(
+    Q: NDArray[np.float64],
+    gradient: NDArray[np.float64],
+    w: NDArray[np.float64],
+    term: NDArray[np.float64],
+    epochs: int,
+    target: float,
+) -> int:
+    """Minimise w'Qw/2 + ... + a separable term in place, with the Gram matrix in memory; returns the sweeps made.
+
+    Args:
+        Q: X'HX, shape (k, k).
+        gradient: Slope of the quadratic at the starting point, shape (k,); updated.
+        w: Starting point, shape (k,); updated.
+        term: Linear parts, thresholds, curvatures, lower and upper bounds, shape (5, k).
+        epochs: Most sweeps.
+        target: Stop when no coordinate's step, times its curvature, exceeds this in a sweep.
+    """
+
+def descend_groups(
+    Q: NDArray[np.float64],
+    gradient: NDArray[np.float64],
+    w: NDArray[np.float64],
+    scale: NDArray[np.float64],
+    l1: NDArray[np.float64],
+    members: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    epochs: int,
+    target: float,
+) -> int:
+    """`descend_gram` for w of shape (m, r) and the term sum scale_g |w_g| + sum l1 |w|.
+
+    `members` holds the rows of the groups, one group after the other, shape (m,); `offsets` where each group begins in
+    it, and the end, shape (groups + 1,).
+    """
+
+def descend_columns(
+    indptr: NDArray,
+    indices: NDArray,
+    data: NDArray,
+    h: NDArray[np.float64],
+    r: NDArray[np.float64],
+    intercept: bool,
+    w: NDArray[np.float64],
+    term: NDArray[np.float64],
+    epochs: int,
+    target: float,
+) -> float:
+    """`descend_gram` on compressed columns, with the slope r in the predictions (overwritten) in memory.
+
+    h is the curvature of the model in each prediction, shape (n,). With `intercept` one is minimised over as well; its
+    change is returned. Each of the `epochs` is a full sweep, followed by sweeps over the nonzero coordinates.
+    """
+
+def conjugate_gradient(
+    indptr: NDArray,
+    indices: NDArray,
+    data: NDArray,
+    h: NDArray[np.float64],
+    curvature: NDArray[np.float64],
+    rhs: NDArray[np.float64],
+    intercept: bool,
+    rtol: float,
+    most: int,
+) -> tuple[NDArray[np.float64], bool]:
+    """Solve J u = rhs for J = [[X'HX + diag(curvature), X'h], [h'X, sum h]]; and whether it reached the accuracy."""
+
+def csc_times(indptr: NDArray, indices: NDArray, data: NDArray, n: int, w: NDArray[np.float64]) -> NDArray[np.float64]:
+    """X w, shape (n, K), for w of shape (p, K); columns with zeros only cost nothing."""
+
+def csc_transposed(
+    indptr: NDArray, indices: NDArray, data: NDArray, r: NDArray[np.float64], threads: int = 1
+) -> NDArray[np.float64]:
+    """X' r, shape (p, K), for r of shape (n, K)."""
+
+def csc_squared(indptr: NDArray, indices: NDArray, data: NDArray, weight: NDArray[np.float64]) -> NDArray[np.float64]:
+    """sum_i weight_i x_ij^2, shape (p,)."""
+
+def csc_columns(
+    indptr: NDArray, indices: NDArray, data: NDArray, features: NDArray[np.int64], place: NDArray[np.int64] | None
+) -> tuple[NDArray, NDArray, NDArray[np.float64]]:
+    """Some columns, (indptr, indices, data), of the rows that `place` numbers; of all rows for None."""
+
+def rows_times(
+    X: NDArray,
+    index: NDArray[np.int64] | None,
+    B: NDArray[np.float64],
+    features: NDArray[np.int64] | None,
+    threads: int = 1,
+) -> NDArray[np.float64]:
+    """X[index] B', shape (n, K), for B of shape (K, p), or (K, used) on the features in use."""
+
+def rows_transposed(
+    X: NDArray, index: NDArray[np.int64] | None, R: NDArray[np.float64], threads: int = 1
+) -> NDArray[np.float64]:
+    """R X[index], shape (K, p), for R of shape (K, n)."""
+
+def rows_chosen(
+    X: NDArray, index: NDArray[np.int64] | None, features: NDArray[np.int64], threads: int = 1
+) -> NDArray[np.float64]:
+    """X[index][:, features] in double precision."""
+
+def rows_squared(
+    X: NDArray, index: NDArray[np.int64] | None, weight: NDArray[np.float64], threads: int = 1
+) -> NDArray[np.float64]:
+    """sum_i weight_i x_ij^2 over the rows in `index`, shape (p,)."""

@@ -264,3 +264,26 @@ def test_support_vector_machine_duals():
 
             expected = _central(function, leaves[i].detach(), 1e-5)
             torch.testing.assert_close(grad, expected, rtol=1e-7, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", [n for n, case in CASES.items() if not isinstance(case[1], Box | EpsilonBox)])
+@pytest.mark.parametrize("fit_intercept", [True, False])
+def test_nothing_selected_has_derivatives_too(name, fit_intercept):
+    # alpha far above the threshold: the coefficients stay at zero, the intercept knows no features
+    datafit, penalty, target, theta = CASES[name]
+    model = ProximalModel(datafit, penalty, fit_intercept, WorkingSet(tol=TIGHT))
+    large = [1e3 * torch.as_tensor(np.asarray(t)) if i == 0 else torch.as_tensor(t) for i, t in enumerate(theta)]
+    if isinstance(penalty, SparseGroupLasso):
+        large[1] = 1e3 * large[1]
+
+    def outputs(features):
+        coef, intercept = model(features, target, *large)
+        return coef.sum() + intercept.square().sum()
+
+    at = torch.tensor(X)
+    slope, second = torch.func.grad(outputs)(at), torch.func.grad(lambda x: torch.func.grad(outputs)(x).sum())(at)
+    assert slope.shape == at.shape and not slope.any() and not second.any()
+    _, moved = torch.func.jvp(outputs, (at,), (torch.ones_like(at),))
+    assert not moved
+    each = torch.func.vmap(torch.func.grad(outputs))(torch.stack([at, 2 * at]))
+    assert each.shape == (2, *at.shape) and not each.any()

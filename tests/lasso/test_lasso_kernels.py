@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-kernels = pytest.importorskip("conelayers.lasso._kernels")
+from conelayers import native
 
 
 def _minimise(Q, c, l1, lower, upper):
     k = len(c)
     w, gradient = np.zeros(k), c.copy()
-    full = [np.full(k, v) for v in (0.0, l1, 0.0, lower, upper)]
-    sweeps = kernels.descend_gram(Q, gradient, w, *full, 2000, 1e-11)
+    term = np.array([np.full(k, v) for v in (0.0, l1, 0.0, lower, upper)])
+    sweeps = native.descend_gram(Q, gradient, w, term, 2000, 1e-11)
     np.testing.assert_allclose(gradient, Q @ w + c, atol=1e-9)
     inside = (w > lower) & (w < upper)
     slope = gradient + l1 * np.sign(w)

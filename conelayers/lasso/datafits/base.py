@@ -26,6 +26,7 @@ class Datafit(abc.ABC):
 
     quadratic: ClassVar[bool] = False  # l is quadratic in eta: one Newton step is exact
     outputs: ClassVar[bool] = False  # predictions carry an axis of K outputs
+    classes: ClassVar[bool] = False  # targets are classes, predictions their scores
     smooth: bool = True  # l is differentiable
     curvature: float = 1.0  # an upper bound of the second derivative of l
 

@@ -20,6 +20,7 @@ _RAREST = 1e-10  # the share of a class that is not there: its intercept would b
 class Logistic(Datafit):
     """l(eta, y) = log(1 + exp(-y eta)) for labels y in {-1, 1}."""
 
+    classes: ClassVar[bool] = True
     curvature = 0.25
 
     def loss(self, eta: Tensor, y: Tensor) -> Tensor:
@@ -60,6 +61,7 @@ class Multinomial(Datafit):
 
     n_classes: int
     outputs: ClassVar[bool] = True
+    classes: ClassVar[bool] = True
     curvature = 0.5
 
     def __post_init__(self) -> None:

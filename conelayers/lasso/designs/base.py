@@ -19,7 +19,7 @@ __all__ = ["Design", "TensorDesign", "constant", "plain_array", "plain_numbers",
 
 
 class Design(abc.ABC):
-    """An n x p matrix X of real features, in float64."""
+    """An n x p matrix X of real features; products are in float64, however X is stored."""
 
     @property
     @abc.abstractmethod

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from conelayers.errors import InvalidArgument
-from conelayers.lasso.designs.base import Design, constant, plain_numbers, require_finite
+from conelayers.lasso._compiled import compiled
+from conelayers.lasso.designs.base import Design, constant, plain_array, plain_numbers, require_finite
 from conelayers.lasso.designs.dense import DenseDesign
 from conelayers.lasso.designs.sparse import SparseDesign
 from conelayers.lasso.designs.torch_sparse import TorchSparseDesign
@@ -62,5 +63,7 @@ def as_design(X: Any) -> Design:
     if matrix.ndim != 2:
         raise InvalidArgument(f"X must be a matrix of shape (n_samples, n_features); got {tuple(matrix.shape)}")
     require_finite("X", matrix)
-    matrix = matrix.to(torch.float64)
+    single = matrix.dtype == torch.float32 and matrix.device.type == "cpu" and compiled() is not None
+    if not (single and matrix.is_contiguous() and plain_array(matrix) is not None):
+        matrix = matrix.to(torch.float64)
     return DenseDesign(matrix if isinstance(X, Tensor) else constant(matrix))

@@ -1,4 +1,4 @@
-"""scipy.sparse matrices, whose products stay differentiable to any order."""
+"""scipy.sparse matrices, or some rows of one, whose products stay differentiable to any order."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 
 from conelayers.implicit import Linear, implicit
+from conelayers.lasso._compiled import compiled, threads_for
 from conelayers.lasso.designs.base import Design, plain_array, plain_numbers
 
 __all__ = ["SparseDesign"]
@@ -64,73 +66,118 @@ class _Gram:
 
     def gram(self, h: np.ndarray) -> np.ndarray:
         """One Gram matrix."""
-        scaled = self.matrix.copy()
-        scaled.data = self.matrix.data * h[self.matrix.indices]
+        scaled = self.matrix.astype(np.float64)
+        scaled.data *= h[self.matrix.indices]
         return (scaled.T @ self.matrix).toarray()
 
 
 class SparseDesign(Design):
-    """A scipy.sparse matrix in compressed-column form, on the CPU.
+    """A scipy.sparse matrix in compressed columns, on the CPU, of which only the rows in `index` count if there is one.
 
-    Products run in scipy; where a derivative is being recorded they run as `Linear` equations, so that derivatives of
-    every order and `torch.func` transforms exist.
+    Products and columns are read from the matrix as it is stored, in single or double precision. Where a derivative is
+    being recorded products run as `Linear` equations, so that derivatives of every order and `torch.func` transforms
+    exist.
     """
 
-    def __init__(self, matrix: Any) -> None:
-        # matrix: any scipy.sparse matrix or array; kept in compressed columns, float64
-        self.matrix: Any = matrix.tocsc()
-        if self.matrix.dtype != np.float64:
-            self.matrix = self.matrix.astype(np.float64)
-        self._transposed: Any = self.matrix.T
+    def __init__(self, matrix: Any, index: np.ndarray | None = None) -> None:
+        # matrix: any scipy.sparse matrix or array
+        stored = matrix.tocsc()
+        if stored.dtype not in (np.float64, np.float32):
+            stored = stored.astype(np.float64)
+        self._stored, self._index, self._place = stored, index, None
+        if index is not None:
+            self._place = np.full(stored.shape[0], -1)
+            self._place[index] = np.arange(len(index))
 
     @property
     def shape(self) -> tuple[int, int]:
         """Numbers of samples and of features."""
-        return (self.matrix.shape[0], self.matrix.shape[1])
+        n, p = self._stored.shape
+        return (n if self._index is None else len(self._index), p)
 
     @property
     def device(self) -> torch.device:
         """Where vectors live."""
         return torch.device("cpu")
 
-    def _product(self, vector: Tensor, transposed: bool) -> Tensor:
-        array = plain_array(vector)
-        if array is not None:
-            return torch.from_numpy(np.asarray(self._transposed @ array if transposed else self.matrix @ array))
-        by_output = vector.mT if vector.ndim == 2 else vector
-        (out,) = implicit(Linear(_Product(self.matrix), transposed), by_output)
-        return out.mT if vector.ndim == 2 else out
+    @property
+    def matrix(self) -> Any:
+        """X in compressed columns; made on demand where it is some rows of another."""
+        if self._index is None:
+            return self._stored
+        return self._chosen(np.arange(self.shape[1]))
+
+    @property
+    def _parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return self._stored.indptr, self._stored.indices, self._stored.data
 
     def matmul(self, coef: Tensor) -> Tensor:
         """See `Design.matmul`."""
-        return self._product(coef, False)
+        w, kernels = plain_array(coef), compiled()
+        if w is None or kernels is None:
+            return self._rows_of(self._linear(coef, False))
+        two = np.ascontiguousarray(w.reshape(w.shape[0], -1 if w.size else math.prod(w.shape[1:])))
+        out = kernels.csc_times(*self._parts, self._stored.shape[0], two)
+        return self._rows_of(torch.from_numpy(out).reshape(-1, *coef.shape[1:]))
 
     def rmatmul(self, residual: Tensor) -> Tensor:
         """See `Design.rmatmul`."""
-        return self._product(residual, True)
+        r, kernels = plain_array(residual), compiled()
+        if r is None or kernels is None:
+            if self._index is not None:
+                empty = residual.new_zeros((self._stored.shape[0], *residual.shape[1:]))
+                residual = empty.index_copy(0, torch.from_numpy(self._index), residual)
+            return self._linear(residual, True)
+        two = r.reshape(r.shape[0], -1)
+        if self._index is not None:
+            two, some = np.zeros((self._stored.shape[0], two.shape[1])), two
+            two[self._index] = some
+        out = kernels.csc_transposed(*self._parts, np.ascontiguousarray(two), threads_for(self._stored.nnz))
+        return torch.from_numpy(out).reshape(-1, *residual.shape[1:])
+
+    def _linear(self, vector: Tensor, transposed: bool) -> Tensor:
+        by_output = vector.mT if vector.ndim == 2 else vector
+        (out,) = implicit(Linear(_Product(self._stored), transposed), by_output)
+        return out.mT if vector.ndim == 2 else out
+
+    def _rows_of(self, values: Tensor) -> Tensor:
+        return values if self._index is None else values.index_select(0, torch.from_numpy(self._index))
 
     def columns(self, index: Tensor) -> Design:
         """See `Design.columns`."""
-        return SparseDesign(self.matrix[:, plain_numbers(index)])
+        return SparseDesign(self._chosen(plain_numbers(index)))
+
+    def _chosen(self, features: np.ndarray) -> Any:
+        kernels = compiled()
+        if kernels is None:
+            rows = self._stored if self._index is None else self._stored.tocsr()[self._index].tocsc()
+            return rows[:, features].astype(np.float64)
+        indptr, indices, data = kernels.csc_columns(*self._parts, np.ascontiguousarray(features), self._place)
+        return sp.csc_array((data, indices, indptr), shape=(self.shape[0], len(features)))
 
     def rows(self, index: Tensor) -> Design:
         """See `Design.rows`."""
-        return SparseDesign(self.matrix.tocsr()[plain_numbers(index)])
+        chosen = plain_numbers(index)
+        return SparseDesign(self._stored, chosen if self._index is None else self._index[chosen])
 
     def dense(self) -> Tensor:
         """See `Design.dense`."""
-        return torch.from_numpy(self.matrix.toarray())
+        return torch.from_numpy(self.matrix.toarray().astype(np.float64, copy=False))
 
     def gram(self, weights: Tensor) -> Tensor:
         """See `Design.gram`."""
-        array = plain_array(weights)
+        array, matrix = plain_array(weights), self.matrix
         if array is not None:
-            return torch.from_numpy(_Gram(self.matrix).gram(array))
-        (out,) = implicit(Linear(_Gram(self.matrix)), weights)
+            return torch.from_numpy(_Gram(matrix).gram(array))
+        (out,) = implicit(Linear(_Gram(matrix)), weights)
         return out.reshape(self.shape[1], self.shape[1])
 
     def squared_norms(self, weights: Tensor) -> Tensor:
         """See `Design.squared_norms`."""
-        squared = self.matrix.copy()
-        squared.data = self.matrix.data**2
-        return torch.from_numpy(np.asarray(squared.T @ weights.detach().numpy()))
+        kernels, h = compiled(), weights.detach().numpy()
+        if self._index is not None:
+            h = np.zeros(self._stored.shape[0])
+            h[self._index] = weights.detach().numpy()
+        if kernels is None:
+            return torch.from_numpy(np.asarray(self._stored.power(2).T @ h, dtype=np.float64))
+        return torch.from_numpy(kernels.csc_squared(*self._parts, np.ascontiguousarray(h)))

@@ -63,7 +63,7 @@ class ProximalGradient(Solver):
         coef, intercept = start if start is not None else problem.null_model()
         problem, scale = problem.measured()
         coef, intercept, iterations = self.descend(problem, coef, intercept, self.tol * scale)
-        return problem.result(coef, intercept, iterations)
+        return problem.result(coef, intercept, iterations, self.tol)
 
     def descend(self, problem: Problem, coef: Tensor, intercept: Tensor, target: float) -> tuple[Tensor, Tensor, int]:
         """Iterate until the violation is at most `target`."""

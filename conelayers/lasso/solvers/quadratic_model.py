@@ -57,9 +57,10 @@ def _reciprocal(corner: Tensor) -> Tensor:
     return torch.where(corner > 0, 1 / corner, torch.zeros_like(corner))
 
 
-def _arrays(term: SeparableTerm, shape: tuple[int, ...]) -> list[np.ndarray]:
+def _numbers(term: SeparableTerm, shape: tuple[int, ...]) -> np.ndarray:
+    """The five parts of a term in the order that the kernels take, shape (5, *shape)."""
     parts = (term.linear, term.l1, term.l2, term.lower, term.upper)
-    return [np.ascontiguousarray(part.reshape(shape).numpy()) for part in parts]
+    return np.stack([part.reshape(shape).numpy() for part in parts])
 
 
 def _by_columns(
@@ -69,8 +70,8 @@ def _by_columns(
     slope, w = sub.datafit.gradient(eta, sub.y, sub.weights).clone().numpy(), coef.clone().numpy()
     term, X = sub.term, sub.design.matrix  # type: ignore[attr-defined]
     assert isinstance(term, SeparableTerm)
-    sparse = (X.indptr, X.indices, X.data, hessian.numpy(), slope, sub.fit_intercept)
-    move = kernels.descend_columns(*sparse, w, *_arrays(term, coef.shape), 100, 0.3 * target)
+    model = (X.indptr, X.indices, X.data, hessian.contiguous().numpy(), slope, sub.fit_intercept)
+    move = kernels.descend_columns(*model, w, _numbers(term, coef.shape), 100, 0.3 * target)
     return torch.from_numpy(w), intercept + move
 
 
@@ -120,9 +121,9 @@ def _descend(
         scale = np.ascontiguousarray(term.scale.numpy())
         kernels.descend_groups(Q, residual, w, scale, l1, members, offsets, 1000, target)
         return torch.from_numpy(w)
-    parts, out = [part[rows.numpy()] for part in _arrays(term, (-1, start.shape[1]))], []
+    numbers, out = _numbers(term, (-1, start.shape[1]))[:, rows.numpy()], []
     for c in range(start.shape[1]):
         w, residual = start[:, c].clone().numpy(), g[:, c].clone().numpy()
-        kernels.descend_gram(Q, residual, w, *(np.ascontiguousarray(part[:, c]) for part in parts), 1000, target)
+        kernels.descend_gram(Q, residual, w, np.ascontiguousarray(numbers[:, :, c]), 1000, target)
         out.append(torch.from_numpy(w))
     return torch.stack(out, 1)

@@ -28,7 +28,7 @@ class WorkingSet(Solver):
 
     Args:
         first: Size of the first working set.
-        inner: Solver on the working set for nonconvex terms, on other devices, and without numba.
+        inner: Solver on the working set for nonconvex terms, on other devices, and where the engine is not compiled.
     """
 
     first: int = 20
@@ -51,7 +51,7 @@ class WorkingSet(Solver):
             stalled = 0 if worst < 0.9 * least else stalled + 1
             least = min(least, worst)
             if worst <= target or iteration >= self.max_iter or stalled > 10:
-                return FitResult(coef, intercept, worst / scale, iteration, problem)
+                return FitResult(coef, intercept, worst / scale, iteration, problem, tol=self.tol)
             iteration += 1
             features = self._choose(problem, coef, entries)
             everything = features.numel() == coef.shape[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,11 +25,15 @@ class Evaluation:
         value: The criterion.
         gradient: In the logarithms of the hyperparameters, shape (d,); None if not asked for.
         state: What warm-starts the next evaluation.
+        unsolved: Violations of the inner problems that were left short of their tolerance.
+        freedom: Degrees of freedom of the models over training samples: 0 where not known, 1 for what interpolates.
     """
 
     value: float
     gradient: np.ndarray | None
     state: Any
+    unsolved: Sequence[float] = ()
+    freedom: float = 0.0
 
 
 class Criterion(abc.ABC):
@@ -51,14 +55,16 @@ class Criterion(abc.ABC):
         """
 
 
-def evaluate_torch(function: Callable[[Tensor], tuple[Tensor, Any]], point: np.ndarray, gradient: bool) -> Evaluation:
-    """Evaluate a torch function of the point that returns (value, state)."""
+def evaluate_torch(
+    function: Callable[[Tensor], tuple[Tensor, Any, Sequence[float]]], point: np.ndarray, gradient: bool
+) -> Evaluation:
+    """Evaluate a torch function of the point that returns (value, state, violations of what was left unsolved)."""
     x = torch.tensor(point, dtype=torch.float64, requires_grad=gradient)
     with torch.set_grad_enabled(gradient):
-        value, state = function(x)
+        value, state, unsolved = function(x)
     value = (recorded if gradient else scalar)("the criterion's function", value)
     slope = gradients((value,), (x,))[0].cpu().numpy() if gradient else None
-    return Evaluation(float(value.detach()), slope, state)
+    return Evaluation(float(value.detach()), slope, state, unsolved)
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ class TorchCriterion(Criterion):
         self, point: np.ndarray, *, tol: float | None = None, state: Any = None, gradient: bool = True
     ) -> Evaluation:
         """See `Criterion.evaluate`; the tolerance is the function's own business."""
-        return evaluate_torch(lambda x: (self.function(*self.space.unpack(x)), None), point, gradient)
+        return evaluate_torch(lambda x: (self.function(*self.space.unpack(x)), None, ()), point, gradient)
 
 
 def squared_error(prediction: Tensor, y: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ class Shared(Criterion):
         slope = out.gradient
         if slope is not None:
             slope = np.bincount(self.index, slope, self.space.size)
-        return Evaluation(out.value, slope, out.state)
+        return Evaluation(out.value, slope, out.state, out.unsolved, out.freedom)
 
 
 @dataclass(frozen=True)
@@ -93,4 +93,6 @@ class Shrunk(Criterion):
         out = self.criterion.evaluate(point, tol=tol, state=state, gradient=gradient)
         away = point - self.center
         slope = None if out.gradient is None else out.gradient + self.strength * away
-        return Evaluation(out.value + 0.5 * self.strength * float(away @ away), slope, out.state)
+        return Evaluation(
+            out.value + 0.5 * self.strength * float(away @ away), slope, out.state, out.unsolved, out.freedom
+        )

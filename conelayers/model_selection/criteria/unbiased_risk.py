@@ -47,28 +47,34 @@ class _RiskEstimate(Criterion):
         spread = self.sigma or float((self.y - self.y.mean(0)).square().mean().sqrt()) or 1.0
         return 2 * spread / self.y.shape[0] ** 0.3
 
-    def _fit(self, model: ProximalModel, theta: tuple[Tensor, ...], y: Tensor, start: Any) -> tuple[Tensor, Any]:
-        coef, intercept = model(self.X, y, *theta, start=start)
+    def _fit(
+        self, model: ProximalModel, theta: tuple[Tensor, ...], y: Tensor, start: Any, unsolved: list[float]
+    ) -> tuple[Tensor, Any]:
+        coef, intercept, left = model.solution(self.X, y, *theta, start=start)
+        unsolved.extend(left)
         with torch.no_grad():
             used = torch.nonzero(coef if coef.ndim == 1 else (coef != 0).any(-1)).flatten()
         prediction = self.X.columns(used).matmul(coef[used]) + intercept
         return prediction, (coef.detach(), intercept.detach())
 
-    def _residual_and_freedom(self, x: Tensor, tol: float | None, state: Any) -> tuple[Tensor, Tensor, list]:
+    def _residual_and_freedom(
+        self, x: Tensor, tol: float | None, state: Any
+    ) -> tuple[Tensor, Tensor, list, list[float]]:
         """Squared residual norm and the finite-difference Monte Carlo estimate of the degrees of freedom."""
         model = self.model if tol is None else self.model.with_tolerance(tol)
         theta = tuple(t.to(self.X.device) for t in self.space.unpack(x))
         states = [None] * (self.probes + 1) if state is None else state
-        prediction, first = self._fit(model, theta, self.y, states[0])
+        unsolved: list[float] = []
+        prediction, first = self._fit(model, theta, self.y, states[0], unsolved)
         generator = torch.Generator().manual_seed(self.seed)
         step, freedom, kept = self._probe_step(), prediction.new_zeros(()), [first]
         for i in range(self.probes):
             delta = torch.randn(self.y.shape, generator=generator, dtype=torch.float64).to(self.y)
             start = states[i + 1] if state is not None else first
-            moved, last = self._fit(model, theta, self.y + step * delta, start)
+            moved, last = self._fit(model, theta, self.y + step * delta, start, unsolved)
             freedom = freedom + (delta * (moved - prediction)).sum() / (step * self.probes)
             kept.append(last)
-        return (self.y - prediction).square().sum(), freedom, kept
+        return (self.y - prediction).square().sum(), freedom, kept, unsolved
 
 
 @dataclass(frozen=True)
@@ -102,9 +108,9 @@ class SURE(_RiskEstimate):
         """See `Criterion.evaluate`; the state is the solutions for y and for its perturbations."""
         n = self.y.numel()
 
-        def function(x: Tensor) -> tuple[Tensor, Any]:
-            residual, freedom, kept = self._residual_and_freedom(x, tol, state)
-            return residual / n - self.sigma**2 + 2 * self.sigma**2 * freedom / n, kept
+        def function(x: Tensor) -> tuple[Tensor, Any, list[float]]:
+            residual, freedom, kept, unsolved = self._residual_and_freedom(x, tol, state)
+            return residual / n - self.sigma**2 + 2 * self.sigma**2 * freedom / n, kept, unsolved
 
         return evaluate_torch(function, point, gradient)
 
@@ -125,10 +131,10 @@ class GCV(_RiskEstimate):
         """See `Criterion.evaluate`; the state is the solutions for y and for its perturbations."""
         n = self.y.numel()
 
-        def function(x: Tensor) -> tuple[Tensor, Any]:
-            residual, freedom, kept = self._residual_and_freedom(x, tol, state)
+        def function(x: Tensor) -> tuple[Tensor, Any, list[float]]:
+            residual, freedom, kept, unsolved = self._residual_and_freedom(x, tol, state)
             # beyond n degrees of freedom the ratio turns around; it is kept large there
             room = torch.clamp(1 - freedom / n, min=1e-3)
-            return residual / n / room.square(), kept
+            return residual / n / room.square(), kept, unsolved
 
         return evaluate_torch(function, point, gradient)

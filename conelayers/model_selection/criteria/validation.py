@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,10 @@ from torch import Tensor
 from conelayers.errors import InvalidArgument
 from conelayers.lasso import ProximalModel, as_design
 from conelayers.lasso.designs import Design, as_values, require_finite
+from conelayers.lasso.problem import warn_unsolved
 from conelayers.model_selection.criteria.base import Criterion, Evaluation, evaluate_torch, squared_error
+from conelayers.model_selection.criteria.classes import REMEDY, unseen
+from conelayers.model_selection.extras import optional
 from conelayers.model_selection.parallel import run_parallel
 from conelayers.model_selection.space import LogSpace
 from conelayers.settings import require_kinds
@@ -42,6 +46,10 @@ class HeldOut(Criterion):
             datafit's loss otherwise. Targets come in the form of the datafit (one-hot for several classes).
         sample_weight: Weights of the training samples.
         weight_held: Weights of the held-out samples.
+
+    Warns:
+        UserWarning: Some held-out samples have a class that no training sample has. Their loss is infinite whatever
+            the penalty; they do not count.
     """
 
     model: ProximalModel
@@ -70,25 +78,58 @@ class HeldOut(Criterion):
             raise InvalidArgument(f"y_held must have {held} samples as X_held, got shape {tuple(self.y_held.shape)}")
         if self.weight_held is not None:
             object.__setattr__(self, "weight_held", _weights("weight_held", self.weight_held, held))
+        self._leave_out_unseen()
+
+    def _leave_out_unseen(self) -> None:
+        if self.loss is not None:
+            return
+        weight = None if self.sample_weight is None else as_values(self.sample_weight, self.y.device)
+        mask = unseen(self.model.datafit, self.y, weight, self.y_held, self.weight_held)
+        if not bool(mask.any()):
+            return
+        left = ~mask if self.weight_held is None else self.weight_held * ~mask
+        what = f"{int(mask.sum())} of {mask.numel()} samples of y_held have classes that no training sample has"
+        if not bool(left.any()):
+            raise InvalidArgument(f"y_held must hold classes that are trained on: {what}. {REMEDY}")
+        warnings.warn(f"{what}; they do not count. {REMEDY}", UserWarning, stacklevel=4)
+        object.__setattr__(self, "weight_held", left.to(torch.float64))
 
     def evaluate(
         self, point: np.ndarray, *, tol: float | None = None, state: Any = None, gradient: bool = True
     ) -> Evaluation:
         """See `Criterion.evaluate`; the state is the last solution."""
-        return evaluate_torch(lambda x: self.value(x, tol, state), point, gradient)
+        out = evaluate_torch(lambda x: self._value(x, tol, state), point, gradient)
+        # that of the Lasso: its support (Zou, Hastie & Tibshirani 2007)
+        return replace(out, freedom=int(torch.count_nonzero(out.state[0])) / self._entries)
+
+    @property
+    def _entries(self) -> int:
+        """Numbers that the model predicts of the training samples."""
+        return self.y.numel() * (self.model.datafit.targets(self.y[:1]).numel() if self.y.ndim == 1 else 1)
 
     def value(self, x: Tensor, tol: float | None = None, state: Any = None) -> tuple[Tensor, Any]:
-        """The loss as a differentiable function of the point x, shape (d,), and the solution as a state."""
+        """The loss as a differentiable function of the point x, shape (d,), and the solution as a state.
+
+        Warns:
+            InaccurateWarning: The model was not solved to its tolerance.
+        """
+        value, solution, unsolved = self._value(x, tol, state)
+        warn_unsolved(unsolved, "HeldOut", 2)
+        return value, solution
+
+    def _value(self, x: Tensor, tol: float | None, state: Any) -> tuple[Tensor, Any, list[float]]:
         model = self.model if tol is None else self.model.with_tolerance(tol)
         theta = [t.to(self.X.device) for t in self.space.unpack(x)]
-        coef, intercept = model(self.X, self.y, *theta, sample_weight=self.sample_weight, start=state)
+        coef, intercept, unsolved = model.solution(
+            self.X, self.y, *theta, sample_weight=self.sample_weight, start=state
+        )
         losses = self._losses(coef, intercept)
         if self.weight_held is None:
             value = losses.mean()
         else:
             weight = self.weight_held.to(losses)
             value = (weight @ losses) / weight.sum().clamp_min(1e-300)
-        return value, (coef.detach(), intercept.detach())
+        return value, (coef.detach(), intercept.detach()), unsolved
 
     def _losses(self, coef: Tensor, intercept: Tensor) -> Tensor:
         # only the features in use are read, so a held-out set costs no more than the support
@@ -102,6 +143,8 @@ class HeldOut(Criterion):
 class CrossValidation(Criterion):
     """Mean over folds of the mean held-out loss.
 
+    Folds are views of X: none is copied.
+
     Args:
         model: The model.
         space: Names, shapes and bounds of its hyperparameters.
@@ -113,6 +156,12 @@ class CrossValidation(Criterion):
         sample_weight: Weights, for fitting and for the mean within a fold; folds count alike.
         n_jobs: Folds evaluated in parallel by joblib, under whatever backend the caller has chosen
             (`joblib.parallel_config`), such as threads, processes, Dask or Ray.
+
+    Raises:
+        InvalidArgument: No fold trains on the classes that it tests, or an argument is wrong.
+
+    Warns:
+        UserWarning: Some folds train without a class that they test; those test samples do not count.
     """
 
     def __init__(
@@ -136,17 +185,26 @@ class CrossValidation(Criterion):
         weights = None if sample_weight is None else _weights("sample_weight", sample_weight, n)
         self.folds: list[HeldOut] = []
         self.splits: list[tuple[np.ndarray, np.ndarray]] = []
-        sizes = []
+        sizes, absent = [], 0
         for train, test in _splits(cv, design, targets, groups):
             self.splits.append((_indices(train, n), _indices(test, n)))
             train, test = (torch.as_tensor(part).to(design.device) for part in self.splits[-1])
             held = None if weights is None else weights[test]
             kept = None if weights is None else weights[train]
+            alien = unseen(model.datafit, targets[train], kept, targets[test], held)
+            if loss is None and bool(alien.any()):
+                held = (~alien).to(torch.float64) if held is None else held * ~alien
+                absent += 1
             parts = (design.rows(train), targets[train], design.rows(test), targets[test])
             self.folds.append(HeldOut(model, space, *parts, loss, kept, held))
             sizes.append(float(held is None or bool(held.any())))  # a fold without weight has no say
         if not self.folds:
             raise InvalidArgument("cv yields no folds")
+        if absent:
+            what = f"{absent} of {len(sizes)} folds train without a class that their test samples have"
+            if not any(sizes):
+                raise InvalidArgument(f"cv must train on the classes that it tests: {what}, and no others. {REMEDY}")
+            warnings.warn(f"cv: {what}; those test samples do not count. {REMEDY}", UserWarning, stacklevel=2)
         if not any(sizes):
             raise InvalidArgument("sample_weight must not be zero on the test samples of all folds")
         self.shares = np.asarray(sizes) / sum(sizes)
@@ -162,7 +220,8 @@ class CrossValidation(Criterion):
         slope = None
         if gradient:
             slope = np.sum([share * r.gradient for share, r in zip(self.shares, results, strict=True)], 0)
-        return Evaluation(value, slope, [r.state for r in results])
+        unsolved = [violation for r in results for violation in r.unsolved]
+        return Evaluation(value, slope, [r.state for r in results], unsolved, min(r.freedom for r in results))
 
 
 def _weights(name: str, values: Any, n: int) -> Tensor:
@@ -190,9 +249,14 @@ def _evaluate_fold(fold: HeldOut, point: np.ndarray, tol: float | None, state: A
 
 
 def _splits(cv: Any, design: Design, y: Tensor, groups: Any) -> Iterable:
-    from sklearn.model_selection import check_cv
-
+    if groups is not None and len(groups) != design.shape[0]:
+        raise InvalidArgument(f"groups must hold {design.shape[0]} labels, one per sample; got {len(groups)}")
     target = y.cpu().numpy()
     classifier = target.ndim == 1 and target.dtype.kind in "iu"
-    splitter: Any = check_cv(cv, target, classifier=classifier)
+    if isinstance(cv, Iterable) and not isinstance(cv, str):
+        return cv  # the folds themselves need no scikit-learn
+    if not hasattr(cv, "split"):
+        selection: Any = optional("sklearn.model_selection", "lasso", f"cv={cv!r}")
+        cv = selection.check_cv(cv, target, classifier=classifier)
+    splitter: Any = cv
     return splitter.split(np.empty((design.shape[0], 0)), target, groups)

@@ -9,17 +9,24 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn import get_config
 from sklearn.base import BaseEstimator
+from sklearn.model_selection import check_cv
 from sklearn.utils.extmath import safe_sparse_dot
+from sklearn.utils.metadata_routing import MetadataRouter, MethodMapping, process_routing
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
+from conelayers.errors import InvalidArgument
 from conelayers.lasso import Design, ProximalModel, WorkingSet, as_design
+from conelayers.lasso.problem import warn_unsolved
 from conelayers.model_selection.criteria import CrossValidation
 from conelayers.model_selection.searches import Safeguarded, Search, SearchResult
 from conelayers.model_selection.space import LogSpace
 from conelayers.settings import check_kind, check_number
 
-__all__ = ["ImplicitCV"]
+__all__ = ["DTYPES", "ImplicitCV"]
+
+DTYPES = [np.float64, np.float32]  # in which features are read as they are; others become the first
 
 _ROUNDING = 1e-13  # of a sum of products of numbers of size one
 
@@ -71,21 +78,28 @@ class ImplicitCV(BaseEstimator, abc.ABC):
         return {"alpha": (self.eps * largest, largest)}
 
     def _run(self, search: Search, criterion: CrossValidation) -> SearchResult:
-        return search.run(criterion)
+        return search.run_quietly(criterion)
 
     def _store(self, values: Mapping[str, float | np.ndarray]) -> None:
         self.alpha_ = values["alpha"]
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
+    def fit(self, X: Any, y: Any, sample_weight: Any = None, **params: Any) -> Any:
         """Search for the hyperparameters and fit the model to all data.
 
         Args:
-            X: Shape (n_samples, n_features), dense or scipy.sparse.
+            X: Shape (n_samples, n_features), dense or scipy.sparse; read as it is in single and double precision, dense
+                by rows and sparse by columns.
             y: Targets.
             sample_weight: Shape (n_samples,); weighs the fits and the held-out losses.
+            **params: What the splitter asks for, such as `groups` for `GroupKFold`: directly, or by scikit-learn's
+                metadata routing where that is enabled.
 
         Raises:
-            InvalidArgument: A parameter is out of its range, or weights are negative.
+            InvalidArgument: A parameter is out of its range, weights are negative, or the splitter takes no such
+                metadata.
+
+        Warns:
+            InaccurateWarning: Inner problems were not solved to their tolerance; one warning for the whole fit.
         """
         check_number("eps", self.eps, "(0, 1)")
         if self.search is not None:
@@ -95,17 +109,36 @@ class ImplicitCV(BaseEstimator, abc.ABC):
         design, model = as_design(X), self._model()
         largest = self._largest(model, design, target, weight)
         space = LogSpace.between(self._bounds(largest, design, weight))
-        criterion = CrossValidation(model, space, design, target, cv=self.cv, sample_weight=weight, n_jobs=self.n_jobs)
+        groups = self._groups(sample_weight, params)
+        settings = {"cv": self.cv, "groups": groups, "sample_weight": weight, "n_jobs": self.n_jobs}
+        criterion = CrossValidation(model, space, design, target, **settings)
         search = self.search if self.search is not None else self._default_search(space)
         result = self._run(search, criterion)
         theta = space.unpack(torch.as_tensor(result.point))
-        fit = model.fit(design, target, *theta, sample_weight=weight)
+        fit = model.solver.solve(model.problem(design, target, *theta, sample_weight=weight))
+        unsolved = [*result.unsolved, *([] if fit.converged else [fit.violation])]
+        warn_unsolved(unsolved, f"{type(self).__name__}.fit", 2)
         self.search_result_, self.history_ = result, result.history
         self.best_criterion_, self.n_iter_ = result.value, len(result.history)
         self.dual_gap_, self.n_features_in_ = fit.gap, design.shape[1]
         self._store(result.hyperparameters)
         self._finish(fit.coef.numpy(), fit.intercept.numpy())
         return self
+
+    def _groups(self, sample_weight: Any, params: dict[str, Any]) -> Any:
+        """The group labels among what `fit` was given for the splitter."""
+        if get_config().get("enable_metadata_routing"):
+            params = process_routing(self, "fit", sample_weight=sample_weight, **params).splitter.split
+        unknown = set(params) - {"groups"}
+        if unknown:
+            raise InvalidArgument(f"fit takes sample_weight and groups; got {', '.join(sorted(unknown))}")
+        return params.get("groups")
+
+    def get_metadata_routing(self) -> Any:
+        """Where metadata given to `fit` goes, see scikit-learn's user guide: what the splitter asks for, to it."""
+        splitter = self.cv if hasattr(self.cv, "split") else check_cv()  # folds that are listed ask for nothing
+        mapping = MethodMapping().add(caller="fit", callee="split")
+        return MetadataRouter(owner=self).add_self_request(self).add(splitter=splitter, method_mapping=mapping)
 
     def _solver(self) -> WorkingSet:
         return WorkingSet(tol=self.tol, max_iter=self.max_iter)

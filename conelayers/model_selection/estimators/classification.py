@@ -15,7 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from conelayers.errors import InvalidArgument
 from conelayers.lasso import L1, Design, Logistic, Multinomial, ProximalModel, WeightedL1
-from conelayers.model_selection.estimators.base import ImplicitCV
+from conelayers.model_selection.estimators.base import DTYPES, ImplicitCV
 from conelayers.model_selection.searches import Safeguarded, Search
 from conelayers.model_selection.space import LogSpace
 
@@ -42,7 +42,7 @@ class LogisticImplicitCV(ClassifierMixin, ImplicitCV):
     per_class: bool = False
 
     def _validate(self, X: Any, y: Any) -> tuple[Any, torch.Tensor]:
-        X, y = validate_data(self, X, y, accept_sparse="csc", dtype=np.float64, ensure_min_samples=2)
+        X, y = validate_data(self, X, y, accept_sparse="csc", dtype=DTYPES, ensure_min_samples=2)
         check_classification_targets(y)
         self.classes_, codes = np.unique(y, return_inverse=True)
         if self.classes_.size < 2:
@@ -64,7 +64,7 @@ class LogisticImplicitCV(ClassifierMixin, ImplicitCV):
         return {"alpha": (self.eps * np.asarray(high), high)}
 
     def _default_search(self, space: LogSpace) -> Search:
-        return Safeguarded(verbose=self.verbose, patience=1)
+        return Safeguarded(verbose=self.verbose)
 
     def _store(self, values: Mapping[str, Any]) -> None:
         self.alpha_ = values["alpha"].ravel() if self._many() else values["alpha"]

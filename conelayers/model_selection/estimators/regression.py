@@ -22,7 +22,7 @@ from conelayers.lasso import (
     Quadratic,
 )
 from conelayers.lasso.designs import as_values
-from conelayers.model_selection.estimators.base import ImplicitCV
+from conelayers.model_selection.estimators.base import DTYPES, ImplicitCV
 from conelayers.model_selection.searches import Safeguarded, Search
 from conelayers.model_selection.space import LogSpace
 
@@ -49,7 +49,7 @@ class Regressor(RegressorMixin, ImplicitCV):
     """
 
     def _validate(self, X: Any, y: Any) -> tuple[Any, torch.Tensor]:
-        X, y = validate_data(self, X, y, accept_sparse="csc", dtype=np.float64, y_numeric=True, ensure_min_samples=2)
+        X, y = validate_data(self, X, y, accept_sparse="csc", dtype=DTYPES, y_numeric=True, ensure_min_samples=2)
         return X, as_values(np.asarray(y, dtype=np.float64))
 
     def _finish(self, coef: np.ndarray, intercept: np.ndarray) -> None:
@@ -145,7 +145,7 @@ class MultiTaskLassoImplicitCV(MultiOutputMixin, Regressor):
 
     def _validate(self, X: Any, y: Any) -> tuple[Any, torch.Tensor]:
         X, y = validate_data(
-            self, X, y, accept_sparse="csc", dtype=np.float64, y_numeric=True, multi_output=True, ensure_min_samples=2
+            self, X, y, accept_sparse="csc", dtype=DTYPES, y_numeric=True, multi_output=True, ensure_min_samples=2
         )
         y = np.asarray(y, dtype=np.float64)
         self._single = y.ndim == 1

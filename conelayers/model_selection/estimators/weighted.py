@@ -72,36 +72,39 @@ class WeightedLassoImplicitCV(LassoImplicitCV):
         self.judged_ = np.array(run_parallel(_judge, calls, self.n_jobs)).reshape(-1, 1 + len(strengths))
         kept = _strongest(self.judged_)
         self.strength_ = float("inf") if kept == 0 else strengths[kept - 1]
-        points, history = _path(criterion, index, single, search, strengths[:kept])
+        points, history, unsolved = _path(criterion, index, single, search, strengths[:kept])
         history.trials[:0] = [_spread(trial, np.zeros(size, dtype=int)) for trial in first.history.trials]
         best = points[-1]
         value = criterion.evaluate(best, gradient=False).value
         values = criterion.space.values(best)
-        return SearchResult(values, best, value, history, None, f"strength {self.strength_:g}")
+        unsolved = [*first.unsolved, *unsolved]
+        return SearchResult(values, best, value, history, None, f"strength {self.strength_:g}", unsolved)
 
 
 def _single_penalty(criterion: CrossValidation, verbose: int = 0) -> SearchResult:
     """The best single penalty."""
     shared = Shared(criterion, np.zeros(criterion.space.size, dtype=int))
     # the outer decade on either side is for single features
-    ladder = np.linspace(shared.space.upper - np.log(10), shared.space.lower + np.log(10), 8)
-    return Safeguarded(points=ladder, verbose=verbose).run(shared)
+    ladder = np.linspace(shared.space.upper - np.log(10), shared.space.lower + np.log(10), 20)
+    return Safeguarded(points=ladder, verbose=verbose).run_quietly(shared)
 
 
 def _path(
     criterion: CrossValidation, index: np.ndarray, single: float, search: Search, strengths: Sequence[float]
-) -> tuple[list[np.ndarray], History]:
+) -> tuple[list[np.ndarray], History, list[float]]:
     """Penalties of all features from the strongest prior to the weakest, each from the last; first the single one."""
     shared = Shared(criterion, index)
     center = np.full(shared.space.size, single)
     unit = criterion.evaluate(center[index], gradient=False).value
     points, history, point = [center], History(criterion.space), center
+    unsolved: list[float] = []
     for strength in strengths:
-        result = search.run(Shrunk(shared, center, strength * unit), point)
+        result = search.run_quietly(Shrunk(shared, center, strength * unit), point)
         point = result.point
         points.append(point)
+        unsolved.extend(result.unsolved)
         history.trials.extend(_spread(trial, index) for trial in result.history.trials)
-    return [point[index] for point in points], history
+    return [point[index] for point in points], history, unsolved
 
 
 def _spread(trial: Trial, index: np.ndarray) -> Trial:
@@ -113,7 +116,7 @@ def _judge(
 ) -> list[float]:
     """Losses on a fold's held-out samples of searches within its training samples."""
     inner = CrossValidation(fold.model, fold.space, fold.X, fold.y, cv=splits, sample_weight=fold.sample_weight)
-    points, _ = _path(inner, index, single, search, strengths)
+    points, _, _ = _path(inner, index, single, search, strengths)
     return [fold.evaluate(point, gradient=False).value for point in points]
 
 

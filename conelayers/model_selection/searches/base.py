@@ -5,13 +5,14 @@ from __future__ import annotations
 import abc
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from conelayers.errors import InvalidArgument
+from conelayers.lasso.problem import warn_unsolved
 from conelayers.model_selection.criteria import Criterion
 from conelayers.model_selection.history import History, Trial
 from conelayers.model_selection.progress import Progress
@@ -35,6 +36,7 @@ class SearchResult:
         history: All evaluations.
         state: Warm-start state of the best evaluation.
         message: Why the search ended.
+        unsolved: Violations of the inner problems that were left short of their tolerance, in all evaluations.
     """
 
     hyperparameters: dict[str, float | np.ndarray]
@@ -43,6 +45,7 @@ class SearchResult:
     history: History
     state: Any
     message: str
+    unsolved: Sequence[float] = ()
 
 
 class Objective:
@@ -66,6 +69,8 @@ class Objective:
         self.history = History(criterion.space)
         self.best_value, self.best_point, self.best_state = math.inf, criterion.space.center(), None
         self._state: Any = None
+        self.freedom = 0.0  # of the last evaluation
+        self.unsolved: list[float] = []
         self._left, self._callback, self.progress = max_evaluations, callback, Progress(max_evaluations, verbose)
         self._began = time.perf_counter()
 
@@ -76,6 +81,8 @@ class Objective:
         self._left -= 1
         point = self.space.clip(np.asarray(point, dtype=float))
         result = self.criterion.evaluate(point, tol=tol, state=self._state, gradient=gradient)
+        self.unsolved.extend(result.unsolved)
+        self.freedom = result.freedom
         value = result.value if math.isfinite(result.value) else math.inf
         slope = result.gradient if result.gradient is not None else np.full(point.shape, np.nan)
         if value < math.inf:
@@ -155,7 +162,21 @@ class Search(abc.ABC):
 
         Raises:
             InvalidArgument: The start has the wrong size or is not finite, or the criterion is none.
+
+        Warns:
+            InaccurateWarning: Inner problems were not solved to their tolerance; one warning for the whole search.
         """
+        result = self.run_quietly(criterion, start, callback)
+        warn_unsolved(result.unsolved, f"{type(self).__name__}.run", 2)
+        return result
+
+    def run_quietly(
+        self,
+        criterion: Criterion,
+        start: np.ndarray | None = None,
+        callback: Callable[[Trial], None] | None = None,
+    ) -> SearchResult:
+        """`run` as a part of another search, which gives the warning."""
         begin = start_point(criterion, start)
         objective = Objective(criterion, self.max_evaluations, callback, self.verbose)
         try:
@@ -166,5 +187,11 @@ class Search(abc.ABC):
             objective.progress.close()
         values = criterion.space.values(objective.best_point)
         return SearchResult(
-            values, objective.best_point, objective.best_value, objective.history, objective.best_state, message
+            values,
+            objective.best_point,
+            objective.best_value,
+            objective.history,
+            objective.best_state,
+            message,
+            objective.unsolved,
         )

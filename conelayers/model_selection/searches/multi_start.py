@@ -61,22 +61,23 @@ class MultiStart(Search):
             self.local.minimize(objective, objective.space.clip(point))
         return f"the best of {self.starts} starts"
 
-    def run(
+    def run_quietly(
         self,
         criterion: Criterion,
         start: np.ndarray | None = None,
         callback: Callable[[Trial], None] | None = None,
     ) -> SearchResult:
-        """See `Search.run`; the callback is called when all runs are done."""
+        """See `Search.run_quietly`; the callback is called when all runs are done."""
         calls = [(self.local, criterion, point) for point in self.points(criterion, start)]
         results: list[SearchResult] = run_parallel(_search, calls, self.n_jobs)
         history = History(criterion.space, [trial for result in results for trial in result.history.trials])
         for trial in history.trials if callback is not None else ():
             callback(trial)  # type: ignore[misc]
         best = results[int(np.argmin([result.value for result in results]))]
+        unsolved = [violation for result in results for violation in result.unsolved]
         message = f"the best of {self.starts} starts: {best.message}"
-        return SearchResult(best.hyperparameters, best.point, best.value, history, best.state, message)
+        return SearchResult(best.hyperparameters, best.point, best.value, history, best.state, message, unsolved)
 
 
 def _search(local: Search, criterion: Criterion, point: np.ndarray) -> SearchResult:
-    return local.run(criterion, point)
+    return local.run_quietly(criterion, point)

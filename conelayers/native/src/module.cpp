@@ -9,6 +9,7 @@ namespace conelayers {
 void bind_ldlt(nb::module_& m);
 void bind_sparse(nb::module_& m);
 void bind_views(nb::module_& m);
+void bind_lasso(nb::module_& m);
 #if defined(CONELAYERS_WITH_ENGINE)
 void bind_engine(nb::module_& m);
 #endif
@@ -28,6 +29,7 @@ NB_MODULE(_engine, m) {
     conelayers::bind_ldlt(m);
     conelayers::bind_sparse(m);
     conelayers::bind_views(m);
+    conelayers::bind_lasso(m);
 #if defined(CONELAYERS_WITH_ENGINE)
     conelayers::bind_engine(m);
 #endif
