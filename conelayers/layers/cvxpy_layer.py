@@ -23,6 +23,7 @@ from conelayers.layers.regularity import Labels, RegularityReport, examine_probl
 from conelayers.layers.regularity_policy import RegularityPolicy, enforce
 from conelayers.layers.solution import LayerSolution
 from conelayers.layers.solver_args import configure, named_backend
+from conelayers.layers.value import optimal_value
 from conelayers.program import ConeProgram, ConeSolution
 from conelayers.residual import ConicConditions, OnFailure
 
@@ -52,8 +53,9 @@ class CvxpyLayer(nn.Module):
     Args:
         problem: A disciplined parametrised programme (`problem.is_dpp()`; `is_dgp(dpp=True)` with `gp=True`).
         parameters: All parameters of the problem, in the order of the tensors of a call.
-        variables: What a call returns: variables of the problem and dual variables of its constraints
-            (`constraint.dual_variables[0]`).
+        variables: What a call returns: variables of the problem, dual variables of its constraints
+            (`constraint.dual_variables[0]`), and expressions of these and of the parameters, affine or not
+            (`mu @ w`, `A @ x - b`, `cp.norm(w)`).
         solver: A backend's name as CVXPY spells it ("CLARABEL", "SCS", "DIFFCP"), "BATCHED" for the compiled engine, a
             backend instance, or None to choose by size.
         gp: The problem is a geometric programme.
@@ -74,7 +76,7 @@ class CvxpyLayer(nn.Module):
         self,
         problem: cp.Problem,
         parameters: Sequence[cp.Parameter],
-        variables: Sequence[cp.Variable],
+        variables: Sequence[cp.Variable | cp.Expression],
         solver: str | Backend | None = None,
         gp: bool = False,
         verbose: bool = False,
@@ -149,11 +151,15 @@ class CvxpyLayer(nn.Module):
         data, cone = self.parametric(self.conditions(backend, self._start(warm_start, batch_shape)), params)
         if warm_start is True and not torch._C._are_functorch_transforms_active():
             self._previous = cone.detach()
-        variables = self.program.recover(cone.x, cone.y, cone.s)
+        variables = self.program.recover(cone.x, cone.y, cone.s, params)
+        depth = cone.gap.dim() if self.program.returned is None else len(batch_shape)
         return LayerSolution(
-            tuple(_finish(v, batch_shape, cone.gap.dim(), dtype) for v in variables),
+            tuple(_finish(v, batch_shape, depth, dtype) for v in variables),
             cone,
             functools.partial(_examine, self.program, data, cone, batch_shape),
+            functools.partial(
+                _evaluate, self.parametric, params, _versions(self.program, params), data, batch_shape, dtype
+            ),
         )
 
     def conditions(self, backend: Backend | None = None, warm_start: ConeSolution | None = None) -> ConicConditions:
@@ -208,3 +214,27 @@ def _examine(
 ) -> RegularityReport:
     """The report of `LayerSolution.regularity`."""
     return examine_problem(parametric, ConeProgram(parametric.structure, *data).detach(), cone, batch, radius)
+
+
+def _versions(parametric: ParametricProgram, params: Sequence[Tensor]) -> list[int]:
+    """Versions of the parameters that enter the constant of the objective: `value` reads them again later."""
+    entering = [params[block.parameter] for block in parametric.objective.constant.blocks]
+    return [0 if value.is_inference() else value._version for value in entering]
+
+
+def _evaluate(
+    parametric: ParametricSolution,
+    params: Sequence[Tensor],
+    versions: list[int],
+    data: tuple[Tensor, ...],
+    batch: torch.Size,
+    dtype: torch.dtype,
+    cone: ConeSolution,
+) -> Tensor:
+    """`LayerSolution.value`."""
+    if versions != _versions(parametric.program, params):
+        raise InvalidArgument(
+            "A parameter was changed in place after the solve, and the objective has a term of parameters alone: read "
+            "solution.value before the change (before optimizer.step())."
+        )
+    return optimal_value(parametric, params, data, cone, batch, dtype)

@@ -72,6 +72,15 @@ class ParametricSolution:
         values = (*inputs, *implicit(Chain((1,) * self._inputs, self._maps), *inputs))
         return tuple(values[i] for i in self._data)
 
+    def constant(self, params: Sequence[Tensor]) -> Tensor:
+        """The constant of the objective, shape (*batch,) with the batch axes of the parameters that enter it."""
+        part = self.program.objective.constant
+        thetas = self.program.layout.read(params, part.blocks)
+        if not thetas:
+            return part.map.constant(params[0].device if params else torch.device("cpu"))[0]
+        operator = BlockMap.join([part.map], [range(len(thetas))], part.map.sizes)
+        return implicit(Affine(operator, len(thetas)), *thetas)[0][..., 0]
+
     def _read(self, params: Sequence[Tensor]) -> list[Tensor]:
         """The inputs of the chain."""
         device = params[0].device if params else torch.device("cpu")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -24,11 +25,25 @@ class LayerSolution:
         variables: The requested variables, as `forward` returns them, connected for differentiation.
         cone: The solution (x, y, s) of the cone programmes, float64, connected for differentiation.
         certifier: What `regularity` calls; set by the layer.
+        evaluator: What `value` calls; set by the layer.
     """
 
     variables: tuple[Tensor, ...]
     cone: ConeSolution
     certifier: Callable[[float], RegularityReport] | None = dataclasses.field(default=None, repr=False)
+    evaluator: Callable[[ConeSolution], Tensor] | None = dataclasses.field(default=None, repr=False)
+
+    @cached_property
+    def value(self) -> Tensor:
+        """The optimal value in the problem's own sense, with its constant, shape (*batch,); computed when asked for.
+
+        It is a differentiable function of the parameters, by the envelope theorem: its gradient is that of the
+        Lagrangian at the solution, and costs no linear system. Infeasible and unbounded items have infinite values
+        (+inf for an infeasible minimisation), other failures NaN.
+        """
+        if self.evaluator is None:
+            raise UnsupportedError("Only solutions made by a layer's solve(...) keep what the value needs.")
+        return self.evaluator(self.cone)
 
     @property
     def status(self) -> Status | np.ndarray:

@@ -73,10 +73,31 @@ def check_arguments(problem: cp.Problem, parameters: Any, variables: Any, gp: bo
         )
     known = {variable.id for variable in problem.variables()} | set(dual_owners(problem))
     for variable in variables:
-        if not isinstance(variable, cp.Variable) or variable.id not in known:
-            raise InvalidArgument(
-                f"Variable {variable} must be a subset of problem.variables or a constraint dual variable."
-            )
+        _check_output(variable, known, given)
+
+
+def _check_output(entry: Any, known: set[int], parameters: set[int]) -> None:
+    """What may be returned: variables, dual variables, and expressions of these and of the parameters."""
+    if not isinstance(entry, cp.Expression):
+        raise InvalidArgument(
+            f"The entries of variables must be a subset of problem.variables, dual variables of constraints, or "
+            f"expressions of these; {entry!r} is a {type(entry).__name__}."
+        )
+    foreign = [variable.name() for variable in entry.variables() if variable.id not in known]
+    if foreign and isinstance(entry, cp.Variable):
+        raise InvalidArgument(f"Variable {entry} must be a subset of problem.variables or a constraint dual variable.")
+    if foreign:
+        raise InvalidArgument(
+            f"The expression {entry} among variables has {', '.join(foreign)}, which the problem has not."
+        )
+    missing = [parameter.name() for parameter in entry.parameters() if id(parameter) not in parameters]
+    if missing:
+        raise InvalidArgument(
+            f"The expression {entry} among variables has the parameter(s) {', '.join(missing)}, which the problem has "
+            "not; multiply by these outside of the layer."
+        )
+    if not entry.variables():
+        raise InvalidArgument(f"The expression {entry} among variables has no variable of the problem.")
 
 
 def _check_dpp(problem: Any, gp: bool, quadratic: bool) -> None:

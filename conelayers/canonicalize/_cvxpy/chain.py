@@ -19,8 +19,10 @@ from cvxpy.reductions.solvers.solving_chain import resolve_and_build_chain
 from cvxpy.utilities.psd_utils import TriangleKind
 
 from conelayers.canonicalize._cvxpy.data import parameter_map, problem_matrices
-from conelayers.canonicalize._cvxpy.recovery import outputs, provenance
+from conelayers.canonicalize._cvxpy.expressions import leaves, translate
+from conelayers.canonicalize._cvxpy.recovery import outputs, provenance, value_sign
 from conelayers.canonicalize._cvxpy.reduction import Reduction
+from conelayers.canonicalize.expressions import Expression
 from conelayers.canonicalize.form import CanonicalForm
 from conelayers.canonicalize.parameters import ParameterLayout
 from conelayers.cones import Cone, Exponential, Nonnegative, PositiveSemidefinite, Power, SecondOrder
@@ -33,7 +35,7 @@ __all__ = ["canonical_form"]
 def canonical_form(
     problem: cp.Problem,
     parameters: Sequence[cp.Parameter],
-    variables: Sequence[cp.Variable],
+    variables: Sequence[Any],
     *,
     gp: bool = False,
     canon_backend: str | None = None,
@@ -63,12 +65,14 @@ def canonical_form(
     cones = _cones(stuffed.constraints)
     _check_rows(stuffed, cones)
     blocks, mixing = parameter_map(parameters, reduction)
-    P, q, A, b = problem_matrices(stuffed, mixing)
+    P, q, A, b, constant = problem_matrices(stuffed, mixing)
     layout = ParameterLayout(
         tuple(parameter.name() for parameter in parameters),
         tuple(tuple(parameter.shape) for parameter in parameters),
         tuple(parameter.is_complex() for parameter in parameters),
     )
+    plain = all(isinstance(variable, cp.Variable) for variable in variables)
+    read = list(variables) if plain else _leaves(variables)
     return CanonicalForm(
         P,
         q,
@@ -77,9 +81,27 @@ def canonical_form(
         cones,
         layout,
         blocks,
-        outputs(problem, variables, reduction, gp),
+        outputs(problem, read, reduction, gp),
         provenance(problem, reduction),
+        constant,
+        value_sign(reduction, gp),
+        gp,
+        None if plain else _translated(variables, read, parameters),
     )
+
+
+def _leaves(expressions: Sequence[Any]) -> list[Any]:
+    """The variables that expressions read, each once."""
+    return list({leaf.id: leaf for expression in expressions for leaf in leaves(expression)}.values())
+
+
+def _translated(
+    expressions: Sequence[Any], variables: Sequence[Any], parameters: Sequence[cp.Parameter]
+) -> tuple[Expression, ...]:
+    """The expressions as functions of the values of these variables and parameters."""
+    places = {variable.id: position for position, variable in enumerate(variables)}
+    given = {parameter.id: position for position, parameter in enumerate(parameters)}
+    return tuple(translate(expression, places, given) for expression in expressions)
 
 
 @contextlib.contextmanager
