@@ -80,7 +80,7 @@ def test_quad_form_needs_a_semidefinite_parameter(attributes):
 
 def test_quad_form_with_parameters_in_its_argument():
     x, p, Q = cp.Variable(2), cp.Parameter(2), cp.Parameter((2, 2), PSD=True)
-    refused("Problem must be DPP", cp.Problem(cp.Minimize(cp.quad_form(x + p, Q))), [p, Q], [x])
+    ParametricProgram.from_problem(cp.Problem(cp.Minimize(cp.quad_form(x + p, Q))), [p, Q], [x])
     refused("Problem must be DPP", cp.Problem(cp.Minimize(cp.quad_form(x, Q @ Q, assume_PSD=True))), [Q], [x])
     with pytest.raises(ValueError):
         ParametricProgram.from_problem(cp.Problem(cp.Minimize(cp.quad_form(p, Q))), [p, Q], [])

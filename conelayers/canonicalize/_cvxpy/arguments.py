@@ -20,6 +20,8 @@ from cvxpy.reductions.dcp2cone.canonicalizers import CANON_METHODS
 from cvxpy.transforms.indicator import indicator
 from cvxpy.transforms.partial_optimize import PartialProblem
 
+from conelayers.canonicalize._cvxpy.disciplined import explain
+from conelayers.canonicalize._cvxpy.quadratic import with_variables_in_forms
 from conelayers.errors import InvalidArgument, UnsupportedError
 
 __all__ = ["check_arguments", "check_version", "dual_owners"]
@@ -57,7 +59,7 @@ def check_arguments(problem: cp.Problem, parameters: Any, variables: Any, gp: bo
     for name, value in (("parameters", parameters), ("variables", variables)):
         if not isinstance(value, list | tuple):
             raise InvalidArgument(f"The layer's {name} must be provided as a list or tuple.")
-    _check_dpp(problem, gp, quadratic)
+    _check_dpp(problem if gp else with_variables_in_forms(problem), gp, quadratic)
     if len(problem.variables()) == 0:
         raise InvalidArgument("problem has no variables, so there is nothing to solve.")
     nodes = list(_nodes(problem))
@@ -116,8 +118,8 @@ def _check_dpp(problem: Any, gp: bool, quadratic: bool) -> None:
             "Problem must be DPP: with a solver without quadratic objectives, quad_form(x, P) cannot have a parametric "
             "P. Choose another solver, or write sum_squares(L @ x) with P = L'L."
         )
-    if not problem.is_dpp(quad_form_dpp="qp"):
-        raise InvalidArgument("Problem must be DPP: problem.is_dcp(dpp=True) is False.")
+    if not (problem.is_dpp(quad_form_dpp="qp") if quadratic else problem.is_dpp()):
+        raise InvalidArgument(f"Problem must be DPP: {explain(problem, quadratic)}")
 
 
 def _has_parametric_quad_form(expression: Any, affine_above: bool = False) -> bool:

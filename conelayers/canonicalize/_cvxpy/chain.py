@@ -20,6 +20,7 @@ from cvxpy.utilities.psd_utils import TriangleKind
 
 from conelayers.canonicalize._cvxpy.data import parameter_map, problem_matrices
 from conelayers.canonicalize._cvxpy.expressions import leaves, translate
+from conelayers.canonicalize._cvxpy.quadratic import with_variables_in_forms
 from conelayers.canonicalize._cvxpy.recovery import outputs, provenance, value_sign
 from conelayers.canonicalize._cvxpy.reduction import Reduction
 from conelayers.canonicalize.expressions import Expression
@@ -47,13 +48,14 @@ def canonical_form(
     With quadratic=False a quadratic objective becomes second-order cone constraints.
     """
     options: dict[str, Any] = {"gp": gp, "enforce_dpp": True, "canon_backend": canon_backend}
+    reduced = problem if gp else with_variables_in_forms(problem)
     try:
         with _without_values(problem):
-            chain = resolve_and_build_chain(problem, solver=_Target(quadratic), **options)
+            chain = resolve_and_build_chain(reduced, solver=_Target(quadratic), **options)
             # CVXPY canonicalizes the function inside `perspective` for the solver of this name: an installed one.
             context: Any = chain.solver_context
             context.solver_name = cp.CLARABEL
-            stuffed, inverse_data = chain.apply(problem, verbose)
+            stuffed, inverse_data = chain.apply(reduced, verbose)
     except Exception as error:  # CVXPY has no class for what it cannot reduce, and stumbles in many ways
         chosen = "" if canon_backend is None else f" with canon_backend={canon_backend!r}"
         raise UnsupportedError(
