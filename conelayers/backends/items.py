@@ -158,12 +158,12 @@ def assemble(program: ConeProgram, points: Sequence[Point | None]) -> ConeSoluti
 
 
 def _judge(solution: ConeSolution) -> ConeSolution:
-    """Count a last point with small residuals as inaccurate, and give zeros to items without a solution."""
+    """Count a last point with small residuals as inaccurate; zeros for items without a solution or a last iterate."""
     code = solution.status_code
     stopped = (code == int(Status.ITERATION_LIMIT)) | (code == int(Status.FAILED))
     has_point = (solution.x != 0).any(-1) | (solution.y != 0).any(-1) | (solution.s != 0).any(-1)
     code = torch.where(stopped & has_point & (solution.worst <= REDUCED_TOLERANCE), int(Status.INACCURATE), code)
-    keep = (code <= int(Status.INACCURATE)).unsqueeze(-1)
+    keep = ((code <= int(Status.INACCURATE)) | (code == int(Status.ITERATION_LIMIT))).unsqueeze(-1)
     x, y, s = (torch.where(keep, value, 0.0) for value in (solution.x, solution.y, solution.s))
     return dataclasses.replace(solution, x=x, y=y, s=s, status_code=code.to(torch.int8))
 

@@ -37,11 +37,13 @@ class ParameterLayout:
         names: Names of the CVXPY parameters, in the user's order.
         shapes: Their shapes.
         complexes: Which of them are complex.
+        domains: What the user declared of their values, in CVXPY's words ("nonneg", "PSD", ...).
     """
 
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
     complexes: tuple[bool, ...]
+    domains: tuple[tuple[str, ...], ...] = ()
 
     def validate(self, values: Sequence[Tensor]) -> torch.Size:
         """Check number, types and shapes of the tensors and return their common batch shape.

@@ -33,8 +33,8 @@ def check_on_failure(on_failure: OnFailure) -> OnFailure:
     Raises:
         InvalidArgument: If it is not.
     """
-    if on_failure not in ("raise", "nan"):
-        raise InvalidArgument(f"on_failure must be 'raise' or 'nan', got {on_failure!r}.")
+    if on_failure not in ("raise", "nan", "keep"):
+        raise InvalidArgument(f"on_failure must be 'raise', 'nan' or 'keep', got {on_failure!r}.")
     return on_failure
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -14,20 +15,23 @@ from torch.utils.hooks import RemovableHandle
 
 from conelayers.backends import Backend, default_backend
 from conelayers.canonicalize import ParametricProgram
-from conelayers.errors import InvalidArgument
+from conelayers.errors import InvalidArgument, SolveError
 from conelayers.implicit import Derivative
 from conelayers.layers._arguments import check_on_failure, derivative_mode, result_type
 from conelayers.layers._compile import outside_graphs
+from conelayers.layers.failures import explain_failures
 from conelayers.layers.parametric import ParametricSolution
 from conelayers.layers.regularity import Labels, RegularityReport, examine_problem
 from conelayers.layers.regularity_policy import RegularityPolicy, enforce
 from conelayers.layers.solution import LayerSolution
 from conelayers.layers.solver_args import configure, named_backend
 from conelayers.layers.value import optimal_value
-from conelayers.program import ConeProgram, ConeSolution
+from conelayers.program import ConeProgram, ConeSolution, Status
 from conelayers.residual import ConicConditions, OnFailure
 
 __all__ = ["CvxpyLayer"]
+
+_INACCURATE = int(Status.INACCURATE)
 
 SolutionHook = Callable[[ConeProgram, ConeSolution], None]
 
@@ -64,7 +68,8 @@ class CvxpyLayer(nn.Module):
         solver_args: Options for every call, see `forward`.
         derivative: How solutions are differentiated: `Exact()`, `Smoothed(mu)` or `LeastSquares()`.
         on_failure: "raise" an error that names the items without a solution, or "nan": return NaN for these items,
-            correct values for the others, and no gradient from the failed ones.
+            correct values for the others, and no gradient from the failed ones; or "keep": as "nan", but the last
+            iterate of items that a limit of iterations or time stopped (no gradient comes from these either).
         regularity: Whether to check at every call that derivatives can be trusted: "ignore", "warn" with the
             constraints and variables at fault, or "raise" where that is certain (and warn where it is not).
 
@@ -131,45 +136,94 @@ class CvxpyLayer(nn.Module):
             One tensor per entry of `variables`, shape (*batch, *shape), in the floating type of the parameters.
 
         Raises:
-            SolveError: If an item has no solution and `on_failure` is "raise"; also a `diffcp.SolverError`.
+            SolveError: If an item has no solution and `on_failure` is "raise"; the message says which, why and what to
+                do, and `.status`, `.indices` and `.solution` hold what there is. Also a `diffcp.SolverError`.
             ValueError: If a tensor is missing, of the wrong shape, or the batch axes do not fit; also if those of
                 `warm_start` do not.
         """
-        return self.solve(*params, solver_args=solver_args, warm_start=warm_start).variables
+        return self._solve(self.on_failure, params, solver_args, warm_start).variables
 
-    @outside_graphs
     def solve(
         self,
         *params: Tensor,
         solver_args: Mapping[str, Any] | None = None,
         warm_start: bool | ConeSolution | LayerSolution = False,
     ) -> LayerSolution:
-        """As `forward`, returning the statuses, residuals and the cone solution as well."""
+        """As `forward`, returning the statuses, residuals, value and the cone solution as well.
+
+        An item without a solution is no error here: its variables are NaN (`on_failure="keep"`: the last iterate), and
+        `status` says what happened to it. `cone` has the last iterate and its residuals where a limit stopped it.
+        """
+        return self._solve("keep", params, solver_args, warm_start)
+
+    @outside_graphs
+    def _solve(
+        self,
+        on_failure: OnFailure,
+        params: tuple[Tensor, ...],
+        solver_args: Mapping[str, Any] | None,
+        warm_start: bool | ConeSolution | LayerSolution,
+    ) -> LayerSolution:
         backend = configure(self.backend, solver_args) if solver_args else self.backend
         batch_shape = self.program.validate_params(params)
         dtype = result_type(params)
-        data, cone = self.parametric(self.conditions(backend, self._start(warm_start, batch_shape)), params)
+        conditions = self.conditions(backend, self._start(warm_start, batch_shape), on_failure)
+        try:
+            data, cone = self.parametric(conditions, params)
+        except SolveError as error:
+            raise self._explained(error, params, batch_shape, dtype) from None
         if warm_start is True and not torch._C._are_functorch_transforms_active():
             self._previous = cone.detach()
-        variables = self.program.recover(cone.x, cone.y, cone.s, params)
-        depth = cone.gap.dim() if self.program.returned is None else len(batch_shape)
+        return self._outcome(params, data, cone, batch_shape, dtype, masked=on_failure == "keep" != self.on_failure)
+
+    def _outcome(
+        self,
+        params: tuple[Tensor, ...],
+        data: tuple[Tensor, ...],
+        cone: ConeSolution,
+        batch: torch.Size,
+        dtype: torch.dtype,
+        masked: bool,
+    ) -> LayerSolution:
+        """What a user sees of a cone solution; `masked` items without a solution have variables of NaN."""
+        read = _without_failures(cone) if masked else cone
+        variables = self.program.recover(read.x, read.y, read.s, params)
+        depth = cone.gap.dim() if self.program.returned is None else len(batch)
         return LayerSolution(
-            tuple(_finish(v, batch_shape, depth, dtype) for v in variables),
+            tuple(_finish(v, batch, depth, dtype) for v in variables),
             cone,
-            functools.partial(_examine, self.program, data, cone, batch_shape),
-            functools.partial(
-                _evaluate, self.parametric, params, _versions(self.program, params), data, batch_shape, dtype
-            ),
+            functools.partial(_examine, self.program, data, cone, batch),
+            functools.partial(_evaluate, self.parametric, params, _versions(self.program, params), data, batch, dtype),
         )
 
-    def conditions(self, backend: Backend | None = None, warm_start: ConeSolution | None = None) -> ConicConditions:
+    def _explained(
+        self, error: SolveError, params: tuple[Tensor, ...], batch: torch.Size, dtype: torch.dtype
+    ) -> SolveError:
+        """The error in words of the problem; as it is inside of transforms, where values cannot be looked at."""
+        if torch._C._are_functorch_transforms_active() or not isinstance(error.solution, ConeSolution):
+            return error
+        params = tuple(value.detach() for value in params)
+        program = self.program.values(*params)
+        cone = error.solution.detach().reshape(program.batch_shape)
+        solution = self._outcome(params, (program.P, program.q, program.A, program.b), cone, batch, dtype, masked=True)
+        failed = torch.nonzero(_expanded(~cone.has_solution, batch)).tolist()
+        indices = tuple(tuple(place) if len(batch) > 1 else place[0] for place in failed if place)
+        message = explain_failures(self.program, params, cone, batch)
+        return SolveError(message, status=solution.status, indices=indices, solution=solution)
+
+    def conditions(
+        self,
+        backend: Backend | None = None,
+        warm_start: ConeSolution | None = None,
+        on_failure: OnFailure | None = None,
+    ) -> ConicConditions:
         """The optimality conditions that this layer solves and differentiates, as an equation."""
         watched = self.regularity != "ignore" or self._hooks
         return ConicConditions(
             self.program.structure,
             backend or self.backend,
             self.derivative,
-            self.on_failure,
+            on_failure or self.on_failure,
             warm_start,
             self._inspect if watched else None,
         )
@@ -238,3 +292,17 @@ def _evaluate(
             "solution.value before the change (before optimizer.step())."
         )
     return optimal_value(parametric, params, data, cone, batch, dtype)
+
+
+def _without_failures(cone: ConeSolution) -> ConeSolution:
+    """NaN in the points of items without a solution."""
+    if not torch._C._are_functorch_transforms_active() and not bool((cone.status_code > _INACCURATE).any()):
+        return cone
+    solved = cone.has_solution[..., None]
+    points = {name: torch.where(solved, getattr(cone, name), torch.nan) for name in ("x", "y", "s")}
+    return dataclasses.replace(cone, **points)
+
+
+def _expanded(mask: Tensor, batch: torch.Size) -> Tensor:
+    """A mask with all batch axes of the parameters."""
+    return mask.reshape((*(1,) * (len(batch) - mask.dim()), *mask.shape)).expand(batch)

@@ -32,6 +32,9 @@ from conelayers.errors import UnsupportedError
 
 __all__ = ["canonical_form"]
 
+# What CVXPY calls the domains of parameters that a problem's convexity may rest on.
+_DOMAINS = ("nonneg", "nonpos", "pos", "neg", "PSD", "NSD")
+
 
 def canonical_form(
     problem: cp.Problem,
@@ -72,6 +75,7 @@ def canonical_form(
         tuple(parameter.name() for parameter in parameters),
         tuple(tuple(parameter.shape) for parameter in parameters),
         tuple(parameter.is_complex() for parameter in parameters),
+        tuple(tuple(word for word in _DOMAINS if parameter.attributes[word]) for parameter in parameters),
     )
     plain = all(isinstance(variable, cp.Variable) for variable in variables)
     read = list(variables) if plain else _leaves(variables)
