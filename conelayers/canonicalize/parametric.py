@@ -70,6 +70,7 @@ class ParametricProgram:
         verbose: bool = False,
         presolve: bool = True,
         quadratic: bool = True,
+        fix_unlisted: bool = False,
     ) -> ParametricProgram:
         """Canonicalize a CVXPY problem once, for all parameter values.
 
@@ -84,15 +85,18 @@ class ParametricProgram:
             verbose: Whether CVXPY reports its reductions.
             presolve: Whether to substitute epigraph variables by their bounds, see `presolve`.
             quadratic: Whether a quadratic objective stays one, or becomes second-order cone constraints.
+            fix_unlisted: Whether parameters that are not listed are constants, at their present values.
 
         Raises:
             InvalidArgument: If the problem is not DPP or the lists do not match it.
             UnsupportedError: If CVXPY is too old or cannot reduce the problem to the package's cones.
         """
         _cvxpy.check_version()
-        _cvxpy.check_arguments(problem, parameters, variables, gp, quadratic)
+        _cvxpy.check_kinds(problem, parameters, variables)
+        reduced, variables = _cvxpy.prepared(problem, parameters, variables, gp, fix_unlisted)
+        _cvxpy.check_arguments(problem, reduced, parameters, variables, gp, quadratic)
         options: dict[str, Any] = {"canon_backend": canon_backend, "verbose": verbose, "quadratic": quadratic}
-        form = _cvxpy.canonical_form(problem, parameters, variables, gp=gp, **options)
+        form = _cvxpy.canonical_form(problem, reduced, parameters, variables, gp=gp, **options)
         return cls._from_form(substitute_epigraphs(form) if presolve else form)
 
     @classmethod

@@ -17,7 +17,7 @@ from conelayers.backends import Backend, default_backend
 from conelayers.canonicalize import ParametricProgram
 from conelayers.errors import InvalidArgument, SolveError
 from conelayers.implicit import Derivative
-from conelayers.layers._arguments import check_on_failure, derivative_mode, result_type
+from conelayers.layers._arguments import by_name, check_on_failure, derivative_mode, result_type
 from conelayers.layers._compile import outside_graphs
 from conelayers.layers.failures import explain_failures
 from conelayers.layers.parametric import ParametricSolution
@@ -56,7 +56,8 @@ class CvxpyLayer(nn.Module):
 
     Args:
         problem: A disciplined parametrised programme (`problem.is_dpp()`; `is_dgp(dpp=True)` with `gp=True`).
-        parameters: All parameters of the problem, in the order of the tensors of a call.
+        parameters: All parameters of the problem, in the order of the tensors of a call; see `fix_unlisted` for those
+            that are to stay as they are.
         variables: What a call returns: variables of the problem, dual variables of its constraints
             (`constraint.dual_variables[0]`), and expressions of these and of the parameters, affine or not
             (`mu @ w`, `A @ x - b`, `cp.norm(w)`).
@@ -72,6 +73,8 @@ class CvxpyLayer(nn.Module):
             iterate of items that a limit of iterations or time stopped (no gradient comes from these either).
         regularity: Whether to check at every call that derivatives can be trusted: "ignore", "warn" with the
             constraints and variables at fault, or "raise" where that is certain (and warn where it is not).
+        fix_unlisted: Take parameters of the problem that are not in `parameters` as constants, at their present
+            `.value`.
 
     Raises:
         ValueError: If the problem is not DPP, parameters or variables do not match it, or an option is unknown.
@@ -91,6 +94,7 @@ class CvxpyLayer(nn.Module):
         derivative: Derivative | None = None,
         on_failure: OnFailure = "raise",
         regularity: RegularityPolicy = "ignore",
+        fix_unlisted: bool = False,
     ) -> None:
         super().__init__()
         self.on_failure: OnFailure = check_on_failure(on_failure)
@@ -107,6 +111,7 @@ class CvxpyLayer(nn.Module):
             canon_backend=canon_backend,
             verbose=verbose,
             quadratic=getattr(backend, "quadratic", True),
+            fix_unlisted=fix_unlisted,
         )
         self.parametric = ParametricSolution(self.program)
         self.backend = backend or configure(default_backend(self.program.structure), options)
@@ -119,18 +124,20 @@ class CvxpyLayer(nn.Module):
         *params: Tensor,
         solver_args: Mapping[str, Any] | None = None,
         warm_start: bool | ConeSolution | LayerSolution = False,
+        **named: Tensor,
     ) -> tuple[Tensor, ...]:
         """Solve the problem for a batch of parameter values.
 
         Args:
             *params: One tensor per parameter, with the parameter's shape, or with batch axes before it: a parameter has
                 no batch axes or all of them, of the common size or 1. Symmetric parameters take any square matrix X,
-                used as (X + X')/2.
+                used as (X + X')/2. The last of them may be given by name instead, see `named`.
             solver_args: Options for this call by the names of the backend, CVXPY, diffcp or Moreau: eps, tol,
                 max_iters, n_jobs_forward, solve_method, verbose. Others are ignored, with a warning.
             warm_start: A previous solution of as many items (or of one, from which all start): one that `solve`
                 returned. True starts from this layer's own previous one, if that has as many items, and keeps a
                 detached copy for the next time; inside `torch.func` transforms nothing is kept.
+            **named: Parameters by the names of the CVXPY parameters: layer(mu=..., Sigma=...), in any order.
 
         Returns:
             One tensor per entry of `variables`, shape (*batch, *shape), in the floating type of the parameters.
@@ -139,8 +146,10 @@ class CvxpyLayer(nn.Module):
             SolveError: If an item has no solution and `on_failure` is "raise"; the message says which, why and what to
                 do, and `.status`, `.indices` and `.solution` hold what there is. Also a `diffcp.SolverError`.
             ValueError: If a tensor is missing, of the wrong shape, or the batch axes do not fit; also if those of
-                `warm_start` do not.
+                `warm_start` do not, or a name is unknown or given twice.
         """
+        if named:
+            params = by_name(self.program.layout.names, params, named)
         return self._solve(self.on_failure, params, solver_args, warm_start).variables
 
     def solve(
@@ -148,12 +157,15 @@ class CvxpyLayer(nn.Module):
         *params: Tensor,
         solver_args: Mapping[str, Any] | None = None,
         warm_start: bool | ConeSolution | LayerSolution = False,
+        **named: Tensor,
     ) -> LayerSolution:
         """As `forward`, returning the statuses, residuals, value and the cone solution as well.
 
         An item without a solution is no error here: its variables are NaN (`on_failure="keep"`: the last iterate), and
         `status` says what happened to it. `cone` has the last iterate and its residuals where a limit stopped it.
         """
+        if named:
+            params = by_name(self.program.layout.names, params, named)
         return self._solve("keep", params, solver_args, warm_start)
 
     @outside_graphs

@@ -21,7 +21,6 @@ from cvxpy.transforms.indicator import indicator
 from cvxpy.transforms.partial_optimize import PartialProblem
 
 from conelayers.canonicalize._cvxpy.disciplined import explain
-from conelayers.canonicalize._cvxpy.quadratic import with_variables_in_forms
 from conelayers.errors import InvalidArgument, UnsupportedError
 
 __all__ = ["check_arguments", "check_version", "dual_owners"]
@@ -47,31 +46,50 @@ def check_version() -> None:
         )
 
 
-def check_arguments(problem: cp.Problem, parameters: Any, variables: Any, gp: bool, quadratic: bool = True) -> None:
-    """Check what the user passed.
+def check_kinds(problem: Any, parameters: Any, variables: Any) -> None:
+    """Check that the problem is one and that the lists are lists.
 
     Raises:
-        InvalidArgument: If the problem is not DPP, parameters do not match the problem's exactly, a variable is neither
-            the problem's nor a dual variable of its constraints, or either is not a list or tuple.
+        InvalidArgument: If they are not.
     """
     if not isinstance(problem, cp.Problem):
         raise InvalidArgument(f"problem must be a cvxpy.Problem, not {type(problem).__name__}.")
     for name, value in (("parameters", parameters), ("variables", variables)):
         if not isinstance(value, list | tuple):
             raise InvalidArgument(f"The layer's {name} must be provided as a list or tuple.")
-    _check_dpp(problem if gp else with_variables_in_forms(problem), gp, quadratic)
+
+
+def check_arguments(
+    problem: cp.Problem, reduced: cp.Problem, parameters: Any, variables: Any, gp: bool, quadratic: bool = True
+) -> None:
+    """Check what the user passed.
+
+    Args:
+        problem: The user's problem.
+        reduced: The problem that will be reduced, see `preparation`.
+        parameters: The listed parameters.
+        variables: What is to be returned.
+        gp: Whether the problem is a geometric programme.
+        quadratic: Whether quadratic objectives stay quadratic.
+
+    Raises:
+        InvalidArgument: If the problem is not DPP, parameters do not match the problem's exactly, or a variable is
+            neither the problem's nor a dual variable of its constraints nor an expression of these.
+    """
+    _check_dpp(reduced, gp, quadratic)
     if len(problem.variables()) == 0:
         raise InvalidArgument("problem has no variables, so there is nothing to solve.")
-    nodes = list(_nodes(problem))
+    nodes = list(_nodes(reduced))
     if problem.is_mixed_integer() or any(isinstance(node, FiniteSet) for node in nodes):
         raise InvalidArgument("problem has integer or boolean values; only continuous problems can be layers.")
     _check_indicators(nodes)
     _check_norms(nodes)
     given = {id(parameter) for parameter in parameters}
-    if given != {id(parameter) for parameter in problem.parameters()} or len(given) != len(parameters):
+    if given != {id(parameter) for parameter in reduced.parameters()} or len(given) != len(parameters):
         raise InvalidArgument(
             "The layer's parameters must exactly match problem.parameters: "
-            f"got {[str(p) for p in parameters]}, the problem has {[str(p) for p in problem.parameters()]}."
+            f"got {[str(p) for p in parameters]}, the problem has {[str(p) for p in reduced.parameters()]}. Add those "
+            "that are missing, or give them a .value and pass fix_unlisted=True to keep them constant."
         )
     known = {variable.id for variable in problem.variables()} | set(dual_owners(problem))
     for variable in variables:

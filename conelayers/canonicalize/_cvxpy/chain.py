@@ -20,7 +20,6 @@ from cvxpy.utilities.psd_utils import TriangleKind
 
 from conelayers.canonicalize._cvxpy.data import parameter_map, problem_matrices
 from conelayers.canonicalize._cvxpy.expressions import leaves, translate
-from conelayers.canonicalize._cvxpy.quadratic import with_variables_in_forms
 from conelayers.canonicalize._cvxpy.recovery import outputs, provenance, value_sign
 from conelayers.canonicalize._cvxpy.reduction import Reduction
 from conelayers.canonicalize.expressions import Expression
@@ -38,6 +37,7 @@ _DOMAINS = ("nonneg", "nonpos", "pos", "neg", "PSD", "NSD")
 
 def canonical_form(
     problem: cp.Problem,
+    reduced: cp.Problem,
     parameters: Sequence[cp.Parameter],
     variables: Sequence[Any],
     *,
@@ -48,12 +48,14 @@ def canonical_form(
 ) -> CanonicalForm:
     """Reduce a problem that passed `check_arguments`; the problem and its values are left as they are.
 
+    What goes through the chain is `reduced`, the same problem as `preparation` made it ready; variables and duals are
+    read for `problem`.
+
     With quadratic=False a quadratic objective becomes second-order cone constraints.
     """
     options: dict[str, Any] = {"gp": gp, "enforce_dpp": True, "canon_backend": canon_backend}
-    reduced = problem if gp else with_variables_in_forms(problem)
     try:
-        with _without_values(problem):
+        with _without_values(reduced):
             chain = resolve_and_build_chain(reduced, solver=_Target(quadratic), **options)
             # CVXPY canonicalizes the function inside `perspective` for the solver of this name: an installed one.
             context: Any = chain.solver_context
