@@ -31,6 +31,7 @@ from conelayers.residual import ConicConditions, OnFailure
 
 __all__ = ["CvxpyLayer"]
 
+_NO_VERSIONS: list[int] = []
 _INACCURATE = int(Status.INACCURATE)
 
 SolutionHook = Callable[[ConeProgram, ConeSolution], None]
@@ -284,7 +285,10 @@ def _examine(
 
 def _versions(parametric: ParametricProgram, params: Sequence[Tensor]) -> list[int]:
     """Versions of the parameters that enter the constant of the objective: `value` reads them again later."""
-    entering = [params[block.parameter] for block in parametric.objective.constant.blocks]
+    blocks = parametric.objective.constant.blocks
+    if not blocks:
+        return _NO_VERSIONS
+    entering = [params[block.parameter] for block in blocks]
     return [0 if value.is_inference() else value._version for value in entering]
 
 

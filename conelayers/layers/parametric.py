@@ -13,6 +13,7 @@ from torch import Tensor
 from conelayers.canonicalize import Block, BlockMap, ParametricProgram
 from conelayers.implicit import Affine, Chain, Step, implicit
 from conelayers.layers.compiled_chain import CompiledChain
+from conelayers.layers.simple_bounds import SimpleBounds
 from conelayers.program import ConeSolution
 from conelayers.residual import ConicConditions
 
@@ -50,6 +51,7 @@ class ParametricSolution:
         # Positions of P, q, A and b among the values of the chain.
         constant, mapped = iter(range(len(self._blocks), self._inputs)), iter(range(self._inputs, self._inputs + 4))
         self._data = tuple(next(mapped if part.blocks else constant) for part in program.parts)
+        self._bounds = SimpleBounds.of(program)
         self._on_device: dict[torch.device, list[Tensor]] = {}
 
     def __call__(
@@ -62,7 +64,7 @@ class ParametricSolution:
             params: One tensor per parameter, as `ParametricProgram.values` takes them; not checked.
         """
         inputs = self._read(params)
-        chain = CompiledChain(self._inputs, self._maps, self._operator, self._data, conditions)
+        chain = CompiledChain(self._inputs, self._maps, self._operator, self._data, conditions, self._bounds)
         values = (*inputs, *implicit(chain, *inputs))
         return tuple(values[i] for i in self._data), ConeSolution(*values[-_SOLUTION:])
 
