@@ -33,6 +33,7 @@ class CanonicalForm:
         sign: 1 where the problem minimises, -1 where it maximises.
         exponentiate: Whether the problem's objective is exp of this one: geometric programmes.
         returned: What the user asked for, as expressions of the outputs; None where that is the outputs themselves.
+        returned_names: How CVXPY writes these.
     """
 
     P: AffineMatrix
@@ -48,3 +49,4 @@ class CanonicalForm:
     sign: float = 1.0
     exponentiate: bool = False
     returned: tuple[Expression, ...] | None = None
+    returned_names: tuple[str, ...] = ()

@@ -45,6 +45,7 @@ class ParametricProgram:
         objective: The user's objective in terms of the programme's.
         provenance: All variables and constraints of the problem, to name them in reports.
         returned: What was asked for, as expressions of the outputs; None where that is the outputs themselves.
+        returned_names: How CVXPY writes these.
     """
 
     structure: ConeStructure
@@ -57,6 +58,7 @@ class ParametricProgram:
     objective: Objective
     provenance: Provenance = Provenance()
     returned: tuple[Expression, ...] | None = None
+    returned_names: tuple[str, ...] = ()
 
     @classmethod
     def from_problem(
@@ -114,6 +116,7 @@ class ParametricProgram:
             _objective(form),
             form.provenance,
             form.returned,
+            form.returned_names,
         )
         if not any(output.source == "dual" for output in form.outputs) or not program.hermitian_blocks.any():
             return program
@@ -123,6 +126,13 @@ class ParametricProgram:
     def parts(self) -> tuple[PartMap, PartMap, PartMap, PartMap]:
         """The maps of P, q, A and b."""
         return self.P, self.q, self.A, self.b
+
+    @property
+    def returns(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """Name and shape of each entry that `recover` returns."""
+        if self.returned is None:
+            return tuple((output.name, output.shape) for output in self.outputs)
+        return tuple(zip(self.returned_names, (tuple(e.shape) for e in self.returned), strict=True))
 
     @cached_property
     def owners(self) -> Owners:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -264,9 +264,16 @@ class CvxpyLayer(nn.Module):
         return previous if previous is not None and previous.status_code.numel() in (1, batch.numel()) else None
 
     def extra_repr(self) -> str:
-        """Size of the cone programme and settings, for `print(layer)`."""
-        s = self.program.structure
-        return f"n={s.n}, m={s.m}, cones={len(s.cone.cones)}, backend={self.backend}, derivative={self.derivative}"
+        """Parameters, outputs, size of the cone programme and settings, for `print(layer)`."""
+        layout, s = self.program.layout, self.program.structure
+        given = ", ".join(f"{name}{shape}" for name, shape in zip(layout.names, layout.shapes, strict=True))
+        lines = [
+            f"{given or 'no parameters'} -> {', '.join(f'{name}{shape}' for name, shape in self.program.returns)}",
+            f"n={s.n}, m={s.m}, {_counted([type(cone).__name__ for cone in s.cone.cones])}",
+            f"backend={getattr(self.backend, 'name', type(self.backend).__name__)}, derivative={self.derivative}, "
+            f"on_failure={self.on_failure!r}",
+        ]
+        return "\n".join(lines)
 
 
 def _finish(variable: Tensor, batch_shape: torch.Size, batch_dims: int, dtype: torch.dtype) -> Tensor:
@@ -322,3 +329,8 @@ def _without_failures(cone: ConeSolution) -> ConeSolution:
 def _expanded(mask: Tensor, batch: torch.Size) -> Tensor:
     """A mask with all batch axes of the parameters."""
     return mask.reshape((*(1,) * (len(batch) - mask.dim()), *mask.shape)).expand(batch)
+
+
+def _counted(names: Sequence[str]) -> str:
+    """Kinds of cones with their numbers."""
+    return ", ".join(f"{count} {name}" for name, count in Counter(names).items()) or "no constraints"

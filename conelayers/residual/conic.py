@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -21,6 +20,7 @@ from conelayers.residual.fused import FusedAdjoint
 from conelayers.residual.linearized import LinearizedConditions, solve_adjoint
 from conelayers.residual.proximal import perturbed_gradients
 from conelayers.residual.solve import Backend, solve_and_polish
+from conelayers.warned import warn_user
 
 __all__ = ["ConicConditions", "OnFailure", "adjoint_gradients"]
 
@@ -224,8 +224,6 @@ def _warn_if_inaccurate(solution: ConeSolution) -> None:
     inaccurate = solution.status_code == int(Status.INACCURATE)
     if inaccurate.any():
         where = torch.nonzero(inaccurate).tolist()[:8] if inaccurate.dim() else "the programme"
-        warnings.warn(
-            f"Solutions of reduced accuracy at {where}; see layer.solve(...) for their residuals.",
-            InaccurateWarning,
-            stacklevel=2,
+        warn_user(
+            f"Solutions of reduced accuracy at {where}; see layer.solve(...) for their residuals.", InaccurateWarning
         )

@@ -95,6 +95,7 @@ def canonical_form(
         value_sign(reduction, gp),
         gp,
         None if plain else _translated(variables, read, parameters),
+        () if plain else tuple(str(entry) for entry in variables),
     )
 
 
