@@ -137,7 +137,8 @@ class ParameterLayout:
             numbers = f"{len(shape)}" + (f" or {len(shape) + rank}" if rank else "")
             return InvalidArgument(
                 f"Invalid parameter dimensionality for {label}. Expected {numbers} dimensions, shape {wanted} (no "
-                f"batch axes, or those of the other parameters), Got: {value.dim()} dimensions, shape {tuple(value.shape)}."
+                f"batch axes, or those of the other parameters), Got: {value.dim()} dimensions, shape "
+                f"{tuple(value.shape)}."
             )
         expected = f"Expected: {shape}" if extra == 0 else f"Expected: (*batch, {', '.join(map(str, shape))})"
         return InvalidArgument(f"Invalid parameter shape for {label}. {expected}, Got: {tuple(value.shape)}.")

@@ -71,7 +71,7 @@ class CvxpyLayer(nn.Module):
         derivative: How solutions are differentiated: `Exact()`, `Smoothed(mu)` or `LeastSquares()`.
         on_failure: "raise" an error that names the items without a solution, or "nan": return NaN for these items,
             correct values for the others, and no gradient from the failed ones; or "keep": as "nan", but the last
-            iterate of items that a limit of iterations or time stopped (no gradient comes from these either).
+            iterate of items that the limit of iterations stopped (no gradient comes from these either).
         regularity: Whether to check at every call that derivatives can be trusted: "ignore", "warn" with the
             constraints and variables at fault, or "raise" where that is certain (and warn where it is not).
         fix_unlisted: Take parameters of the problem that are not in `parameters` as constants, at their present

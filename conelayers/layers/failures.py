@@ -160,8 +160,8 @@ def _unbounded(parametric: ParametricProgram, item: _Item) -> str:
 
 def _stopped(parametric: ParametricProgram, item: _Item) -> str:
     return (
-        f"stopped at the limit of iterations or of time, at a relative residual of {item.worst:.1g}. Raise max_iters "
-        "(or time_limit) or tol in solver_args; on_failure='keep' returns the last iterate."
+        f"stopped at the limit of iterations, at a relative residual of {item.worst:.1g}. Raise max_iters or tol in "
+        "solver_args; on_failure='keep' returns the last iterate."
     )
 
 
