@@ -38,6 +38,7 @@ class ParameterLayout:
         names: Names of the CVXPY parameters, in the user's order.
         shapes: Their shapes.
         complexes: Which of them are complex.
+        symmetric: Indices of those that are symmetric or Hermitian matrices.
         domains: What the user declared of their values, in CVXPY's words ("nonneg", "PSD", ...).
     """
 
@@ -45,6 +46,7 @@ class ParameterLayout:
     shapes: tuple[tuple[int, ...], ...]
     complexes: tuple[bool, ...]
     domains: tuple[tuple[str, ...], ...] = ()
+    symmetric: tuple[int, ...] = ()
 
     def validate(self, values: Sequence[Tensor]) -> torch.Size:
         """Check number, types and shapes of the tensors and return their common batch shape.

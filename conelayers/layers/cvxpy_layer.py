@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 
 from conelayers.backends import Backend, default_backend
 from conelayers.canonicalize import ParametricProgram
-from conelayers.errors import InvalidArgument, SolveError
+from conelayers.errors import ArgumentIgnoredWarning, InvalidArgument, SolveError
 from conelayers.implicit import Derivative
 from conelayers.layers._arguments import by_name, check_on_failure, derivative_mode, result_type
 from conelayers.layers._compile import outside_graphs
@@ -28,6 +28,7 @@ from conelayers.layers.solver_args import configure, named_backend
 from conelayers.layers.value import optimal_value
 from conelayers.program import ConeProgram, ConeSolution, Status
 from conelayers.residual import ConicConditions, OnFailure
+from conelayers.warned import warn_user
 
 __all__ = ["CvxpyLayer"]
 
@@ -118,6 +119,8 @@ class CvxpyLayer(nn.Module):
         self.backend = backend or configure(default_backend(self.program.structure), options)
         self.regularity: RegularityPolicy = regularity
         self._previous: ConeSolution | None = None
+        # Parameters whose first values are looked at: those of which only the symmetric part counts.
+        self._to_look_at = self.program.layout.symmetric
         self._hooks: OrderedDict[int, SolutionHook] = OrderedDict()
 
     def forward(
@@ -180,6 +183,8 @@ class CvxpyLayer(nn.Module):
         backend = configure(self.backend, solver_args) if solver_args else self.backend
         batch_shape = self.program.validate_params(params)
         dtype = result_type(params)
+        if self._to_look_at and not torch._C._are_functorch_transforms_active():
+            self._look_at_symmetry(params)
         conditions = self.conditions(backend, self._start(warm_start, batch_shape), on_failure)
         try:
             data, cone = self.parametric(conditions, params)
@@ -188,6 +193,19 @@ class CvxpyLayer(nn.Module):
         if warm_start is True and not torch._C._are_functorch_transforms_active():
             self._previous = cone.detach()
         return self._outcome(params, data, cone, batch_shape, dtype, masked=on_failure == "keep" != self.on_failure)
+
+    def _look_at_symmetry(self, params: tuple[Tensor, ...]) -> None:
+        """Say once where a matrix is not symmetric as declared."""
+        looked_at, self._to_look_at = self._to_look_at, ()
+        for index in looked_at:
+            value = params[index].detach()
+            if not torch.allclose(value, value.mH, rtol=1e-4, atol=1e-6, equal_nan=True):
+                warn_user(
+                    f"parameter {index} ({self.program.layout.names[index]}) is declared symmetric or semidefinite, and "
+                    "its tensor X is not symmetric: it is used as (X + X')/2. Pass a symmetric one to be clear "
+                    "(cvxpylayers reads the upper triangle, CVXPY refuses it).",
+                    ArgumentIgnoredWarning,
+                )
 
     def _outcome(
         self,

@@ -81,3 +81,17 @@ def test_shapes_name_the_parameter_at_fault(layer, shapes, message):
         return
     with pytest.raises(InvalidArgument, match=message):
         layer(*(torch.zeros(s) for s in shapes))
+
+
+def test_a_matrix_that_is_not_symmetric_as_declared_is_said_once():
+    M, y = cp.Parameter((2, 2), PSD=True, name="M"), cp.Variable(2)
+    layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(M @ y - 1))), [M], [y])
+    value = torch.tensor([[2.0, 0.5], [0.1, 1.0]])
+    with pytest.warns(ArgumentIgnoredWarning, match=r"parameter 0 \(M\).*used as \(X \+ X'\)/2") as seen:
+        (found,) = layer(value)
+    assert seen[0].filename == __file__
+    torch.testing.assert_close(found, torch.linalg.solve((value + value.T) / 2, torch.ones(2)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        layer(value)
+        CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(M @ y - 1))), [M], [y])(value + value.T)

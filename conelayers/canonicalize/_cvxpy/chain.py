@@ -78,6 +78,7 @@ def canonical_form(
         tuple(tuple(parameter.shape) for parameter in parameters),
         tuple(parameter.is_complex() for parameter in parameters),
         tuple(tuple(word for word in _DOMAINS if parameter.attributes[word]) for parameter in parameters),
+        tuple(index for index, parameter in enumerate(parameters) if _is_symmetric(parameter)),
     )
     plain = all(isinstance(variable, cp.Variable) for variable in variables)
     read = list(variables) if plain else _leaves(variables)
@@ -97,6 +98,10 @@ def canonical_form(
         None if plain else _translated(variables, read, parameters),
         () if plain else tuple(str(entry) for entry in variables),
     )
+
+
+def _is_symmetric(parameter: cp.Parameter) -> bool:
+    return parameter.ndim >= 2 and any(parameter.attributes[w] for w in ("symmetric", "PSD", "NSD", "hermitian"))
 
 
 def _leaves(expressions: Sequence[Any]) -> list[Any]:
