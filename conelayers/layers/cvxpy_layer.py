@@ -20,6 +20,7 @@ from conelayers.implicit import Derivative
 from conelayers.layers._arguments import by_name, check_on_failure, derivative_mode, result_type
 from conelayers.layers._compile import outside_graphs
 from conelayers.layers.failures import explain_failures
+from conelayers.layers.guess import point_from_guess
 from conelayers.layers.parametric import ParametricSolution
 from conelayers.layers.regularity import Labels, RegularityReport, examine_problem
 from conelayers.layers.regularity_policy import RegularityPolicy, enforce
@@ -35,6 +36,7 @@ __all__ = ["CvxpyLayer"]
 _NO_VERSIONS: list[int] = []
 _INACCURATE = int(Status.INACCURATE)
 
+WarmStart = bool | ConeSolution | LayerSolution | Mapping[Any, Any]
 SolutionHook = Callable[[ConeProgram, ConeSolution], None]
 
 
@@ -127,7 +129,7 @@ class CvxpyLayer(nn.Module):
         self,
         *params: Tensor,
         solver_args: Mapping[str, Any] | None = None,
-        warm_start: bool | ConeSolution | LayerSolution = False,
+        warm_start: WarmStart = False,
         **named: Tensor,
     ) -> tuple[Tensor, ...]:
         """Solve the problem for a batch of parameter values.
@@ -140,7 +142,8 @@ class CvxpyLayer(nn.Module):
                 max_iters, n_jobs_forward, solve_method, verbose. Others are ignored, with a warning.
             warm_start: A previous solution of as many items (or of one, from which all start): one that `solve`
                 returned. True starts from this layer's own previous one, if that has as many items, and keeps a
-                detached copy for the next time; inside `torch.func` transforms nothing is kept.
+                detached copy for the next time; inside `torch.func` transforms nothing is kept. A dictionary is a
+                guess of one's own: values of some or all variables by name, shape (*batch, *shape) or (*shape).
             **named: Parameters by the names of the CVXPY parameters: layer(mu=..., Sigma=...), in any order.
 
         Returns:
@@ -160,7 +163,7 @@ class CvxpyLayer(nn.Module):
         self,
         *params: Tensor,
         solver_args: Mapping[str, Any] | None = None,
-        warm_start: bool | ConeSolution | LayerSolution = False,
+        warm_start: WarmStart = False,
         **named: Tensor,
     ) -> LayerSolution:
         """As `forward`, returning the statuses, residuals, value and the cone solution as well.
@@ -178,14 +181,14 @@ class CvxpyLayer(nn.Module):
         on_failure: OnFailure,
         params: tuple[Tensor, ...],
         solver_args: Mapping[str, Any] | None,
-        warm_start: bool | ConeSolution | LayerSolution,
+        warm_start: WarmStart,
     ) -> LayerSolution:
         backend = configure(self.backend, solver_args) if solver_args else self.backend
         batch_shape = self.program.validate_params(params)
         dtype = result_type(params)
         if self._to_look_at and not torch._C._are_functorch_transforms_active():
             self._look_at_symmetry(params)
-        conditions = self.conditions(backend, self._start(warm_start, batch_shape), on_failure)
+        conditions = self.conditions(backend, self._start(warm_start, params, batch_shape), on_failure)
         try:
             data, cone = self.parametric(conditions, params)
         except SolveError as error:
@@ -201,8 +204,8 @@ class CvxpyLayer(nn.Module):
             value = params[index].detach()
             if not torch.allclose(value, value.mH, rtol=1e-4, atol=1e-6, equal_nan=True):
                 warn_user(
-                    f"parameter {index} ({self.program.layout.names[index]}) is declared symmetric or semidefinite, and "
-                    "its tensor X is not symmetric: it is used as (X + X')/2. Pass a symmetric one to be clear "
+                    f"parameter {index} ({self.program.layout.names[index]}) is declared symmetric or semidefinite, "
+                    "and its tensor X is not symmetric: it is used as (X + X')/2. Pass a symmetric one to be clear "
                     "(cvxpylayers reads the upper triangle, CVXPY refuses it).",
                     ArgumentIgnoredWarning,
                 )
@@ -271,13 +274,18 @@ class CvxpyLayer(nn.Module):
         for hook in list(self._hooks.values()):
             hook(program, solution)
 
-    def _start(self, warm_start: bool | ConeSolution | LayerSolution, batch: torch.Size) -> ConeSolution | None:
+    def _start(self, warm_start: WarmStart, params: Sequence[Tensor], batch: torch.Size) -> ConeSolution | None:
         if isinstance(warm_start, LayerSolution):
             return warm_start.cone
         if isinstance(warm_start, ConeSolution):
             return warm_start
+        if isinstance(warm_start, Mapping):
+            return point_from_guess(self.program, warm_start, params, batch)
         if not isinstance(warm_start, bool):
-            raise InvalidArgument(f"warm_start must be a previous solution, True or False, got {warm_start!r}.")
+            raise InvalidArgument(
+                f"warm_start must be a previous solution, a dictionary of values of variables by name, True or False, "
+                f"got {warm_start!r}."
+            )
         previous = self._previous if warm_start else None
         return previous if previous is not None and previous.status_code.numel() in (1, batch.numel()) else None
 
