@@ -15,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 
 from conelayers.backends import Backend, default_backend
 from conelayers.canonicalize import ParametricProgram
-from conelayers.errors import ArgumentIgnoredWarning, InvalidArgument, SolveError
+from conelayers.errors import ArgumentIgnoredWarning, InvalidArgument, SolveError, UnsupportedError
 from conelayers.implicit import Derivative
 from conelayers.layers._arguments import by_name, check_on_failure, derivative_mode, result_type
 from conelayers.layers._compile import outside_graphs
@@ -186,6 +186,11 @@ class CvxpyLayer(nn.Module):
         backend = configure(self.backend, solver_args) if solver_args else self.backend
         batch_shape = self.program.validate_params(params)
         dtype = result_type(params)
+        if params and params[0].is_meta:
+            raise UnsupportedError(
+                "The parameters are meta tensors, which have no values to solve with; the outputs would have the "
+                f"shapes {[tuple((*batch_shape, *shape)) for _, shape in self.program.returns]}."
+            )
         if self._to_look_at and not torch._C._are_functorch_transforms_active():
             self._look_at_symmetry(params)
         conditions = self.conditions(backend, self._start(warm_start, params, batch_shape), on_failure)

@@ -9,7 +9,7 @@ import torch
 from conelayers import ConeLayer, CvxpyLayer
 from conelayers.backends import SCS
 from conelayers.cones import Nonnegative
-from conelayers.errors import ArgumentIgnoredWarning, InvalidArgument
+from conelayers.errors import ArgumentIgnoredWarning, InvalidArgument, UnsupportedError
 from conelayers.layers import solver_args
 from conelayers.program import Status
 
@@ -95,3 +95,10 @@ def test_a_matrix_that_is_not_symmetric_as_declared_is_said_once():
         warnings.simplefilter("error")
         layer(value)
         CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(M @ y - 1))), [M], [y])(value + value.T)
+
+
+def test_export_and_meta_tensors_are_refused_in_words(layer):
+    with pytest.raises(UnsupportedError, match=r"meta tensors.*\(3, 2\), \(3,\)"):
+        layer(torch.zeros(3, 2, device="meta"), torch.zeros(3, device="meta"))
+    with pytest.raises(UnsupportedError, match=r"torch\.export cannot take"):
+        torch.export.export(layer, (torch.zeros(3, 2), torch.zeros(3)))
