@@ -151,6 +151,6 @@ class ParameterLayout:
 
 
 def _common(ranks: Sequence[int]) -> int:
-    """The number of batch axes that most batched parameters have; the smallest in a tie."""
+    """The number of batch axes that most batched parameters have; the largest in a tie."""
     batched = [rank for rank in ranks if rank > 0]
-    return max(sorted(set(batched)), key=batched.count) if batched else 0
+    return max(sorted(set(batched), reverse=True), key=batched.count) if batched else 0
