@@ -4,6 +4,8 @@
 expect, so code written for `ValueError` or for `diffcp.SolverError` keeps working.
 """
 
+from typing import Any
+
 from diffcp import SolverError as _DiffcpSolverError
 
 __all__ = [
@@ -31,7 +33,21 @@ class UnsupportedError(ConelayersError, NotImplementedError):
 
 
 class SolveError(ConelayersError, _DiffcpSolverError):
-    """Some programmes of a batch could not be solved; the message names their indices and statuses."""
+    """Some programmes of a batch have no solution; the message says which, why, and what to do.
+
+    Attributes:
+        solution: What there is all the same: a solution of the whole batch, with NaN for failed items (None where the
+            error comes from another part of the package).
+        status: `Status` of each item, as `solution.status`; None without a solution.
+        indices: Indices of the failed items: integers, tuples where there are several batch axes; empty for a problem
+            without batch axes.
+    """
+
+    def __init__(
+        self, message: str, *, status: Any = None, indices: tuple[Any, ...] = (), solution: Any = None
+    ) -> None:
+        super().__init__(message)
+        self.status, self.indices, self.solution = status, indices, solution
 
 
 class RegularityError(ConelayersError):

@@ -31,7 +31,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     truth[n // 6 : n // 3], truth[n // 2 : 2 * n // 3] = 2.0, -1.5
     seen, held = truth + 0.6 * rng.standard_normal((2, n))
 
-    x, sparsity, jumps = cp.Variable(n), cp.Parameter(nonneg=True), cp.Parameter(nonneg=True)
+    x = cp.Variable(n)
+    sparsity, jumps = (cp.Parameter(nonneg=True, name=name) for name in ("sparsity", "jumps"))
     objective = cp.sum_squares(x - seen) / 2 + sparsity * cp.norm1(x) + jumps * cp.norm1(cp.diff(x))
     layer = CvxpyLayer(cp.Problem(cp.Minimize(objective)), [sparsity, jumps], [x])
     target = torch.tensor(held)
@@ -41,8 +42,8 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         {"sparsity": (1e-3, 2.0), "jumps": (1e-3, 10.0)},
         search=LBFGS(max_evaluations=30),
     )
-    values = [torch.tensor(v, dtype=torch.float64) for v in result.hyperparameters.values()]
-    estimate = layer(*values)[0].numpy()
+    values = {name: torch.tensor(v, dtype=torch.float64) for name, v in result.hyperparameters.items()}
+    estimate = layer(**values)[0].numpy()
     error, raw = float(np.mean((estimate - truth) ** 2)), float(np.mean((seen - truth) ** 2))
     print(f"penalties {result.hyperparameters}, {len(result.history)} evaluations")
     print(f"error to the truth: {error:.4f} (raw data {raw:.4f})")

@@ -192,8 +192,8 @@ def _with_last_points(solution: ConeSolution) -> ConeSolution:
 
 
 def _without_rays(solution: ConeSolution) -> ConeSolution:
-    """Zeros in the items without a solution."""
-    keep = solution.has_solution.unsqueeze(-1)
+    """Zeros in the items that have neither a solution nor a last iterate."""
+    keep = (solution.has_solution | (solution.status_code == int(Status.ITERATION_LIMIT))).unsqueeze(-1)
     x, y, s = (torch.where(keep, value, 0.0) for value in (solution.x, solution.y, solution.s))
     return dataclasses.replace(solution, x=x, y=y, s=s)
 

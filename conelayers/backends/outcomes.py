@@ -104,11 +104,14 @@ def put(part: ConeSolution, items: Tensor, into: ConeSolution) -> ConeSolution:
 
 
 def without_certificates(solution: ConeSolution) -> ConeSolution:
-    """Zeros, and infinite residuals, in the items that have no solution; one batch axis."""
-    solved = solution.has_solution
-    points = {name: torch.where(solved[:, None], getattr(solution, name), 0.0) for name in ("x", "y", "s")}
+    """Zeros, and infinite residuals, in the items that have no point; one batch axis.
+
+    Those that were stopped by a limit keep their last iterate and its residuals.
+    """
+    there = solution.has_solution | (solution.status_code == int(Status.ITERATION_LIMIT))
+    points = {name: torch.where(there[:, None], getattr(solution, name), 0.0) for name in ("x", "y", "s")}
     residuals: dict[str, Tensor] = {
-        name: torch.where(solved, getattr(solution, name), torch.inf)
+        name: torch.where(there, getattr(solution, name), torch.inf)
         for name in ("primal_residual", "dual_residual", "gap")
     }
     return dataclasses.replace(solution, **points, **residuals)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+from conelayers.canonicalize.expressions import Expression
 from conelayers.canonicalize.outputs import Output
 from conelayers.canonicalize.parameters import Block, ParameterLayout
 from conelayers.canonicalize.provenance import Provenance
@@ -26,8 +27,13 @@ class CanonicalForm:
         cones: Cones of the rows, in row order.
         layout: Shapes of the parameters.
         blocks: The real vectors that make up u.
-        outputs: The requested variables.
+        outputs: The requested variables, then those that the expressions read.
         provenance: All variables and constraints of the problem.
+        constant: What the objective has beside 1/2 x'Px + q'x, 1 x 1; None for nothing.
+        sign: 1 where the problem minimises, -1 where it maximises.
+        exponentiate: Whether the problem's objective is exp of this one: geometric programmes.
+        returned: What the user asked for, as expressions of the outputs; None where that is the outputs themselves.
+        returned_names: How CVXPY writes these.
     """
 
     P: AffineMatrix
@@ -39,3 +45,8 @@ class CanonicalForm:
     blocks: tuple[Block, ...]
     outputs: tuple[Output, ...]
     provenance: Provenance = Provenance()
+    constant: AffineMatrix | None = None
+    sign: float = 1.0
+    exponentiate: bool = False
+    returned: tuple[Expression, ...] | None = None
+    returned_names: tuple[str, ...] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,11 +38,15 @@ class ParameterLayout:
         names: Names of the CVXPY parameters, in the user's order.
         shapes: Their shapes.
         complexes: Which of them are complex.
+        symmetric: Indices of those that are symmetric or Hermitian matrices.
+        domains: What the user declared of their values, in CVXPY's words ("nonneg", "PSD", ...).
     """
 
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
     complexes: tuple[bool, ...]
+    domains: tuple[tuple[str, ...], ...] = ()
+    symmetric: tuple[int, ...] = ()
 
     def validate(self, values: Sequence[Tensor]) -> torch.Size:
         """Check number, types and shapes of the tensors and return their common batch shape.
@@ -62,7 +67,9 @@ class ParameterLayout:
         for index, value in enumerate(values):
             self._check_type(index, value)
         rank = max([0, *(value.dim() - len(shape) for value, shape in zip(values, self.shapes, strict=True))])
-        batches = [self._batch(index, value, rank) for index, value in enumerate(values)]
+        batches: list[Any] = [self._batch(index, value, rank) for index, value in enumerate(values)]
+        if None in batches:
+            raise self._fault(values)
         try:
             return broadcast(*batches)
         except RuntimeError:
@@ -110,18 +117,40 @@ class ParameterLayout:
                 "declare the CVXPY parameter with complex=True."
             )
 
-    def _batch(self, index: int, value: Tensor, rank: int) -> torch.Size:
-        """Batch axes of one parameter; `rank` is the number of batch axes of the most batched one."""
+    def _batch(self, index: int, value: Tensor, rank: int) -> torch.Size | None:
+        """Batch axes of one parameter, None if they do not fit; `rank` is the number of those of the most batched."""
         shape = self.shapes[index]
         extra = value.dim() - len(shape)
-        if extra in (0, rank) and value.shape[extra:] == shape:
-            return value.shape[:extra]
-        label = f"parameter {index} ({self.names[index]})"
+        return value.shape[:extra] if extra in (0, rank) and value.shape[extra:] == shape else None
+
+    def _fault(self, values: Sequence[Tensor]) -> InvalidArgument:
+        """The error of the parameter at fault: batch axes are those of the parameters whose last axes fit."""
+        pairs = list(zip(values, self.shapes, strict=True))
+        fitting = [(v.dim() - len(shape), shape) for v, shape in pairs if v.shape[v.dim() - len(shape) :] == shape]
+        # Anything fits a scalar, so the others have more to say.
+        rank = _common([r for r, shape in fitting if shape]) or _common([r for r, _ in fitting])
+        faults = [i for i, (v, s) in enumerate(pairs) if v.dim() - len(s) not in (0, rank) or self._misfits(i, v)]
+        index = faults[0]
+        value, shape = pairs[index]
+        label, extra = f"parameter {index} ({self.names[index]})", value.dim() - len(shape)
+        batch = next((tuple(v.shape[:rank]) for v, s in pairs if rank and v.dim() - len(s) == rank), ())
+        wanted = f"{shape} or {(*batch, *shape)}" if batch else f"{shape} or (*batch, {', '.join(map(str, shape))})"
         if extra not in (0, rank):
-            expected = f"{len(shape)}" + (f" or {len(shape) + rank}" if rank else "")
-            raise InvalidArgument(
-                f"Invalid parameter dimensionality for {label}. Expected {expected} dimensions (no batch axes, or as "
-                f"many as the other parameters), Got: {value.dim()} dimensions, shape {tuple(value.shape)}."
+            numbers = f"{len(shape)}" + (f" or {len(shape) + rank}" if rank else "")
+            return InvalidArgument(
+                f"Invalid parameter dimensionality for {label}. Expected {numbers} dimensions, shape {wanted} (no "
+                f"batch axes, or those of the other parameters), Got: {value.dim()} dimensions, shape "
+                f"{tuple(value.shape)}."
             )
         expected = f"Expected: {shape}" if extra == 0 else f"Expected: (*batch, {', '.join(map(str, shape))})"
-        raise InvalidArgument(f"Invalid parameter shape for {label}. {expected}, Got: {tuple(value.shape)}.")
+        return InvalidArgument(f"Invalid parameter shape for {label}. {expected}, Got: {tuple(value.shape)}.")
+
+    def _misfits(self, index: int, value: Tensor) -> bool:
+        shape = self.shapes[index]
+        return value.shape[max(value.dim() - len(shape), 0) :] != shape
+
+
+def _common(ranks: Sequence[int]) -> int:
+    """The number of batch axes that most batched parameters have; the largest in a tie."""
+    batched = [rank for rank in ranks if rank > 0]
+    return max(sorted(set(batched), reverse=True), key=batched.count) if batched else 0

@@ -14,10 +14,13 @@ from torch import Tensor
 
 from conelayers.canonicalize import _cvxpy
 from conelayers.canonicalize.affine_map import AffineMap
+from conelayers.canonicalize.expressions import Expression
 from conelayers.canonicalize.form import CanonicalForm
 from conelayers.canonicalize.hermitian import hermitian_blocks, without_freedom
+from conelayers.canonicalize.objective import Objective
 from conelayers.canonicalize.outputs import Output
 from conelayers.canonicalize.parameters import Block, ParameterLayout
+from conelayers.canonicalize.part_map import PartMap
 from conelayers.canonicalize.presolve import substitute_epigraphs
 from conelayers.canonicalize.provenance import Owners, Provenance
 from conelayers.canonicalize.tensors import AffineMatrix
@@ -27,20 +30,7 @@ from conelayers.program import ConeProgram, ConeStructure
 if TYPE_CHECKING:
     import cvxpy as cp
 
-__all__ = ["ParametricProgram", "PartMap"]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class PartMap:
-    """How one of P, q, A, b depends on the parameters: an affine map of the blocks that enter it, and only those.
-
-    Attributes:
-        map: The affine map.
-        blocks: What its theta is made of; empty for a constant part.
-    """
-
-    map: AffineMap
-    blocks: tuple[Block, ...]
+__all__ = ["ParametricProgram"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -51,8 +41,11 @@ class ParametricProgram:
         structure: Patterns, shapes and cone, the same for all parameter values.
         P, q, A, b: Maps from parameters to the stored values of each part.
         layout: Names and shapes of the parameters.
-        outputs: The requested variables.
+        outputs: The requested variables, then those that the requested expressions read.
+        objective: The user's objective in terms of the programme's.
         provenance: All variables and constraints of the problem, to name them in reports.
+        returned: What was asked for, as expressions of the outputs; None where that is the outputs themselves.
+        returned_names: How CVXPY writes these.
     """
 
     structure: ConeStructure
@@ -62,20 +55,24 @@ class ParametricProgram:
     b: PartMap
     layout: ParameterLayout
     outputs: tuple[Output, ...]
+    objective: Objective
     provenance: Provenance = Provenance()
+    returned: tuple[Expression, ...] | None = None
+    returned_names: tuple[str, ...] = ()
 
     @classmethod
     def from_problem(
         cls,
         problem: cp.Problem,
         parameters: Sequence[cp.Parameter],
-        variables: Sequence[cp.Variable],
+        variables: Sequence[cp.Variable | cp.Expression],
         *,
         gp: bool = False,
         canon_backend: str | None = None,
         verbose: bool = False,
         presolve: bool = True,
         quadratic: bool = True,
+        fix_unlisted: bool = False,
     ) -> ParametricProgram:
         """Canonicalize a CVXPY problem once, for all parameter values.
 
@@ -83,21 +80,25 @@ class ParametricProgram:
             problem: A DPP problem (with gp=True, a DPP geometric programme). It is not changed, nor are the values of
                 its parameters, which need none.
             parameters: All parameters of the problem, in the order in which their tensors will come.
-            variables: Variables of the problem, or dual variables of its constraints, to return.
+            variables: Variables of the problem, dual variables of its constraints, or expressions of these and of
+                the parameters, to return.
             gp: Whether to read the problem as a geometric programme.
             canon_backend: CVXPY's canonicalization backend, or None for its choice.
             verbose: Whether CVXPY reports its reductions.
             presolve: Whether to substitute epigraph variables by their bounds, see `presolve`.
             quadratic: Whether a quadratic objective stays one, or becomes second-order cone constraints.
+            fix_unlisted: Whether parameters that are not listed are constants, at their present values.
 
         Raises:
             InvalidArgument: If the problem is not DPP or the lists do not match it.
             UnsupportedError: If CVXPY is too old or cannot reduce the problem to the package's cones.
         """
         _cvxpy.check_version()
-        _cvxpy.check_arguments(problem, parameters, variables, gp, quadratic)
+        _cvxpy.check_kinds(problem, parameters, variables)
+        reduced, variables = _cvxpy.prepared(problem, parameters, variables, gp, fix_unlisted)
+        _cvxpy.check_arguments(problem, reduced, parameters, variables, gp, quadratic)
         options: dict[str, Any] = {"canon_backend": canon_backend, "verbose": verbose, "quadratic": quadratic}
-        form = _cvxpy.canonical_form(problem, parameters, variables, gp=gp, **options)
+        form = _cvxpy.canonical_form(problem, reduced, parameters, variables, gp=gp, **options)
         return cls._from_form(substitute_epigraphs(form) if presolve else form)
 
     @classmethod
@@ -112,7 +113,10 @@ class ParametricProgram:
             _part(_dense_rows(form.b), form.blocks),
             form.layout,
             form.outputs,
+            _objective(form),
             form.provenance,
+            form.returned,
+            form.returned_names,
         )
         if not any(output.source == "dual" for output in form.outputs) or not program.hermitian_blocks.any():
             return program
@@ -122,6 +126,13 @@ class ParametricProgram:
     def parts(self) -> tuple[PartMap, PartMap, PartMap, PartMap]:
         """The maps of P, q, A and b."""
         return self.P, self.q, self.A, self.b
+
+    @property
+    def returns(self) -> tuple[tuple[str, tuple[int, ...]], ...]:
+        """Name and shape of each entry that `recover` returns."""
+        if self.returned is None:
+            return tuple((output.name, output.shape) for output in self.outputs)
+        return tuple(zip(self.returned_names, (tuple(e.shape) for e in self.returned), strict=True))
 
     @cached_property
     def owners(self) -> Owners:
@@ -164,19 +175,34 @@ class ParametricProgram:
 
         return ConeProgram(self.structure, *map(evaluate, self.parts))
 
-    def recover(self, x: Tensor, y: Tensor, s: Tensor | None = None) -> tuple[Tensor, ...]:
-        """The requested variables, differentiable in x and y.
+    def recover(
+        self, x: Tensor, y: Tensor, s: Tensor | None = None, params: Sequence[Tensor] = ()
+    ) -> tuple[Tensor, ...]:
+        """The requested variables and expressions, differentiable in x, y and the parameters.
 
         Args:
             x: Primal solution, shape (*batch, n).
             y: Dual solution, shape (*batch, m).
             s: Slacks; no variable of CVXPY is read from them.
+            params: One tensor per parameter, read by expressions only.
 
         Returns:
-            One tensor per requested variable, shape (*batch, *variable.shape), in the dtype of x (or its complex
-            counterpart), with CVXPY's sign and shape conventions for dual variables.
+            One tensor per requested variable or expression, shape (*batch, *shape), in the dtype of x (or its complex
+            counterpart), with CVXPY's sign and shape conventions for dual variables. Expressions have all batch axes of
+            the parameters, some of size 1.
         """
-        return tuple(output.read(x, y) for output in self.outputs)
+        values = tuple(output.read(x, y) for output in self.outputs)
+        if self.returned is None:
+            return values
+        shapes = self.layout.shapes
+        rank = max([x.dim() - 1, *(p.dim() - len(shape) for p, shape in zip(params, shapes, strict=False))])
+        return tuple(expression(values, params, rank) for expression in self.returned)
+
+
+def _objective(form: CanonicalForm) -> Objective:
+    width = int(np.asarray(form.q.coefficients.shape)[1])
+    constant = AffineMatrix.zero((1, 1), width) if form.constant is None else form.constant
+    return Objective(_part(_dense_rows(constant), form.blocks), form.sign, form.exponentiate)
 
 
 def _part(coefficients: Any, blocks: Sequence[Block]) -> PartMap:

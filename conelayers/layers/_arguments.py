@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +13,31 @@ from conelayers.errors import InvalidArgument
 from conelayers.implicit import Derivative, Exact
 from conelayers.residual import OnFailure
 
-__all__ = ["check_on_failure", "derivative_mode", "result_type"]
+__all__ = ["by_name", "check_on_failure", "derivative_mode", "result_type"]
+
+
+def by_name(names: Sequence[str], params: Sequence[Any], named: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The parameters in order: those given by position, then the others by name.
+
+    Raises:
+        InvalidArgument: If a name is unknown, missing, given twice or shared by several parameters.
+    """
+    known = ", ".join(names)
+    for name in named:
+        if name not in names:
+            raise InvalidArgument(f"{name!r} is no parameter of this layer; its parameters are {known}.")
+    shared = [name for name, count in Counter(names).items() if count > 1 and name in named]
+    if shared:
+        raise InvalidArgument(f"Several parameters are named {shared[0]!r}; pass them by position, or rename them.")
+    twice = [name for name in names[: len(params)] if name in named]
+    if twice:
+        raise InvalidArgument(f"Parameter {twice[0]!r} is given by position and by name.")
+    missing = [name for name in names[len(params) :] if name not in named]
+    if missing:
+        raise InvalidArgument(
+            f"A tensor must be provided for each CVXPY parameter; missing: {', '.join(missing)} (of {known})."
+        )
+    return (*params, *(named[name] for name in names[len(params) :]))
 
 
 def derivative_mode(derivative: Derivative | None) -> Derivative:
@@ -33,8 +59,8 @@ def check_on_failure(on_failure: OnFailure) -> OnFailure:
     Raises:
         InvalidArgument: If it is not.
     """
-    if on_failure not in ("raise", "nan"):
-        raise InvalidArgument(f"on_failure must be 'raise' or 'nan', got {on_failure!r}.")
+    if on_failure not in ("raise", "nan", "keep"):
+        raise InvalidArgument(f"on_failure must be 'raise', 'nan' or 'keep', got {on_failure!r}.")
     return on_failure
 
 

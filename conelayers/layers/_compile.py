@@ -8,6 +8,8 @@ from typing import Any, ParamSpec, TypeVar
 
 import torch
 
+from conelayers.errors import UnsupportedError
+
 __all__ = ["outside_graphs"]
 
 Arguments = ParamSpec("Arguments")
@@ -31,6 +33,14 @@ def outside_graphs(function: Callable[Arguments, Result]) -> Callable[Arguments,
 
 
 def _eagerly(function: Callable[..., Result], args: tuple, kwargs: dict[str, Any]) -> Result:
-    torch._dynamo.graph_break()
+    if torch.compiler.is_exporting():
+        raise UnsupportedError(
+            "torch.export cannot take an optimization layer: its graph would have to hold the solver. Export the "
+            "parts of the network before and after the layer, and call the layer between them."
+        )
+    torch._dynamo.graph_break(
+        msg="an optimization layer runs outside of compiled graphs; leave out fullgraph=True, or compile the parts "
+        "of the network before and after the layer"
+    )
     eager: Any = torch.compiler.disable(function)
     return eager(*args, **kwargs)

@@ -17,6 +17,7 @@ from torch import Tensor
 from conelayers.backends import Batched, engine_solution
 from conelayers.canonicalize import BlockMap
 from conelayers.implicit import Chain, Exact, Step, nothing_records
+from conelayers.layers.simple_bounds import SimpleBounds
 from conelayers.program import ConeProgram, ConeSolution
 from conelayers.program.compiled import compiled_differentiator
 from conelayers.residual import (
@@ -52,6 +53,7 @@ class CompiledChain(Chain):
         operator: Its numerics.
         data: Positions of P, q, A and b among the inputs and the map's outputs.
         conditions: What solves and differentiates the programmes.
+        bounds: Bounds that solutions are to satisfy exactly, or None.
     """
 
     def __init__(
@@ -61,14 +63,21 @@ class CompiledChain(Chain):
         operator: BlockMap | None,
         data: tuple[int, ...],
         conditions: ConicConditions,
+        bounds: SimpleBounds | None = None,
     ) -> None:
         super().__init__((1,) * inputs, (*steps, Step(optimality(conditions), data, _SOLUTION)))
-        self.operator, self.data, self.conditions = operator, data, conditions
+        self.operator, self.data, self.conditions, self.bounds = operator, data, conditions, bounds
 
     def solve(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """One kernel after another, or one step after another."""
         found = self._solve_at_once(inputs) if _is_usual(inputs) else None
-        return super().solve(*inputs) if found is None else found
+        if found is not None:
+            return found
+        found = super().solve(*inputs)
+        if self.bounds is not None:
+            first, right = len(inputs), self.data[3]
+            self.bounds.hold_tensor(found[-_SOLUTION], inputs[right] if right < first else found[right - first])
+        return found
 
     def pullback(self, inputs, outputs, cotangents, needed) -> tuple[Tensor | None, ...]:
         """Likewise, backwards."""
@@ -96,11 +105,15 @@ class CompiledChain(Chain):
         if not result["worst"] < np.inf and not np.isfinite(data[3]).all():
             return None  # a row without a bound, or no programme at all
         if result["worst"] <= FINISHED:
+            if self.bounds is not None:
+                self.bounds.hold(result["x"], data[3])
             solution = engine_solution(result).reshape(batch)
         else:
             program = ConeProgram.unchecked(structure, *map(torch.from_numpy, data))
             solution = polished(program, backend, backend.conclude(program, result)).reshape(batch)
             solution = conditions.conclude(program, solution)
+            if self.bounds is not None:
+                self.bounds.hold_tensor(solution.x, program.b if batch else program.b[0])
         mapped = zip(values[first:], batched[first:], strict=True)
         return *[torch.from_numpy(z if axis else z[0]) for z, axis in mapped], *solution.tensors
 

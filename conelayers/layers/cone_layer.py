@@ -133,7 +133,8 @@ class ConeLayer(nn.Module):
     def extra_repr(self) -> str:
         """Size of the cone programme and settings, for `print(layer)`."""
         s = self.structure
-        return f"n={s.n}, m={s.m}, cones={len(s.cone.cones)}, backend={self.backend}, derivative={self.derivative}"
+        backend = getattr(self.backend, "name", type(self.backend).__name__)
+        return f"n={s.n}, m={s.m}, cones={len(s.cone.cones)}, backend={backend}, derivative={self.derivative}"
 
 
 def solve_cone_program(

@@ -14,6 +14,7 @@ from torch import Tensor
 from conelayers.canonicalize import Block, BlockMap, ParametricProgram
 from conelayers.implicit import Affine, Chain, Step, implicit
 from conelayers.layers.compiled_chain import CompiledChain
+from conelayers.layers.simple_bounds import SimpleBounds
 from conelayers.program import ConeSolution
 from conelayers.residual import ConicConditions, Direction
 
@@ -56,6 +57,7 @@ class ParametricSolution:
         constant, mapped = iter(range(len(self._blocks), self._inputs)), iter(range(self._inputs, self._inputs + 4))
         self._data = tuple(next(mapped if part.blocks else constant) for part in program.parts)
         self.direction = self._move()
+        self._bounds = SimpleBounds.of(program)
         self._on_device: dict[torch.device, list[Tensor]] = {}
 
     def _move(self) -> Direction | None:
@@ -84,7 +86,7 @@ class ParametricSolution:
 
     def chain(self, conditions: ConicConditions) -> CompiledChain:
         """The chain behind a call; its inputs are the vectors that enter the data, then `constants`."""
-        return CompiledChain(self._inputs, self._maps, self._operator, self._data, conditions)
+        return CompiledChain(self._inputs, self._maps, self._operator, self._data, conditions, self._bounds)
 
     @property
     def entering(self) -> tuple[Block, ...]:
@@ -101,6 +103,15 @@ class ParametricSolution:
         inputs = self._read(params)
         values = (*inputs, *implicit(Chain((1,) * self._inputs, self._maps), *inputs))
         return tuple(values[i] for i in self._data)
+
+    def constant(self, params: Sequence[Tensor]) -> Tensor:
+        """The constant of the objective, shape (*batch,) with the batch axes of the parameters that enter it."""
+        part = self.program.objective.constant
+        thetas = self.program.layout.read(params, part.blocks)
+        if not thetas:
+            return part.map.constant(params[0].device if params else torch.device("cpu"))[0]
+        operator = BlockMap.join([part.map], [range(len(thetas))], part.map.sizes)
+        return implicit(Affine(operator, len(thetas)), *thetas)[0][..., 0]
 
     def _read(self, params: Sequence[Tensor]) -> list[Tensor]:
         """The inputs of the chain."""

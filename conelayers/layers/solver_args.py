@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Mapping
 from numbers import Real
 from typing import Any
 
 from conelayers.backends import Backend, get_backend
 from conelayers.errors import ArgumentIgnoredWarning, InvalidArgument
+from conelayers.warned import warn_user
 
 __all__ = ["configure", "named_backend"]
 
@@ -49,7 +49,7 @@ def configure(backend: Backend, solver_args: Mapping[str, Any]) -> Backend:
         backend: Settings to start from.
         solver_args: Options by their own name or by an alias: eps, eps_abs, eps_rel (tol; the smallest counts),
             max_iters (max_iter), n_jobs_forward (threads), verbose, and solve_method, which names another backend.
-            Options with no meaning here are ignored, with one warning each per process.
+            Options with no meaning here are ignored, with one warning each per backend and process.
 
     Raises:
         InvalidArgument: If solver_args is no dictionary, solve_method names no backend, or an option has a value of the
@@ -104,10 +104,15 @@ def _whole(name: str, value: Any) -> int:
 
 def _report_ignored(name: str, backend: Backend) -> None:
     solver = getattr(backend, "name", type(backend).__name__)
-    _report_once(name, f"solver_args[{name!r}] has no effect with the {solver} backend and is ignored.")
+    known = [field.name for field in dataclasses.fields(backend)] if dataclasses.is_dataclass(backend) else []
+    options = f" This layer is solved by {solver}, whose options are {', '.join(known)}." if known else ""
+    _report_once(
+        f"{solver}: {name}",
+        f"solver_args[{name!r}] has no effect here and is ignored: leave it out.{options}",
+    )
 
 
-def _report_once(name: str, message: str) -> None:
-    if name not in _reported:
-        _reported.add(name)
-        warnings.warn(message, ArgumentIgnoredWarning, stacklevel=5)
+def _report_once(key: str, message: str) -> None:
+    if key not in _reported:
+        _reported.add(key)
+        warn_user(message, ArgumentIgnoredWarning)

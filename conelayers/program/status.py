@@ -24,6 +24,12 @@ class Status(enum.IntEnum):
     FAILED = 5
     """Numerical breakdown, or data with NaN or infinite entries."""
 
+    def __str__(self) -> str:
+        return self.name
+
+    def __format__(self, spec: str) -> str:
+        return format(self.name, spec)
+
     @property
     def has_solution(self) -> bool:
         """Whether x, y and s are a solution that may be used and differentiated."""

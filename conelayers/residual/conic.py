@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Literal
 
@@ -21,10 +20,11 @@ from conelayers.residual.fused import FusedAdjoint, fuses
 from conelayers.residual.linearized import LinearizedConditions, solve_adjoint
 from conelayers.residual.proximal import perturbed_gradients
 from conelayers.residual.solve import Backend, solve_and_polish
+from conelayers.warned import warn_user
 
 __all__ = ["ConicConditions", "OnFailure", "adjoint_gradients"]
 
-OnFailure = Literal["raise", "nan"]
+OnFailure = Literal["raise", "nan", "keep"]
 
 _INACCURATE = int(Status.INACCURATE)
 
@@ -44,7 +44,8 @@ class ConicConditions(Equation):
         structure: Patterns and cone.
         backend: What solves the programmes.
         mode: How the linearised conditions are solved.
-        on_failure: "raise" an error that names the items without a solution, or return "nan" for them.
+        on_failure: "raise" an error that names the items without a solution, return "nan" for them, or "keep" the last
+            iterates of those that were stopped (and NaN for the others), without derivatives.
         warm_start: A previous solution to start from, or None.
         inspect: Called with each batch of programmes and its solution, outside of autograd and of transforms.
         direction: How the data may move, which decides between derivatives at irregular solutions; None: nothing known.
@@ -87,7 +88,12 @@ class ConicConditions(Equation):
         if not bad.any():
             return solution
         if self.on_failure == "raise":
-            raise SolveError(_failure_message(solution))
+            places = torch.nonzero(bad).tolist()
+            indices = tuple(tuple(place) if len(place) > 1 else place[0] for place in places if place)
+            message = _failure_message(solution)
+            raise SolveError(message, status=solution.status, indices=indices, solution=solution)
+        if self.on_failure == "keep":
+            bad = bad & (solution.status_code != int(Status.ITERATION_LIMIT))
         points = {name: torch.where(bad[..., None], torch.nan, getattr(solution, name)) for name in ("x", "y", "s")}
         return dataclasses.replace(solution, **points)
 
@@ -223,8 +229,6 @@ def _warn_if_inaccurate(solution: ConeSolution) -> None:
     inaccurate = solution.status_code == int(Status.INACCURATE)
     if inaccurate.any():
         where = torch.nonzero(inaccurate).tolist()[:8] if inaccurate.dim() else "the programme"
-        warnings.warn(
-            f"Solutions of reduced accuracy at {where}; see layer.solve(...) for their residuals.",
-            InaccurateWarning,
-            stacklevel=2,
+        warn_user(
+            f"Solutions of reduced accuracy at {where}; see layer.solve(...) for their residuals.", InaccurateWarning
         )

@@ -37,7 +37,7 @@ def test_parameters_must_match_exactly(problem):
 
 def test_variables_must_be_known(problem):
     p, x, a, b = problem
-    for stranger in (cp.Variable(2), (x >= 1).dual_variables[0], x + 1, "x"):
+    for stranger in (cp.Variable(2), (x >= 1).dual_variables[0], "x"):
         refused("must be a subset of problem.variables", p, [a, b], [x, stranger])
 
 
@@ -80,7 +80,7 @@ def test_quad_form_needs_a_semidefinite_parameter(attributes):
 
 def test_quad_form_with_parameters_in_its_argument():
     x, p, Q = cp.Variable(2), cp.Parameter(2), cp.Parameter((2, 2), PSD=True)
-    refused("Problem must be DPP", cp.Problem(cp.Minimize(cp.quad_form(x + p, Q))), [p, Q], [x])
+    ParametricProgram.from_problem(cp.Problem(cp.Minimize(cp.quad_form(x + p, Q))), [p, Q], [x])
     refused("Problem must be DPP", cp.Problem(cp.Minimize(cp.quad_form(x, Q @ Q, assume_PSD=True))), [Q], [x])
     with pytest.raises(ValueError):
         ParametricProgram.from_problem(cp.Problem(cp.Minimize(cp.quad_form(p, Q))), [p, Q], [])

@@ -256,7 +256,8 @@ def test_tune_a_cvxpy_model():
 
     X, y = _data(2, 40, 10)
     X_held, y_held = (torch.tensor(a[25:]) for a in (X, y))
-    beta, intercept, l1, l2 = cp.Variable(10), cp.Variable(), cp.Parameter(nonneg=True), cp.Parameter(nonneg=True)
+    beta, intercept = cp.Variable(10), cp.Variable()
+    l1, l2 = (cp.Parameter(nonneg=True, name=name) for name in ("l1", "l2"))
     residual = X[:25] @ beta + intercept - y[:25]
     objective = cp.sum_squares(residual) / 50 + l1 * cp.norm1(beta) + l2 / 2 * cp.sum_squares(beta)
     layer = CvxpyLayer(cp.Problem(cp.Minimize(objective)), [l1, l2], [beta, intercept])

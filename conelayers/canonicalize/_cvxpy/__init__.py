@@ -6,7 +6,8 @@ A problem goes through CVXPY's own reduction chain towards an imaginary solver, 
 parameters enter and how solutions and duals leave (`recovery`). `arguments` checks what the user passed.
 """
 
-from conelayers.canonicalize._cvxpy.arguments import check_arguments, check_version
+from conelayers.canonicalize._cvxpy.arguments import check_arguments, check_kinds, check_version
 from conelayers.canonicalize._cvxpy.chain import canonical_form
+from conelayers.canonicalize._cvxpy.preparation import prepared
 
-__all__ = ["canonical_form", "check_arguments", "check_version"]
+__all__ = ["canonical_form", "check_arguments", "check_kinds", "check_version", "prepared"]

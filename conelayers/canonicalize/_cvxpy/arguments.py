@@ -20,6 +20,7 @@ from cvxpy.reductions.dcp2cone.canonicalizers import CANON_METHODS
 from cvxpy.transforms.indicator import indicator
 from cvxpy.transforms.partial_optimize import PartialProblem
 
+from conelayers.canonicalize._cvxpy.disciplined import explain
 from conelayers.errors import InvalidArgument, UnsupportedError
 
 __all__ = ["check_arguments", "check_version", "dual_owners"]
@@ -45,38 +46,78 @@ def check_version() -> None:
         )
 
 
-def check_arguments(problem: cp.Problem, parameters: Any, variables: Any, gp: bool, quadratic: bool = True) -> None:
-    """Check what the user passed.
+def check_kinds(problem: Any, parameters: Any, variables: Any) -> None:
+    """Check that the problem is one and that the lists are lists.
 
     Raises:
-        InvalidArgument: If the problem is not DPP, parameters do not match the problem's exactly, a variable is neither
-            the problem's nor a dual variable of its constraints, or either is not a list or tuple.
+        InvalidArgument: If they are not.
     """
     if not isinstance(problem, cp.Problem):
         raise InvalidArgument(f"problem must be a cvxpy.Problem, not {type(problem).__name__}.")
     for name, value in (("parameters", parameters), ("variables", variables)):
         if not isinstance(value, list | tuple):
             raise InvalidArgument(f"The layer's {name} must be provided as a list or tuple.")
-    _check_dpp(problem, gp, quadratic)
+
+
+def check_arguments(
+    problem: cp.Problem, reduced: cp.Problem, parameters: Any, variables: Any, gp: bool, quadratic: bool = True
+) -> None:
+    """Check what the user passed.
+
+    Args:
+        problem: The user's problem.
+        reduced: The problem that will be reduced, see `preparation`.
+        parameters: The listed parameters.
+        variables: What is to be returned.
+        gp: Whether the problem is a geometric programme.
+        quadratic: Whether quadratic objectives stay quadratic.
+
+    Raises:
+        InvalidArgument: If the problem is not DPP, parameters do not match the problem's exactly, or a variable is
+            neither the problem's nor a dual variable of its constraints nor an expression of these.
+    """
+    _check_dpp(reduced, gp, quadratic)
     if len(problem.variables()) == 0:
         raise InvalidArgument("problem has no variables, so there is nothing to solve.")
-    nodes = list(_nodes(problem))
+    nodes = list(_nodes(reduced))
     if problem.is_mixed_integer() or any(isinstance(node, FiniteSet) for node in nodes):
         raise InvalidArgument("problem has integer or boolean values; only continuous problems can be layers.")
     _check_indicators(nodes)
     _check_norms(nodes)
     given = {id(parameter) for parameter in parameters}
-    if given != {id(parameter) for parameter in problem.parameters()} or len(given) != len(parameters):
+    if given != {id(parameter) for parameter in reduced.parameters()} or len(given) != len(parameters):
         raise InvalidArgument(
             "The layer's parameters must exactly match problem.parameters: "
-            f"got {[str(p) for p in parameters]}, the problem has {[str(p) for p in problem.parameters()]}."
+            f"got {[str(p) for p in parameters]}, the problem has {[str(p) for p in reduced.parameters()]}. Add those "
+            "that are missing, or give them a .value and pass fix_unlisted=True to keep them constant."
         )
     known = {variable.id for variable in problem.variables()} | set(dual_owners(problem))
     for variable in variables:
-        if not isinstance(variable, cp.Variable) or variable.id not in known:
-            raise InvalidArgument(
-                f"Variable {variable} must be a subset of problem.variables or a constraint dual variable."
-            )
+        _check_output(variable, known, given)
+
+
+def _check_output(entry: Any, known: set[int], parameters: set[int]) -> None:
+    """What may be returned: variables, dual variables, and expressions of these and of the parameters."""
+    if not isinstance(entry, cp.Expression):
+        raise InvalidArgument(
+            f"The entries of variables must be a subset of problem.variables, dual variables of constraints, or "
+            f"expressions of these; {entry!r} is a {type(entry).__name__}."
+        )
+    foreign = [variable.name() for variable in entry.variables() if variable.id not in known]
+    if foreign and isinstance(entry, cp.Variable):
+        raise InvalidArgument(f"Variable {entry} must be a subset of problem.variables or a constraint dual variable.")
+    if foreign:
+        raise InvalidArgument(
+            f"The expression {entry} among variables has {', '.join(foreign)}, which the problem has not."
+        )
+    missing = [parameter.name() for parameter in entry.parameters() if id(parameter) not in parameters]
+    if missing:
+        raise InvalidArgument(
+            f"The expression {entry} among variables has the parameter(s) {', '.join(missing)}, which the problem has "
+            "not; multiply by these outside of the layer."
+        )
+    if not entry.variables():
+        raise InvalidArgument(f"The expression {entry} among variables has no variable of the problem.")
 
 
 def _check_dpp(problem: Any, gp: bool, quadratic: bool) -> None:
@@ -95,8 +136,8 @@ def _check_dpp(problem: Any, gp: bool, quadratic: bool) -> None:
             "Problem must be DPP: with a solver without quadratic objectives, quad_form(x, P) cannot have a parametric "
             "P. Choose another solver, or write sum_squares(L @ x) with P = L'L."
         )
-    if not problem.is_dpp(quad_form_dpp="qp"):
-        raise InvalidArgument("Problem must be DPP: problem.is_dcp(dpp=True) is False.")
+    if not (problem.is_dpp(quad_form_dpp="qp") if quadratic else problem.is_dpp()):
+        raise InvalidArgument(f"Problem must be DPP: {explain(problem, quadratic)}")
 
 
 def _has_parametric_quad_form(expression: Any, affine_above: bool = False) -> bool:

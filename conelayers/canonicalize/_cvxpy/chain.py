@@ -19,8 +19,10 @@ from cvxpy.reductions.solvers.solving_chain import resolve_and_build_chain
 from cvxpy.utilities.psd_utils import TriangleKind
 
 from conelayers.canonicalize._cvxpy.data import parameter_map, problem_matrices
-from conelayers.canonicalize._cvxpy.recovery import outputs, provenance
+from conelayers.canonicalize._cvxpy.expressions import leaves, translate
+from conelayers.canonicalize._cvxpy.recovery import outputs, provenance, value_sign
 from conelayers.canonicalize._cvxpy.reduction import Reduction
+from conelayers.canonicalize.expressions import Expression
 from conelayers.canonicalize.form import CanonicalForm
 from conelayers.canonicalize.parameters import ParameterLayout
 from conelayers.cones import Cone, Exponential, Nonnegative, PositiveSemidefinite, Power, SecondOrder
@@ -29,11 +31,15 @@ from conelayers.errors import UnsupportedError
 
 __all__ = ["canonical_form"]
 
+# What CVXPY calls the domains of parameters that a problem's convexity may rest on.
+_DOMAINS = ("nonneg", "nonpos", "pos", "neg", "PSD", "NSD")
+
 
 def canonical_form(
     problem: cp.Problem,
+    reduced: cp.Problem,
     parameters: Sequence[cp.Parameter],
-    variables: Sequence[cp.Variable],
+    variables: Sequence[Any],
     *,
     gp: bool = False,
     canon_backend: str | None = None,
@@ -42,16 +48,19 @@ def canonical_form(
 ) -> CanonicalForm:
     """Reduce a problem that passed `check_arguments`; the problem and its values are left as they are.
 
+    What goes through the chain is `reduced`, the same problem as `preparation` made it ready; variables and duals are
+    read for `problem`.
+
     With quadratic=False a quadratic objective becomes second-order cone constraints.
     """
     options: dict[str, Any] = {"gp": gp, "enforce_dpp": True, "canon_backend": canon_backend}
     try:
-        with _without_values(problem):
-            chain = resolve_and_build_chain(problem, solver=_Target(quadratic), **options)
+        with _without_values(reduced):
+            chain = resolve_and_build_chain(reduced, solver=_Target(quadratic), **options)
             # CVXPY canonicalizes the function inside `perspective` for the solver of this name: an installed one.
             context: Any = chain.solver_context
             context.solver_name = cp.CLARABEL
-            stuffed, inverse_data = chain.apply(problem, verbose)
+            stuffed, inverse_data = chain.apply(reduced, verbose)
     except Exception as error:  # CVXPY has no class for what it cannot reduce, and stumbles in many ways
         chosen = "" if canon_backend is None else f" with canon_backend={canon_backend!r}"
         raise UnsupportedError(
@@ -63,12 +72,16 @@ def canonical_form(
     cones = _cones(stuffed.constraints)
     _check_rows(stuffed, cones)
     blocks, mixing = parameter_map(parameters, reduction)
-    P, q, A, b = problem_matrices(stuffed, mixing)
+    P, q, A, b, constant = problem_matrices(stuffed, mixing)
     layout = ParameterLayout(
         tuple(parameter.name() for parameter in parameters),
         tuple(tuple(parameter.shape) for parameter in parameters),
         tuple(parameter.is_complex() for parameter in parameters),
+        tuple(tuple(word for word in _DOMAINS if parameter.attributes[word]) for parameter in parameters),
+        tuple(index for index, parameter in enumerate(parameters) if _is_symmetric(parameter)),
     )
+    plain = all(isinstance(variable, cp.Variable) for variable in variables)
+    read = list(variables) if plain else _leaves(variables)
     return CanonicalForm(
         P,
         q,
@@ -77,9 +90,32 @@ def canonical_form(
         cones,
         layout,
         blocks,
-        outputs(problem, variables, reduction, gp),
+        outputs(problem, read, reduction, gp),
         provenance(problem, reduction),
+        constant,
+        value_sign(reduction, gp),
+        gp,
+        None if plain else _translated(variables, read, parameters),
+        () if plain else tuple(str(entry) for entry in variables),
     )
+
+
+def _is_symmetric(parameter: cp.Parameter) -> bool:
+    return parameter.ndim >= 2 and any(parameter.attributes[w] for w in ("symmetric", "PSD", "NSD", "hermitian"))
+
+
+def _leaves(expressions: Sequence[Any]) -> list[Any]:
+    """The variables that expressions read, each once."""
+    return list({leaf.id: leaf for expression in expressions for leaf in leaves(expression)}.values())
+
+
+def _translated(
+    expressions: Sequence[Any], variables: Sequence[Any], parameters: Sequence[cp.Parameter]
+) -> tuple[Expression, ...]:
+    """The expressions as functions of the values of these variables and parameters."""
+    places = {variable.id: position for position, variable in enumerate(variables)}
+    given = {parameter.id: position for position, parameter in enumerate(parameters)}
+    return tuple(translate(expression, places, given) for expression in expressions)
 
 
 @contextlib.contextmanager

@@ -20,17 +20,21 @@ __all__ = ["parameter_map", "problem_matrices"]
 
 def problem_matrices(
     stuffed: Any, mixing: sp.csr_array
-) -> tuple[AffineMatrix, AffineMatrix, AffineMatrix, AffineMatrix]:
-    """P (upper triangle, n x n), q (n x 1), A (m x n) and b (m x 1), with s = b - A x, affine in the blocks."""
+) -> tuple[AffineMatrix, AffineMatrix, AffineMatrix, AffineMatrix, AffineMatrix]:
+    """P (upper triangle, n x n), q (n x 1), A (m x n) and b (m x 1), with s = b - A x, affine in the blocks.
+
+    The last one is the constant of the objective (1 x 1).
+    """
     n, m = stuffed.x.size, stuffed.constr_size
     P = _matrix(stuffed.P, (n, n), mixing).upper_triangle()
     # CVXPY's tensors carry the constant of the objective as a last row and that of s = A x + b as a last column.
-    q = _matrix(stuffed.q, (n + 1, 1), mixing).keep_rows(np.arange(n + 1) < n)
+    objective = _matrix(stuffed.q, (n + 1, 1), mixing)
+    q, constant = (objective.keep_rows(np.arange(n + 1) < n), objective.keep_rows(np.arange(n + 1) == n))
     constraints = _matrix(stuffed.A, (m, n + 1), mixing)
     A = constraints.keep_columns(np.arange(n + 1) < n)
     A = dataclasses.replace(A, coefficients=sp.csr_array(-A.coefficients))
     b = constraints.keep_columns(np.arange(n + 1) == n)
-    return P, q, A, b
+    return P, q, A, b, constant
 
 
 def parameter_map(parameters: Sequence[cp.Parameter], reduction: Reduction) -> tuple[tuple[Block, ...], sp.csr_array]:

@@ -19,7 +19,7 @@ from conelayers.canonicalize.probing import matrix_of
 from conelayers.canonicalize.provenance import Provenance
 from conelayers.errors import UnsupportedError
 
-__all__ = ["outputs", "provenance"]
+__all__ = ["outputs", "provenance", "value_sign"]
 
 
 def outputs(
@@ -58,6 +58,16 @@ def provenance(problem: cp.Problem, reduction: Reduction) -> Provenance:
         matrix: Any = sp.csr_array(sp.vstack([part.matrix for part in parts]))
         duals.append(Output(label, (matrix.shape[0],), "dual", matrix))
     return Provenance(variables, tuple(duals))
+
+
+def value_sign(reduction: Reduction, gp: bool) -> float:
+    """1 where the problem's value (its logarithm for gp) is that of the cone programme, -1 where it is the negative."""
+    stuffed = reduction.stuffed
+    duals = get_dual_values(np.zeros(stuffed.constr_size), extract_dual_value, stuffed.constraints)
+    solution: Any = Solution(cp.OPTIMAL, 1.0, {stuffed.x.id: np.zeros(stuffed.x.size)}, duals, {})
+    for step, data in zip(reversed(reduction.steps), reversed(reduction.inverse_data), strict=True):
+        solution = step.invert(solution, data)
+    return float(np.sign(np.log(solution.opt_val) if gp else solution.opt_val))
 
 
 def _labels(constraints: Sequence[Any]) -> list[str]:
