@@ -97,9 +97,7 @@ class NewtonFinish {
     // Newton steps from (newton.x, newton.v, newton.s) in the lanes of `which`; takes the points that are as good as exact.
     // Returns the largest residual of each lane's Newton point, which remains in newton.best_x, newton.best_y and newton.s.
     CL_HD Real attempt(const Mask<Real>& which, const PolishRule& rule) {
-        for (int i : each(view.m)) newton.v[i] = newton.v[i] - newton.s[i];
         polish<Real>(view, work, newton, which, rule);
-        for (int i : each(view.m)) newton.s[i] = newton.best_y[i] - newton.best_v[i];
         Real found[3];
         relative_residuals<Real>(view, work, newton, newton.best_x, newton.best_y, newton.s, found);
         const Real worst = select(which, max(found[0], max(found[1], found[2])), Real(infinity()));
