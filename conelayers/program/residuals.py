@@ -47,7 +47,7 @@ def residuals(program: ConeProgram, x: Tensor, y: Tensor, s: Tensor) -> Residual
     """Relative residuals of (x, y, s).
 
     Each row is measured against its own largest term, in a curved cone against that of its block: a residual is then
-    the relative change of the data of its row that explains it (Oettli & Prager, 1964), and no huge row hides the others.
+    the relative change of the data of its row that explains it (Oettli & Prager, 1964), and no huge row hides another.
     A row whose terms vanish has no size of its own: it counts as no smaller than 1e-4 of what is usual for its unknowns
     in their other rows, or of one.
 
@@ -65,14 +65,17 @@ def residuals(program: ConeProgram, x: Tensor, y: Tensor, s: Tensor) -> Residual
     primal_rest, dual_rest = torch.maximum((Ax + s - program.b).abs(), outside_s), (Px + program.q + Aty).abs()
     quadratic, linear, bound = x * Px, program.q * x, program.b * y
     terms = quadratic.abs().sum(-1) + linear.abs().sum(-1) + bound.abs().sum(-1)
-    gap = (quadratic.sum(-1) + linear.sum(-1) + bound.sum(-1)).abs() / terms.clamp(min=1.0)
+    one_x, one_y = _one(sizes.rows, program.b), _one(sizes.columns, program.q)
+    gap = (quadratic.sum(-1) + linear.sum(-1) + bound.sum(-1)).abs() / torch.maximum(terms, one_x * one_y)
     slack, price = torch.maximum(sizes.rows, sizes.usual_rows), torch.maximum(y.abs(), sizes.multipliers)
     blocks = _layout(structure)
-    product = blocks.sums(s * y).abs() / (blocks.largest(slack) * blocks.largest(price)).clamp(min=1.0)
+    product = blocks.sums(s * y).abs() / (
+        torch.maximum(blocks.largest(slack), one_x[..., None]) * torch.maximum(blocks.largest(price), one_y[..., None])
+    )
     return Residuals(
-        _norm(primal_rest / _floored(sizes.rows, sizes.usual_rows)),
+        _norm(primal_rest / _floored(sizes.rows, sizes.usual_rows, one_x)),
         torch.maximum(
-            _norm(dual_rest / _floored(sizes.columns, sizes.usual_columns)),
+            _norm(dual_rest / _floored(sizes.columns, sizes.usual_columns, one_y)),
             _norm(outside_y / blocks.of_rows(blocks.largest(price)).clamp(min=_SHARE)),
         ),
         torch.maximum(gap, _norm(product)),
@@ -84,8 +87,13 @@ def _norm(u: Tensor) -> Tensor:
     return u.abs().amax(-1) if u.shape[-1] else u.new_zeros(u.shape[:-1])
 
 
-def _floored(own: Tensor, usual: Tensor) -> Tensor:
-    return torch.maximum(own, _SHARE * usual.clamp(min=1.0))
+def _floored(own: Tensor, usual: Tensor, one: Tensor) -> Tensor:
+    return torch.maximum(own, _SHARE * torch.maximum(usual, one[..., None]))
+
+
+def _one(sizes: Tensor, data: Tensor) -> Tensor:
+    """What counts as one: the largest size where it is smaller and the data say so, shape (*batch,)."""
+    return torch.where(_norm(data) > 0, _norm(sizes).clamp(max=1.0), 1.0)
 
 
 class _Sizes(NamedTuple):
@@ -109,8 +117,8 @@ def _sizes(program: ConeProgram, x: Tensor, y: Tensor, s: Tensor, Ax: Tensor, At
     columns = torch.maximum(program.q.abs().expand_as(Aty), torch.maximum(Px.abs(), Aty.abs()))
     columns = _most(columns, j, A * y.abs()[..., i])
     if structure.P_nnz:
-        k, l = layout.index(structure.P_indices, x), layout.index(structure.P_columns, x)
-        columns = _most(_most(columns, k, P * x.abs()[..., l]), l, P * x.abs()[..., k])
+        upper, lower = layout.index(structure.P_indices, x), layout.index(structure.P_columns, x)
+        columns = _most(_most(columns, upper, P * x.abs()[..., lower]), lower, P * x.abs()[..., upper])
     inverse = torch.where(A > 0, 1 / torch.where(A > 0, A, 1.0), 0.0)
     unknowns = _usual(rows[..., i] * inverse, A > 0, j, structure.n)
     multipliers = _usual(columns[..., j] * inverse, A > 0, i, structure.m)

@@ -10,7 +10,7 @@
 namespace conelayers {
 inline namespace CONELAYERS_ARCH {
 
-constexpr double kFarLarger = 4096.0;  // sizes up to this ratio are left as they are
+constexpr double kFarLarger = 131072.0;  // sizes up to this ratio are left as they are: 1e-11 of the smaller one is lost
 constexpr double kBothThere = 0.01;    // s'y is at most this part of |s| |y| where neither tends to zero
 
 // The power of two at or below a positive number.
@@ -19,7 +19,8 @@ CL_INLINE Real leading_power(const Real& value) {
     return from_bits(value, to_bits(value) & 0x7ff0000000000000LL);
 }
 
-// unit = u of each row, from a point near the solution. Returns the lanes in which some are not one.
+// unit = u of each row, from a point near the solution. Returns the lanes in which some are not one. Exponential and power cones
+// keep theirs: their entries differ in size by themselves.
 template <class Real>
 CL_HD inline Mask<Real> find_units(const DerivativeView& view, Arr<Real> y, Arr<Real> s, Arr<Real> unit) {
     const Real zero(0.0), one(1.0);
@@ -27,7 +28,7 @@ CL_HD inline Mask<Real> find_units(const DerivativeView& view, Arr<Real> y, Arr<
     for (int i : each(view.m)) unit[i] = one;
     for (int b = 0; b < view.cone.blocks; ++b) {
         const ProjectionBlock& block = view.cone.block[b];
-        if (is_polyhedral(block.kind)) continue;
+        if (is_polyhedral(block.kind) || block.kind >= kExponentialBlock) continue;
         Real slack = zero, price = zero, product = zero;
         for (int i : each(block.first, block.first + block.dim)) {
             slack += s[i] * s[i], price += y[i] * y[i], product += s[i] * y[i];

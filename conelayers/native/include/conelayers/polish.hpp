@@ -8,6 +8,7 @@
 
 #include "block_units.hpp"
 #include "derivative.hpp"
+#include "membership.hpp"
 #include "row_sizes.hpp"
 
 namespace conelayers {
@@ -203,33 +204,55 @@ CL_HD inline Real polish(const DerivativeView& view, const DerivativeWork<Real>&
     return residual;
 }
 
-// Relative residuals of (x, y, s), as conelayers.program.residuals defines them: primal, dual, gap.
+namespace polish_detail {
+
+// Primal and dual residual and gap of a point whose products are in t.image and t.f, from the sizes of its rows, n + m each.
+template <class Real>
+CL_HD inline void measured_by(const DerivativeView& view, const DerivativeWork<Real>& w, const PolishWork<Real>& t,
+                              Arr<Real> x, Arr<Real> y, Arr<Real> s, Arr<Real> size, Arr<Real> usual, Arr<Real> usual_y,
+                              const RowUnits<Real>& unit, Real* out) {
+    const int n = view.n, m = view.m;
+    const Real share(kShare), one_x = unit.primal, one_y = unit.dual;
+    Real primal(0.0), dual(0.0), sum(0.0), terms(0.0);
+    for (int i : each(m)) {
+        const Real rest = abs((t.image[n + i] - t.b[i]) + s[i]), bound = t.b[i] * y[i];
+        primal = max(primal, rest / max(size[n + i], share * max(usual[n + i], one_x)));
+        sum = sum + bound, terms = terms + abs(bound);
+    }
+    for (int j : each(n)) {
+        const Real rest = abs((t.q[j] + t.f[j]) + t.image[j]), quadratic = x[j] * t.image[j], linear = t.q[j] * x[j];
+        dual = max(dual, rest / max(size[j], share * max(usual[j], one_y)));
+        sum = sum + (quadratic + linear), terms = terms + (abs(quadratic) + abs(linear));
+    }
+    join_max(primal, dual), join_sum(sum, terms);
+    out[0] = primal, out[1] = dual;
+    out[2] = max(abs(sum) / max(one_x * one_y, terms), complementarity<Real>(view, y, s, size + n, usual + n, usual_y, unit));
+}
+
+}  // namespace polish_detail
+
+constexpr double kClearlyExact = 1e-11;  // residuals up to this are not worth a look at what is usual
+
+// Relative residuals of (x, y, s): primal, dual, gap. As conelayers.program.residuals defines them, or not much above where
+// they are small.
 template <class Real>
 CL_HD inline void relative_residuals(const DerivativeView& view, const DerivativeWork<Real>& w,
                                      const PolishWork<Real>& t, Arr<Real> x, Arr<Real> y, Arr<Real> s, Real* out) {
     polish_detail::products(view, w, x, y, t.image, t.f);
-    Arr<Real> size = w.rhs, usual = w.trial;
+    Arr<Real> size = w.rhs, usual = w.trial, unknown = w.trial_residual, largest = w.direct;
     row_sizes<Real>(view, w, t, x, y, s, t.f, size);
-    usual_sizes<Real>(view, w, size, usual);
-    const int n = view.n, m = view.m;
-    const Real share(kShare), one(1.0);
-    Real primal = Real(0.0), dual = Real(0.0), sum = Real(0.0), terms = Real(0.0);
-    for (int i : each(m)) {
-        const Real rest = abs((t.image[n + i] - t.b[i]) + s[i]);
-        primal = max(primal, rest / max(size[n + i], share * max(usual[n + i], one)));
-        const Real bound = t.b[i] * y[i];
-        sum = sum + bound, terms = terms + abs(bound);
-    }
-    for (int j : each(n)) {
-        const Real rest = abs((t.q[j] + t.f[j]) + t.image[j]);
-        dual = max(dual, rest / max(size[j], share * max(usual[j], one)));
-        const Real quadratic = x[j] * t.image[j], linear = t.q[j] * x[j];
-        sum = sum + (quadratic + linear), terms = terms + (abs(quadratic) + abs(linear));
-    }
-    const Real apart = complementarity<Real>(view, w, y, s, size + n, usual + n);
-    join_max(primal, dual), join_sum(sum, terms);
-    out[0] = primal, out[1] = dual;
-    out[2] = max(abs(sum) / max(one, terms), apart);
+    const RowUnits<Real> unit = row_units<Real>(view, t, size);
+    for (int k : each(view.n + view.m)) usual[k] = Real(0.0);
+    polish_detail::measured_by<Real>(view, w, t, x, y, s, size, usual, usual + view.n, unit, out);
+    const Mask<Real> outside = outside_cones<Real>(view, w, y, s, size + view.n);
+    const Mask<Real> unclear = mask_not(max(out[0], max(out[1], out[2])) <= Real(kClearlyExact));
+    out[0] = select(outside, max(out[0], Real(1.0)), out[0]);
+    if (!any_lane(unclear)) return;
+    Real again[3];
+    usual_sizes<Real>(view, w, size, usual, unknown, largest);
+    polish_detail::measured_by<Real>(view, w, t, x, y, s, size, usual, unknown + view.n, unit, again);
+    again[0] = select(outside, max(again[0], Real(1.0)), again[0]);
+    for (int k = 0; k < 3; ++k) out[k] = select(unclear, again[k], out[k]);
 }
 
 }  // namespace CONELAYERS_ARCH

@@ -52,11 +52,12 @@ CL_HD inline void row_sizes(const DerivativeView& view, const DerivativeWork<Rea
 }
 
 // What is usual for each row, n + m, from the sizes of all rows: an unknown is as large as the smallest of its rows would let it
-// be, those without a size apart; a row is as large as its unknowns can make it. scratch: 2 (n + m) packs after `usual`.
+// be, those without a size apart; a row is as large as its unknowns can make it. unknown: what is usual for x and y, n + m;
+// largest: n + m packs of scratch.
 template <class Real>
-CL_HD inline void usual_sizes(const DerivativeView& view, const DerivativeWork<Real>& w, Arr<Real> size, Arr<Real> usual) {
+CL_HD inline void usual_sizes(const DerivativeView& view, const DerivativeWork<Real>& w, Arr<Real> size, Arr<Real> usual,
+                              Arr<Real> unknown, Arr<Real> largest) {
     const int n = view.n, m = view.m;
-    Arr<Real> unknown = w.trial_residual, largest = w.direct;  // of x and of y
     const Real none(1e300), zero(0.0), one(1.0), unusual(kUnusual);
     for (int k : each(n + m)) usual[k] = zero, largest[k] = zero, unknown[k] = none;
     for (int j = 0; j < n; ++j) {
@@ -100,25 +101,40 @@ CL_HD inline void usual_sizes(const DerivativeView& view, const DerivativeWork<R
     }
 }
 
-// The largest |s'y| of a block, against the usual sizes of its slacks and multipliers or one: the blocks of a small part of the
-// programme answer for themselves. size, usual: those of the rows of A; what is usual for y is as usual_sizes left it.
+// What counts as one in the rows of A and in those of P: less than one where all of a programme is small and its data say so.
 template <class Real>
-CL_HD inline Real complementarity(const DerivativeView& view, const DerivativeWork<Real>& w, Arr<Real> y, Arr<Real> s,
-                                  Arr<Real> size, Arr<Real> usual) {
-    Arr<Real> of_y = w.trial_residual + view.n;
-    const Real one(1.0);
+struct RowUnits {
+    Real primal, dual;
+};
+
+template <class Real, class Work>
+CL_HD inline RowUnits<Real> row_units(const DerivativeView& view, const Work& t, Arr<Real> size) {
+    const Real zero(0.0), one(1.0);
+    Real q(0.0), b(0.0), dual(0.0), primal(0.0);
+    for (int j : each(view.n)) q = max(q, abs(t.q[j])), dual = max(dual, size[j]);
+    for (int i : each(view.m)) b = max(b, abs(t.b[i])), primal = max(primal, size[view.n + i]);
+    join_max(q, b, dual, primal);
+    return {select(b > zero, min(primal, one), one), select(q > zero, min(dual, one), one)};
+}
+
+// The largest |s'y| of a block, against the usual sizes of its slacks and multipliers or one: the blocks of a small part of the
+// programme answer for themselves. size, usual: those of the rows of A; of_y: what is usual for y.
+template <class Real>
+CL_HD inline Real complementarity(const DerivativeView& view, Arr<Real> y, Arr<Real> s, Arr<Real> size, Arr<Real> usual,
+                                  Arr<Real> of_y, const RowUnits<Real>& unit) {
     Real worst(0.0);
     for (int b = 0; b < view.cone.blocks; ++b) {
         const ProjectionBlock& block = view.cone.block[b];
         if (block.kind == kZeroBlock || block.kind == kFreeBlock) continue;
         if (block.kind == kNonnegativeBlock) {
             for (int i : each(block.first, block.first + block.dim)) {
-                const Real slack = max(one, max(size[i], usual[i])), price = max(one, max(abs(y[i]), of_y[i]));
+                const Real slack = max(unit.primal, max(size[i], usual[i]));
+                const Real price = max(unit.dual, max(abs(y[i]), of_y[i]));
                 worst = max(worst, abs(s[i] * y[i]) / (slack * price));
             }
             continue;
         }
-        Real product(0.0), slack(1.0), price(1.0);
+        Real product(0.0), slack = unit.primal, price = unit.dual;
         for (int i : each(block.first, block.first + block.dim)) {
             product += s[i] * y[i];
             slack = max(slack, max(size[i], usual[i])), price = max(price, max(abs(y[i]), of_y[i]));
