@@ -61,8 +61,16 @@ class NewtonFinish {
             ip.refine(left, settings.tol_late, settings.late_rounds), load();
             finish(ip, left);
         }
-        const Mask<Real> inaccurate = ip.status == Real(double(kInaccurate));
+        // Norms over all of a programme were small and a part of it is not yet right: as far as the iterations go.
+        left = mask_and(left, mask_and(mask_not(accepted), worst() > Real(settings.tol)));
+        if (any_lane(left)) {
+            ip.refine(left, 0.0, settings.late_rounds), load();
+            finish(ip, left);
+        }
+        const Mask<Real> inaccurate = ip.status == Real(double(kInaccurate)), solved = ip.status == Real(double(kSolved));
         ip.status = select(mask_and(inaccurate, worst() <= Real(settings.tol)), Real(double(kSolved)), ip.status);
+        const Mask<Real> doubtful = mask_and(solved, mask_not(worst() <= Real(10.0 * settings.tol)));
+        ip.status = select(doubtful, Real(double(kInaccurate)), ip.status);
     }
 
     const DerivativeView& view;
