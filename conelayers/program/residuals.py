@@ -48,6 +48,7 @@ def residuals(program: ConeProgram, x: Tensor, y: Tensor, s: Tensor) -> Residual
 
     Each row is measured against its own largest term, in a curved cone against that of its block: a residual is then
     the relative change of the data of its row that explains it (Oettli & Prager, 1964), and no huge row hides another.
+    The summands of a product count for 1e-4 of their size, which is far above their rounding.
     A row whose terms vanish has no size of its own: it counts as no smaller than 1e-4 of what is usual for its unknowns
     in their other rows, or of one.
 
@@ -109,13 +110,13 @@ class _Sizes(NamedTuple):
 def _sizes(program: ConeProgram, x: Tensor, y: Tensor, s: Tensor, Ax: Tensor, Aty: Tensor, Px: Tensor) -> _Sizes:
     structure = program.structure
     layout = _layout(structure)
-    A, P = program.A.abs(), program.P.abs()
+    A, P = program.A.abs(), _SHARE * program.P.abs()
     i, j = layout.index(structure.A_indices, x), layout.index(structure.A_columns, x)
     rows = torch.maximum(s.abs(), torch.maximum(program.b.abs(), Ax.abs()))
-    rows = _most(rows, i, A * x.abs()[..., j])
+    rows = _most(rows, i, _SHARE * A * x.abs()[..., j])
     rows = layout.of_rows(layout.largest(rows))
     columns = torch.maximum(program.q.abs().expand_as(Aty), torch.maximum(Px.abs(), Aty.abs()))
-    columns = _most(columns, j, A * y.abs()[..., i])
+    columns = _most(columns, j, _SHARE * A * y.abs()[..., i])
     if structure.P_nnz:
         upper, lower = layout.index(structure.P_indices, x), layout.index(structure.P_columns, x)
         columns = _most(_most(columns, upper, P * x.abs()[..., lower]), lower, P * x.abs()[..., upper])

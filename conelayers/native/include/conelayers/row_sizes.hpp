@@ -12,10 +12,11 @@
 namespace conelayers {
 inline namespace CONELAYERS_ARCH {
 
-constexpr double kShare = 1e-4;      // of the usual size of a row, below which its own terms no longer count
+constexpr double kShare = 1e-4;      // of the usual size of a row and of its summands
 constexpr double kUnusual = 1e-3;    // a row that is smaller than this, and than this part of another one, says nothing usual
 
-// size = the largest term of each row, n + m; transposed = A' y, the products with x are in t.image. Rows of a curved cone
+// size = the largest term of each row, n + m; transposed = A' y, the products with x are in t.image. The summands of a product
+// count for a small share: x may be huge along a direction in which the programme is all but unbounded. Rows of a curved cone
 // share theirs.
 template <class Real, class Work>
 CL_HD inline void row_sizes(const DerivativeView& view, const DerivativeWork<Real>& w, const Work& t, Arr<Real> x,
@@ -23,18 +24,19 @@ CL_HD inline void row_sizes(const DerivativeView& view, const DerivativeWork<Rea
     const int n = view.n, m = view.m;
     for (int j : each(n)) size[j] = max(abs(t.q[j]), max(abs(t.image[j]), abs(transposed[j])));
     for (int i : each(m)) size[n + i] = max(abs(s[i]), max(abs(t.b[i]), abs(t.image[n + i])));
+    const Real share(kShare);  // of summands: what they leave by rounding is far below it, what they hide is not
     for (int j = 0; j < n; ++j) {
         const Real xj = abs(x[j]);
         Real largest = Real(0.0);
         for (int k : each(view.a_start[j], view.a_start[j + 1])) {
             const int i = view.a_row[k];
-            const Real a = abs(w.a[k]);
+            const Real a = share * abs(w.a[k]);
             size[n + i] = max(size[n + i], a * xj);
             largest = max(largest, a * abs(y[i]));
         }
         for (int k : each(view.p_start[j], view.p_start[j + 1])) {
             const int i = view.p_row[k];
-            const Real p = abs(w.p[k]);
+            const Real p = share * abs(w.p[k]);
             size[i] = max(size[i], p * xj);
             largest = max(largest, p * abs(x[i]));
         }
