@@ -15,9 +15,7 @@ CL_KERNEL(polish) {
         load(task.in[4], lane.item, n, extra.x);
         load(task.in[5], lane.item, m, extra.v);
         load(task.in[6], lane.item, m, extra.s);
-        for (int i : each(m)) extra.v[i] = extra.v[i] - extra.s[i];
         const double residual = polish<double>(view, w, extra, true, PolishRule{static_cast<int>(task.steps), task.number, 1e-8, 3});
-        for (int i : each(m)) extra.s[i] = extra.best_y[i] - extra.best_v[i];
         store(extra.best_x, n, task.out[0], lane.item);
         store(extra.best_y, m, task.out[1], lane.item);
         store(extra.s, m, task.out[2], lane.item);

@@ -89,6 +89,7 @@ nb::tuple engine_image(int n, int m, const Ints& P_indptr, const Ints& P_indices
     image.add(v.signs, v.kkt.n);
     image.add(v.P_position, v.P_nnz), image.add(v.A_position, v.A_nnz);
     image.add(v.diagonal_position, n + m), image.add(v.h_position, v.h_size);
+    image.add(v.definition, n), image.add(v.bound, 2LL * n);
     const EngineSettings settings;
     Arena<double> kept{nullptr, true}, scratch{nullptr, true};
     const InteriorPoint<double> count(v, settings, kept, scratch);

@@ -208,10 +208,8 @@ void polish_items(const DerivativeView& view, PackRange range, const PolishData&
     load(data.x, range, n, extra.x);
     load(data.y, range, m, extra.v);
     load(data.s, range, m, extra.s);
-    for (int i = 0; i < m; ++i) extra.v[i] = extra.v[i] - extra.s[i];
     const Mask<Real> every = Real(0.0) == Real(0.0);
     const Real residual = polish<Real>(view, work, extra, every, PolishRule{data.steps, data.target, 1e-8, 3});
-    for (int i = 0; i < m; ++i) extra.s[i] = extra.best_y[i] - extra.best_v[i];
     store(extra.best_x, range, n, data.x_out);
     store(extra.best_y, range, m, data.y_out);
     store(extra.s, range, m, data.s_out);

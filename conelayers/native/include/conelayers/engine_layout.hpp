@@ -46,6 +46,9 @@ struct EngineView {
     const long long* A_position;
     const long long* diagonal_position;  // of the first n + m rows
     const long long* h_position;
+    int definitions, bounds;  // how many columns have one of these, see origin.hpp:
+    const int* definition;    // the column's only entry, if that is in a zero cone, else -1
+    const int* bound;         // two each: entries that are alone in a row of a nonnegative cone, or -1
 };
 
 struct EngineSettings {

@@ -6,6 +6,7 @@
 
 #include "arena.hpp"
 #include "engine_layout.hpp"
+#include "origin.hpp"
 #include "pack.hpp"
 #include "programme.hpp"
 
@@ -15,7 +16,7 @@ inline namespace CONELAYERS_ARCH {
 // What the stopping tests look at, in the units of the original programme.
 template <class Real>
 struct Progress {
-    Real primal, dual, gap, gap_absolute;  // relative residuals, relative and absolute gap
+    Real primal, dual, gap, gap_absolute;  // relative residuals, relative gap and gap in units
     Real worst;                            // the largest of the first three
     Real infeasible_primal, infeasible_dual;  // residuals of normalised certificates; 1e300 if of the wrong sign
 };
@@ -28,12 +29,14 @@ class HomogeneousIterate {
         const int n = view.n, m = view.m;
         p.P = state.take(view.P_nnz), p.A = state.take(view.A_nnz);
         p.q = state.take(n), p.b = state.take(m), p.D = state.take(n), p.E = state.take(m);
+        x0 = state.take(n), y0 = state.take(m);
         x = state.take(n + m), z = x + n, s = state.take(m);
         Px = work.take(n), Ax = work.take(m), Atz = work.take(n);
     }
 
-    // Equilibrate the programme in p and keep the sizes of its data. scratch: n + m.
+    // Equilibrate the programme in p, counted from an origin, and keep the sizes of its data. scratch: n + m.
     CL_HD void scale(int rounds, Arr<Real> scratch) {
+        choose_origin<Real>(view, p, x0, y0, Px, Ax, Atz);
         norm_q = norm_inf<Real>(p.q, view.n);
         norm_b = norm_inf<Real>(p.b, view.m);
         equilibrate<Real>(view, p, rounds, scratch);
@@ -63,12 +66,15 @@ class HomogeneousIterate {
             ray_A = max(ray_A, abs(s[i] + Ax[i]));
         }
         join_max(rx, rz, nPx, nAtz, nAx, ns, ray_P, ray_A, ray_z);
-        last.primal = rz * unit / max(max(Real(1.0), norm_b), max(nAx, ns) * unit);
-        last.dual = rx * unit * ic / max(max(Real(1.0), norm_q), max(nPx, nAtz) * unit * ic);
+        const Real primal_size = max(norm_b, max(nAx, ns) * unit), dual_size = max(norm_q, max(nPx, nAtz) * unit * ic);
+        const Real one_x = one_of(primal_size, norm_b), one_y = one_of(dual_size, norm_q);
+        last.primal = rz * unit / max(one_x, primal_size);
+        last.dual = rx * unit * ic / max(one_y, dual_size);
         const Real half = Real(0.5) * xPx * it, objective = unit * p.r * ic;
         const Real primal = (half + qx) * objective, dual = -(half + bz) * objective;
-        last.gap_absolute = abs(xPx * it + qx + bz) * objective;
-        last.gap = last.gap_absolute / max(Real(1.0), min(abs(primal), abs(dual)));
+        const Real apart = abs(xPx * it + qx + bz) * objective, one = one_x * one_y;
+        last.gap_absolute = apart / one;
+        last.gap = apart / max(one, min(abs(primal), abs(dual)));
         last.worst = max(last.primal, max(last.dual, last.gap));
         certificates(ray_P, ray_A, ray_z);
     }
@@ -80,8 +86,9 @@ class HomogeneousIterate {
         const Real by = dot<Real>(view.m, p.b, z) * ray, qx_now = dot<Real>(view.n, p.q, x) * ray;
         const Real t = select(primal, -by, select(dual, -qx_now, tau));
         const Real it = p.r / t, ic = it / p.c;
-        for (int i : each(view.n)) to_x[i] = x[i] * p.D[i] * it;
-        for (int i : each(view.m)) to_z[i] = z[i] * p.E[i] * ic, to_s[i] = s[i] / p.E[i] * it;
+        const Real from = select(mask_or(primal, dual), Real(0.0), Real(1.0));  // directions have no origin
+        for (int i : each(view.n)) to_x[i] = x[i] * p.D[i] * it + from * x0[i];
+        for (int i : each(view.m)) to_z[i] = z[i] * p.E[i] * ic + from * y0[i], to_s[i] = s[i] / p.E[i] * it;
     }
 
     // The embedding is homogeneous: a point that has become small goes on as a multiple of it, so that what solves leave is
@@ -102,6 +109,7 @@ class HomogeneousIterate {
     const EngineView& view;
     Programme<Real> p;
     Arr<Real> x, z, s;  // scaled
+    Arr<Real> x0, y0;   // the origin of x and z, in the units of the programme
     Real tau, kappa;
     Progress<Real> last;
     Arr<Real> Px, Ax, Atz;  // products at the iterate, as `measure` left them
@@ -109,6 +117,11 @@ class HomogeneousIterate {
     Real norm_q, norm_b, scaled_P, scaled_q, scaled_b;  // the data's largest entries, before and after equilibration
 
   private:
+    // What counts as one against terms of this size: less where all of the programme is far below one, and its data say so.
+    CL_INLINE static Real one_of(const Real& size, const Real& data) {
+        return select(data > Real(0.0), min(Real(1.0), Real(1e3) * size), Real(1.0));
+    }
+
     // Infeasibility: A'z = 0 with b'z < 0; unboundedness: Px = 0, Ax + s = 0 with q'x < 0. Measured against the size
     // of the data, so that neither depends on the units of b and q.
     CL_HD void certificates(const Real& ray_P, const Real& ray_A, const Real& ray_z) {

@@ -189,7 +189,9 @@ class InteriorPoint : public HomogeneousIterate<Real> {
         const Real tol(settings.tol_infeasible);
         conclude(mask_and(finite, mask_and(tending, last.infeasible_primal <= tol)), kPrimalInfeasible);
         conclude(mask_and(finite, mask_and(tending, last.infeasible_dual <= tol)), kDualInfeasible);
-        const Mask<Real> better = mask_and(active, mask_and(finite, last.worst < best));
+        // At the end of what the norms can tell, the latest point is the best: small parts of a programme still gain.
+        const Mask<Real> lower = mask_or(last.worst < best, last.worst <= Real(settings.tol_late));
+        const Mask<Real> better = mask_and(active, mask_and(finite, lower));
         best = select(better, last.worst, best);
         best_tau = select(better, tau, best_tau);
         const int N = view.n + view.m;

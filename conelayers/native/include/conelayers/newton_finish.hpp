@@ -61,8 +61,16 @@ class NewtonFinish {
             ip.refine(left, settings.tol_late, settings.late_rounds), load();
             finish(ip, left);
         }
-        const Mask<Real> inaccurate = ip.status == Real(double(kInaccurate));
+        // Norms over all of a programme were small and a part of it is not yet right: as far as the iterations go.
+        left = mask_and(left, mask_and(mask_not(accepted), worst() > Real(settings.tol)));
+        if (any_lane(left)) {
+            ip.refine(left, 0.0, settings.late_rounds), load();
+            finish(ip, left);
+        }
+        const Mask<Real> inaccurate = ip.status == Real(double(kInaccurate)), solved = ip.status == Real(double(kSolved));
         ip.status = select(mask_and(inaccurate, worst() <= Real(settings.tol)), Real(double(kSolved)), ip.status);
+        const Mask<Real> doubtful = mask_and(solved, mask_not(worst() <= Real(10.0 * settings.tol)));
+        ip.status = select(doubtful, Real(double(kInaccurate)), ip.status);
     }
 
     const DerivativeView& view;
@@ -97,9 +105,7 @@ class NewtonFinish {
     // Newton steps from (newton.x, newton.v, newton.s) in the lanes of `which`; takes the points that are as good as exact.
     // Returns the largest residual of each lane's Newton point, which remains in newton.best_x, newton.best_y and newton.s.
     CL_HD Real attempt(const Mask<Real>& which, const PolishRule& rule) {
-        for (int i : each(view.m)) newton.v[i] = newton.v[i] - newton.s[i];
         polish<Real>(view, work, newton, which, rule);
-        for (int i : each(view.m)) newton.s[i] = newton.best_y[i] - newton.best_v[i];
         Real found[3];
         relative_residuals<Real>(view, work, newton, newton.best_x, newton.best_y, newton.s, found);
         const Real worst = select(which, max(found[0], max(found[1], found[2])), Real(infinity()));

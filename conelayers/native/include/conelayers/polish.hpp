@@ -6,7 +6,10 @@
 // 1e-8 one step reaches 1e-13 unless the solution lies on a kink.
 #pragma once
 
+#include "block_units.hpp"
 #include "derivative.hpp"
+#include "membership.hpp"
+#include "row_sizes.hpp"
 
 namespace conelayers {
 inline namespace CONELAYERS_ARCH {
@@ -16,8 +19,9 @@ template <class Real>
 struct PolishWork {
     Arr<Real> q, b, x, v, s, f, image;
     Arr<Real> best_x, best_v, best_y;
-    Arr<Real> factored;            // the Clarke element of the present factor
-    Real dual_size, primal_size;  // what F1 and F2 are measured by
+    Arr<Real> factored;  // the Clarke element of the present factor
+    Arr<Real> weight;    // one over what each row of F1 and F2 is measured by
+    Arr<Real> unit;      // see block_units.hpp
     long long size;
 
     CL_HD PolishWork(const DerivativeView& view, Arr<Real> base, bool counting = false) : size(0) {
@@ -30,8 +34,7 @@ struct PolishWork {
         q = take(n), b = take(m), x = take(n), v = take(m), s = take(m);
         f = take(n + m), image = take(n + m);
         best_x = take(n), best_v = take(m), best_y = take(m);
-        factored = take(view.cone.element_size);
-        dual_size = primal_size = Real(1.0);
+        factored = take(view.cone.element_size), weight = take(n + m), unit = take(m);
     }
 };
 
@@ -71,35 +74,33 @@ CL_HD inline void conditions(const DerivativeView& view, const DerivativeWork<Re
     for (int i : each(m)) f[n + i] = (t.image[n + i] - t.b[i]) + (y[i] - v[i]);
 }
 
+// The largest row of f against the size of its own terms.
 template <class Real>
 CL_HD inline Real merit(const DerivativeView& view, const PolishWork<Real>& t, Arr<Real> f) {
-    Real dual = Real(0.0), primal = Real(0.0), poison = Real(0.0);
-    for (int j : each(view.n)) {
-        dual = max(dual, abs(f[j]));
-        poison = poison + f[j] * Real(0.0);
+    Real largest = Real(0.0), poison = Real(0.0);
+    for (int k : each(view.n + view.m)) {
+        largest = max(largest, abs(f[k]) * t.weight[k]);
+        poison = poison + f[k] * Real(0.0);
     }
-    for (int i : each(view.m)) {
-        primal = max(primal, abs(f[view.n + i]));
-        poison = poison + f[view.n + i] * Real(0.0);
-    }
-    return max(all_max(dual) / t.dual_size, all_max(primal) / t.primal_size) + all_sum(poison);
+    return all_max(largest) + all_sum(poison);
 }
 
-// Sizes of the terms of F1 and F2 at the start, so that the residual is relative.
+// Sizes of the terms of F1 and F2 at the start, so that the residual is relative, row by row: a huge row does not hide the
+// others. Rows whose terms all vanish are measured by one, or by the largest row where that is smaller.
 template <class Real>
-CL_HD inline void measure(const DerivativeView& view, const DerivativeWork<Real>& w, PolishWork<Real>& t) {
+CL_HD inline void measure(const DerivativeView& view, const DerivativeWork<Real>& w, const PolishWork<Real>& t) {
+    const int n = view.n, m = view.m;
+    for (int i : each(m)) t.s[i] = w.y[i] - t.v[i];
+    for (int j : each(n)) w.rhs[j] = t.f[j] - t.image[j] - t.q[j];  // A' y
+    row_sizes<Real>(view, w, t, t.x, w.y, t.s, w.rhs, t.weight);
     Real dual = Real(0.0), primal = Real(0.0);
-    for (int j : each(view.n)) {
-        const Real rest = t.f[j] - t.image[j] - t.q[j];  // A' y
-        dual = max(dual, max(abs(rest), max(abs(t.q[j]), abs(t.image[j]))));
-    }
-    for (int i : each(view.m)) {
-        const Real s = w.y[i] - t.v[i];
-        primal = max(primal, max(abs(s), max(abs(t.b[i]), abs(t.image[view.n + i]))));
-    }
+    for (int j : each(n)) dual = max(dual, t.weight[j]);
+    for (int i : each(m)) primal = max(primal, t.weight[n + i]);
     join_max(dual, primal);
-    t.dual_size = select(dual > Real(0.0), dual, Real(1.0));
-    t.primal_size = select(primal > Real(0.0), primal, Real(1.0));
+    dual = select(dual > Real(0.0), min(dual, Real(1.0)), Real(1.0));
+    primal = select(primal > Real(0.0), min(primal, Real(1.0)), Real(1.0));
+    for (int j : each(n)) t.weight[j] = Real(1.0) / max(t.weight[j], dual);
+    for (int i : each(m)) t.weight[n + i] = Real(1.0) / max(t.weight[n + i], primal);
 }
 
 // The present point becomes the best one where `better` holds.
@@ -139,10 +140,9 @@ struct PolishRule {
     double progress = 1e300;  // nor after two that leave more than this part of it
 };
 
-// Improve (t.x, t.v) in the lanes of `which`, given w.p, w.a, t.q, t.b and t.s near y - v. The result is (t.best_x,
-// t.best_v) and t.best_y = Pi(t.best_v); s = y - v. Returns its relative residual per lane.
+// Newton steps in the units at hand, from v = y - s; the result is (t.best_x, t.best_v) and t.best_y = Pi(t.best_v).
 template <class Real>
-CL_HD inline Real polish(const DerivativeView& view, const DerivativeWork<Real>& w, PolishWork<Real>& t,
+CL_HD inline Real newton_steps(const DerivativeView& view, const DerivativeWork<Real>& w, PolishWork<Real>& t,
                          const Mask<Real>& which, const PolishRule& rule) {
     using namespace polish_detail;
     const int n = view.n, m = view.m;
@@ -181,30 +181,78 @@ CL_HD inline Real polish(const DerivativeView& view, const DerivativeWork<Real>&
     return best;
 }
 
-// Relative residuals of (x, y, s), as conelayers.program.residuals defines them: primal, dual, gap.
+// Improve the point x = t.x, y = t.v, s = t.s in the lanes of `which`, given w.p, w.a, t.q and t.b. The result is t.best_x,
+// t.best_y and t.s, of which y and s are the projections of y - s. Returns its relative residual per lane.
+template <class Real>
+CL_HD inline Real polish(const DerivativeView& view, const DerivativeWork<Real>& w, PolishWork<Real>& t,
+                         const Mask<Real>& which, const PolishRule& rule) {
+    const bool units = any_lane(find_units<Real>(view, t.v, t.s, t.unit));
+    if (units) {
+        apply_units<Real>(view, w, t.b, t.unit);
+        for (int i : each(view.m)) t.v[i] = t.v[i] / t.unit[i], t.s[i] = t.s[i] * t.unit[i];
+    }
+    for (int i : each(view.m)) t.v[i] = t.v[i] - t.s[i];
+    const Real residual = newton_steps<Real>(view, w, t, which, rule);
+    for (int i : each(view.m)) t.s[i] = t.best_y[i] - t.best_v[i];
+    if (units) {
+        for (int i : each(view.m)) {
+            t.best_y[i] = t.best_y[i] * t.unit[i], t.s[i] = t.s[i] / t.unit[i];
+            t.unit[i] = Real(1.0) / t.unit[i];
+        }
+        apply_units<Real>(view, w, t.b, t.unit);
+    }
+    return residual;
+}
+
+namespace polish_detail {
+
+// Primal and dual residual and gap of a point whose products are in t.image and t.f, from the sizes of its rows, n + m each.
+template <class Real>
+CL_HD inline void measured_by(const DerivativeView& view, const DerivativeWork<Real>& w, const PolishWork<Real>& t,
+                              Arr<Real> x, Arr<Real> y, Arr<Real> s, Arr<Real> size, Arr<Real> usual, Arr<Real> usual_y,
+                              const RowUnits<Real>& unit, Real* out) {
+    const int n = view.n, m = view.m;
+    const Real share(kShare), one_x = unit.primal, one_y = unit.dual;
+    Real primal(0.0), dual(0.0), sum(0.0), terms(0.0);
+    for (int i : each(m)) {
+        const Real rest = abs((t.image[n + i] - t.b[i]) + s[i]), bound = t.b[i] * y[i];
+        primal = max(primal, rest / max(size[n + i], share * max(usual[n + i], one_x)));
+        sum = sum + bound, terms = terms + abs(bound);
+    }
+    for (int j : each(n)) {
+        const Real rest = abs((t.q[j] + t.f[j]) + t.image[j]), quadratic = x[j] * t.image[j], linear = t.q[j] * x[j];
+        dual = max(dual, rest / max(size[j], share * max(usual[j], one_y)));
+        sum = sum + (quadratic + linear), terms = terms + (abs(quadratic) + abs(linear));
+    }
+    join_max(primal, dual), join_sum(sum, terms);
+    out[0] = primal, out[1] = dual;
+    out[2] = max(abs(sum) / max(one_x * one_y, terms), complementarity<Real>(view, y, s, size + n, usual + n, usual_y, unit));
+}
+
+}  // namespace polish_detail
+
+constexpr double kClearlyExact = 1e-11;  // residuals up to this are not worth a look at what is usual
+
+// Relative residuals of (x, y, s): primal, dual, gap. As conelayers.program.residuals defines them, or not much above where
+// they are small.
 template <class Real>
 CL_HD inline void relative_residuals(const DerivativeView& view, const DerivativeWork<Real>& w,
                                      const PolishWork<Real>& t, Arr<Real> x, Arr<Real> y, Arr<Real> s, Real* out) {
     polish_detail::products(view, w, x, y, t.image, t.f);
-    Real primal = Real(0.0), primal_size = Real(1.0), dual = Real(0.0), dual_size = Real(1.0);
-    Real quadratic = Real(0.0), linear = Real(0.0), bound = Real(0.0);
-    for (int i : each(view.m)) {
-        const Real image = t.image[view.n + i];
-        primal = max(primal, abs((image - t.b[i]) + s[i]));
-        primal_size = max(primal_size, max(abs(s[i]), max(abs(t.b[i]), abs(image))));
-        bound = bound + t.b[i] * y[i];
-    }
-    for (int j : each(view.n)) {
-        dual = max(dual, abs((t.q[j] + t.f[j]) + t.image[j]));
-        dual_size = max(dual_size, max(abs(t.f[j]), max(abs(t.q[j]), abs(t.image[j]))));
-        quadratic = quadratic + x[j] * t.image[j];
-        linear = linear + t.q[j] * x[j];
-    }
-    join_max(primal, primal_size, dual, dual_size), join_sum(quadratic, linear, bound);
-    const Real half = quadratic * Real(0.5), smaller = min(abs(half + linear), abs(half + bound));
-    out[0] = primal / primal_size;
-    out[1] = dual / dual_size;
-    out[2] = abs((quadratic + linear) + bound) / max(Real(1.0), smaller);
+    Arr<Real> size = w.rhs, usual = w.trial, unknown = w.trial_residual, largest = w.direct;
+    row_sizes<Real>(view, w, t, x, y, s, t.f, size);
+    const RowUnits<Real> unit = row_units<Real>(view, t, size);
+    for (int k : each(view.n + view.m)) usual[k] = Real(0.0);
+    polish_detail::measured_by<Real>(view, w, t, x, y, s, size, usual, usual + view.n, unit, out);
+    const Mask<Real> outside = outside_cones<Real>(view, w, y, s, size + view.n);
+    const Mask<Real> unclear = mask_not(max(out[0], max(out[1], out[2])) <= Real(kClearlyExact));
+    out[0] = select(outside, max(out[0], Real(1.0)), out[0]);
+    if (!any_lane(unclear)) return;
+    Real again[3];
+    usual_sizes<Real>(view, w, size, usual, unknown, largest);
+    polish_detail::measured_by<Real>(view, w, t, x, y, s, size, usual, unknown + view.n, unit, again);
+    again[0] = select(outside, max(again[0], Real(1.0)), again[0]);
+    for (int k = 0; k < 3; ++k) out[k] = select(unclear, again[k], out[k]);
 }
 
 }  // namespace CONELAYERS_ARCH

@@ -29,6 +29,7 @@ class Structure {
                 if (P_row_[e] > j) throw std::invalid_argument("P must be given by its upper triangle");
         for (int k = 0; k < cones; ++k) add_cone(kinds[k], dims[k], params[k]);
         if (rows_ != m) throw std::invalid_argument("the cones' dimensions must add up to m");
+        find_origins();
         build();
     }
 
@@ -46,6 +47,8 @@ class Structure {
         v.signs = signs_.data();
         v.P_position = P_position_.data(), v.A_position = A_position_.data();
         v.diagonal_position = diagonal_position_.data(), v.h_position = h_position_.data();
+        v.definitions = definitions_, v.bounds = bounds_;
+        v.definition = definition_.data(), v.bound = bound_.data();
         return v;
     }
 
@@ -99,6 +102,25 @@ class Structure {
                    : c.kind >= kExponential ? 3 : 0;
         rows_ += c.dim;
         cones_.push_back(c);
+    }
+
+    // See origin.hpp. A row defines one unknown at most.
+    void find_origins() {
+        std::vector<int> kind(m_, -1), entries(m_, 0);
+        for (const ConeBlock& c : cones_) std::fill_n(kind.begin() + c.row, c.dim, c.kind);
+        for (const int row : A_row_) ++entries[row];
+        std::vector<char> defines(m_, 0);
+        definition_.assign(n_, -1), bound_.assign(2 * n_, -1);
+        for (int j = 0; j < n_; ++j) {
+            int bounds = 0;
+            for (int e = A_column_[j]; e < A_column_[j + 1]; ++e) {
+                const int row = A_row_[e];
+                if (kind[row] == kZero && A_column_[j + 1] - A_column_[j] == 1 && !defines[row])
+                    definition_[j] = e, defines[row] = 1, ++definitions_;
+                if (kind[row] == kNonnegative && entries[row] == 1 && bounds < 2) bound_[2 * j + bounds++] = e;
+            }
+            bounds_ += bounds > 0 ? 1 : 0;
+        }
     }
 
     // [P, A'; A, -H] and its borders, upper triangle by columns, every diagonal entry present.
@@ -156,10 +178,12 @@ class Structure {
     }
 
     int n_, m_, rows_ = 0, degree_ = 0, max_order_ = 0;
+    int definitions_ = 0, bounds_ = 0;
     bool symmetric_ = true;
     long long h_size_ = 0, scaling_size_ = 0;
     std::vector<int> P_column_, P_row_, A_column_, A_row_;
     std::vector<ConeBlock> cones_;
+    std::vector<int> definition_, bound_;
     std::vector<Symbolic> symbolic_;  // one, made once the pattern is known
     std::vector<signed char> signs_;
     std::vector<long long> P_position_, A_position_, diagonal_position_, h_position_;
