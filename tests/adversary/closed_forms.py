@@ -117,7 +117,7 @@ def _second_best(cost: np.ndarray, plan: np.ndarray) -> float:
 
 
 def ball_beside_simplex(rng: np.random.Generator, items: int) -> Drawn:
-    """A large least-squares problem over a ball, and a small projection onto the simplex that has nothing to do with it."""
+    """A large least-squares problem over a ball beside a small projection onto the simplex, which share nothing."""
     n, weight = int(rng.integers(2, 6)), 10 ** rng.uniform(0, 6)
     x, z, scores = cp.Variable(n), cp.Variable(n), cp.Parameter(n)
     target = weight * rng.uniform(0.2, 2) * np.ones(n)

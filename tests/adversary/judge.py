@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-
 from adversary.closed_forms import FAMILIES
 from adversary.constructed import Constructed, Spread, construct
+
 from conelayers import ConeLayer, CvxpyLayer, Status
 from conelayers.cones import (
     Cone,
