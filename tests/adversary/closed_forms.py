@@ -141,9 +141,8 @@ def far_bounds(rng: np.random.Generator, items: int) -> Drawn:
     far = rng.random(n) < 0.5
     upper = np.where(far, 10 ** rng.uniform(6, 14, n), rng.uniform(0.1, 1, n))
     lower = -np.where(rng.random(n) < 0.5, 10 ** rng.uniform(6, 14, n), rng.uniform(0.1, 1, n))
-    problem = cp.Problem(
-        cp.Minimize(0.5 * cp.sum(cp.multiply(weights, cp.square(x - target)))), [x <= upper, x >= lower]
-    )
+    cost = 0.5 * cp.sum(cp.multiply(weights, cp.square(x - target)))
+    problem = cp.Problem(cp.Minimize(cost), [x <= upper, x >= lower])
     values = rng.normal(size=(items, n))
     solutions = np.clip(values, lower, upper)
 

@@ -292,7 +292,7 @@ def _power(cone: Power, rng, big, small) -> Face:
 
 
 def _three_dimensional(normal, normal_slope, ray, ray_slope, big, small) -> Face:
-    """y on the ray of normals and s on that of the boundary, both functions of one parameter: v = y - s, D = dy / dv."""
+    """A point y on the ray of normals and s on that of the boundary, both functions of r: D = dy / dv for v = y - s."""
     y_moves = np.stack([big * normal_slope, normal, np.zeros(3, Real)], 1).astype(Real)
     v_moves = np.stack([big * normal_slope - small * ray_slope, normal, -ray], 1).astype(Real)
     D = np.stack([solve_extended(v_moves.T, row) for row in y_moves])

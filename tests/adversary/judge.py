@@ -63,9 +63,8 @@ class Outcome:
     @property
     def wrong(self) -> bool:
         """Called solved, and is not."""
-        return (
-            self.judged and self.status is Status.SOLVED and not max(self.value, np.nan_to_num(self.gradient)) <= LIMIT
-        )
+        accurate = max(self.value, np.nan_to_num(self.gradient)) <= LIMIT
+        return self.judged and self.status is Status.SOLVED and not accurate
 
 
 def judge_closed_form(family: str, seed: int, items: int, solver: str | None = None) -> list[Outcome]:

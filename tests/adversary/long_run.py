@@ -40,9 +40,8 @@ def main() -> int:
     if options.only:
         families = {title: run for title, run in families.items() if run[1] in options.only}
     batches = max(1, options.items // (options.batch * len(families)))
-    print(
-        f"{'family':34} {'items':>6} {'solved':>7} {'judged':>7} {'wrong':>6} {'value':>8} {'gradient':>8}  other statuses"
-    )
+    head = ("items", "solved", "judged", "wrong", "value", "gradient", "other statuses")
+    print("{:34} {:>6} {:>7} {:>7} {:>6} {:>8} {:>8}  {}".format("family", *head))
     wrong: list[str] = []
     for title, (judge, name) in families.items():
         outcomes: list[Outcome] = []
@@ -68,9 +67,8 @@ def _row(title: str, outcomes: list[Outcome]) -> str:
 
 def _line(title: str, seed: int, item: int, outcome: Outcome) -> str:
     regular = ", called regular" if outcome.regular else ""
-    return (
-        f"WRONG {title}, seed {seed}, item {item}: value {outcome.value:.0e}, gradient {outcome.gradient:.0e}{regular}"
-    )
+    errors = f"value {outcome.value:.0e}, gradient {outcome.gradient:.0e}"
+    return f"WRONG {title}, seed {seed}, item {item}: {errors}{regular}"
 
 
 if __name__ == "__main__":
