@@ -24,7 +24,7 @@ __all__ = ["Semidefinite"]
 # Accuracy of the interior-point method: Newton steps bring what it leaves to machine precision. Where they do not (a
 # singular Jacobian), it goes on to this part of the tolerance. And the residual up to which they are tried.
 _ROUGH, _FINE, _HOPEFUL = 1e-7, 0.1, 1e-2
-_NEWTON_STEPS, _NEWTON_TARGET = 8, 1e-13
+_NEWTON_STEPS, _NEWTON_TARGET = 8, 1e-12
 
 # Blocks up to this order that are not solved here go to Clarabel, larger ones to SCS, whose steps stay cheap.
 _CLARABEL_ORDER = 60

