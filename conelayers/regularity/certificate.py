@@ -22,7 +22,7 @@ from torch import Tensor
 
 from conelayers.cones import ProductCone
 from conelayers.errors import InvalidArgument
-from conelayers.program import ConeProgram, ConeSolution
+from conelayers.program import ConeProgram, ConeSolution, without_absent_rows
 from conelayers.regularity import sparse
 from conelayers.regularity.accuracy import PointError, determined_error, point_error, sparse_error
 from conelayers.regularity.artefacts import RowKinds, Verdict, is_artefact, row_kinds
@@ -48,6 +48,8 @@ __all__ = ["Certificate", "certify", "element_is_regular"]
 _CHUNK = 4_000_000
 # Rows this near to their kink, relative to the terms that they are made of, are shown as weakly active.
 _SHOWN, _SHOWN_AT_MOST = 1e-7, 1e-4
+# Slack of rows without a bound.
+_FAR = 1e6
 # A row takes part in a dependency of unit norm if its entry exceeds this.
 _TAKES_PART = 1e-6
 
@@ -107,9 +109,9 @@ def certify(
     batch, structure = program.batch_shape, program.structure
     if not isinstance(radius, int | float | Tensor) or not bool((torch.as_tensor(radius) >= 0).all()):
         raise InvalidArgument(f"radius must be a number at or above zero, or one per item, got {radius!r}.")
-    flat = program.detach().flatten()
-    data = tuple(values.cpu() for values in (flat.P, flat.q, flat.A, flat.b))
     point = solution.detach().to(torch.device("cpu")).reshape(torch.Size([batch.numel()]))
+    flat, point = _bounded(program.detach().flatten(), point)
+    data = tuple(values.cpu() for values in (flat.P, flat.q, flat.A, flat.b))
     solved = point.has_solution
     x, y, s = (torch.where(solved[:, None], value, 0.0) for value in (point.x, point.y, point.s))
     radii = torch.as_tensor(radius, dtype=x.dtype).expand(batch).reshape(-1)
@@ -125,6 +127,17 @@ def certify(
         **{name: getattr(found, name) & solved[:, None] for name in ("weak", "dependent", "undetermined")},
     )
     return found.reshape(batch)
+
+
+def _bounded(program: ConeProgram, solution: ConeSolution) -> tuple[ConeProgram, ConeSolution]:
+    """Rows without a bound hold for all x, far from their kinks, and not so far that their rounding counts."""
+    freed, absent = without_absent_rows(program)
+    if absent is None:
+        return program, solution
+    b = torch.where(absent.rows, _FAR * freed.b, freed.b)
+    inside = absent.inside(solution)
+    s = torch.where(absent.rows, _FAR * inside.s, inside.s)
+    return ConeProgram(program.structure, freed.P, freed.q, freed.A, b), dataclasses.replace(inside, s=s)
 
 
 def element_is_regular(program: ConeProgram, x: Tensor, v: Tensor, interface: Interface) -> bool:
