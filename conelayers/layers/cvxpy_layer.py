@@ -121,6 +121,7 @@ class CvxpyLayer(nn.Module):
         self.backend = backend or configure(default_backend(self.program.structure), options)
         self.regularity: RegularityPolicy = regularity
         self._previous: ConeSolution | None = None
+        self._usual: ConicConditions | None = None
         # Parameters whose first values are looked at: those of which only the symmetric part counts.
         self._to_look_at = self.program.layout.symmetric
         self._hooks: OrderedDict[int, SolutionHook] = OrderedDict()
@@ -193,7 +194,10 @@ class CvxpyLayer(nn.Module):
             )
         if self._to_look_at and not torch._C._are_functorch_transforms_active():
             self._look_at_symmetry(params)
-        conditions = self.conditions(backend, self._start(warm_start, params, batch_shape), on_failure)
+        if warm_start is False and not self._hooks and self.regularity == "ignore":
+            conditions = self._usual_conditions(backend, on_failure)
+        else:
+            conditions = self.conditions(backend, self._start(warm_start, params, batch_shape), on_failure)
         try:
             data, cone = self.parametric(conditions, params)
         except SolveError as error:
@@ -267,6 +271,14 @@ class CvxpyLayer(nn.Module):
             self._inspect if watched else None,
             self.parametric.direction,
         )
+
+    def _usual_conditions(self, backend: Backend, on_failure: OnFailure) -> ConicConditions:
+        """Those of a call without start and observers; the latest ones are kept, a value that depends on nothing else."""
+        known = self._usual
+        same = known is not None and known.backend is backend and known.mode is self.derivative
+        if known is None or not same or known.on_failure != on_failure:
+            known = self._usual = self.conditions(backend, None, on_failure)
+        return known
 
     def register_solution_hook(self, hook: SolutionHook) -> RemovableHandle:
         """Call hook(cone_program, cone_solution) after every solve, without autograd; the handle has `remove()`."""

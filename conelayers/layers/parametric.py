@@ -59,6 +59,7 @@ class ParametricSolution:
         self.direction = self._move()
         self._bounds = SimpleBounds.of(program)
         self._on_device: dict[torch.device, list[Tensor]] = {}
+        self._latest: CompiledChain | None = None
 
     def _move(self) -> Direction | None:
         """How the data move when all parameters grow, each entry at a rate of its own; grow, since some are signed."""
@@ -85,8 +86,15 @@ class ParametricSolution:
         return tuple(values[i] for i in self._data), ConeSolution(*values[-_SOLUTION:])
 
     def chain(self, conditions: ConicConditions) -> CompiledChain:
-        """The chain behind a call; its inputs are the vectors that enter the data, then `constants`."""
-        return CompiledChain(self._inputs, self._maps, self._operator, self._data, conditions, self._bounds)
+        """The chain behind a call; its inputs are the vectors that enter the data, then `constants`.
+
+        The latest one is kept: making it takes a noticeable part of the time of a small solve.
+        """
+        known = self._latest
+        if known is None or known.conditions is not conditions:
+            known = CompiledChain(self._inputs, self._maps, self._operator, self._data, conditions, self._bounds)
+            self._latest = known
+        return known
 
     @property
     def entering(self) -> tuple[Block, ...]:
@@ -129,4 +137,4 @@ class ParametricSolution:
         return found
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_on_device": {}}
+        return {**self.__dict__, "_on_device": {}, "_latest": None}
