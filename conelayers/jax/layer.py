@@ -16,7 +16,7 @@ from conelayers.backends import Backend
 from conelayers.canonicalize import Block, ParametricProgram
 from conelayers.errors import InvalidArgument
 from conelayers.implicit import Derivative
-from conelayers.jax.arguments import batch_shape, float_type
+from conelayers.jax.arguments import as_arrays, batch_shape, float_type
 from conelayers.jax.equation import ParametricEquation
 from conelayers.jax.outputs import read_output
 from conelayers.jax.solution import ConeSolution, solve_formula, solved
@@ -121,7 +121,7 @@ class CvxpyLayer:
     def solve(self, *params: Any) -> LayerSolution:
         """As a call, returning the statuses, residuals and the cone solution as well."""
         layout = self.program.layout
-        arrays = [jnp.asarray(p) for p in params]
+        arrays = as_arrays(layout, params)
         batch = batch_shape(layout, arrays)
         dtype = float_type(arrays)
         inputs = [
