@@ -14,7 +14,7 @@ jax = pytest.importorskip("jax")
 
 import jax.numpy as jnp  # noqa: E402
 
-from conelayers.errors import InvalidArgument, SolveError  # noqa: E402
+from conelayers.errors import InvalidArgument, RegularityError, RegularityWarning, SolveError  # noqa: E402
 from conelayers.jax import CvxpyLayer  # noqa: E402
 
 POINT = np.array([0.3, 0.1])
@@ -129,6 +129,17 @@ def test_errors_outside_of_compilation_are_the_packages_own():
     for function in (layer, jax.vmap(layer), jax.grad(lambda c: layer(c)[0].sum())):
         with pytest.raises(SolveError, match=r"1 of 2 batch items \(1: PRIMAL_INFEASIBLE\)"):
             function(points)
+
+
+def test_derivatives_that_cannot_be_trusted_are_reported():
+    x, c = cp.Variable(2), cp.Parameter(2)
+    twice = cp.Problem(cp.Minimize(cp.sum_squares(x - c)), [x >= 0, 2 * x[0] >= 0])
+    point = jnp.array([-1.0, 1.0])
+    with pytest.warns(RegularityWarning):
+        CvxpyLayer(twice, [c], [x], regularity="warn")(point)
+    with pytest.raises(RegularityError):
+        CvxpyLayer(twice, [c], [x], regularity="raise")(point)
+    CvxpyLayer(twice, [c], [x], regularity="raise")(jnp.array([1.0, 1.0]))
 
 
 def test_arrays_on_several_devices():
