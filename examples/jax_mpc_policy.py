@@ -3,9 +3,9 @@
 A cart is pushed so that the pole on it stays up, with a force of at most 3 N. The controller solves, at every period, a
 quadratic programme over the linearised model: with a short horizon it does not see that the force will not suffice, and
 loses starts that a long horizon saves. The usual terminal cost is the Riccati equation's, which knows no bound; people
-tune its scale by hand. Here the whole matrix is trained: the simulator's cost is differentiated through 30 periods, each
-with a programme solved for every start and every seed at once. Training is one compiled function: `jit` of `vmap` over
-the seeds of `scan` over `optax` steps.
+tune its scale by hand. Here the whole matrix is trained: the simulator's cost is differentiated through 30 periods,
+each with a programme solved for every start and every seed at once. Training is one compiled function: `jit` of `vmap`
+over the seeds of `scan` over `optax` steps.
 
 Run: python examples/jax_mpc_policy.py [--steps 15] [--seeds 3] [--figure FILE]
 """

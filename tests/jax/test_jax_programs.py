@@ -154,7 +154,7 @@ for function in (layer, jax.jit(layer), jax.vmap(layer)):
     moved = jax.device_put(points, jax.devices()[1])
     assert function(moved)[0].devices() == moved.devices()
     assert function(points)[0].devices() == points.devices() and not layer(points)[0].committed
-mesh = jax.make_mesh((2,), ("items",))
+mesh = jax.make_mesh((2,), ("items",), axis_types=(jax.sharding.AxisType.Explicit,))
 split = jax.sharding.PartitionSpec("items")
 solve = lambda a: layer(a)[0]
 sharded = jax.shard_map(solve, mesh=mesh, in_specs=split, out_specs=split, check_vma=False)
@@ -162,6 +162,12 @@ points = jax.device_put(points, jax.sharding.NamedSharding(mesh, split))
 gradient = jax.jit(jax.grad(lambda a: (sharded(a)[:, 0] ** 2).sum()))(points)
 expected = jax.grad(lambda a: (solve(a)[:, 0] ** 2).sum())(jnp.arange(8.0).reshape(4, 2))
 np.testing.assert_allclose(gradient, expected, atol=1e-6)
+# Axes of type Auto are no part of an array's type: JAX gathers the array.
+automatic = jax.make_mesh((2,), ("items",), axis_types=(jax.sharding.AxisType.Auto,))
+points = jax.device_put(jnp.arange(8.0).reshape(4, 2), jax.sharding.NamedSharding(automatic, split))
+for function in (jax.grad, lambda f: jax.jit(jax.grad(f))):
+    gradient = function(lambda a: (solve(a)[:, 0] ** 2).sum())(points)
+    np.testing.assert_allclose(gradient, expected, atol=1e-6)
 """
     flags = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
     subprocess.run([sys.executable, "-c", code], env=flags, check=True)
