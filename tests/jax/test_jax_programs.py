@@ -1,10 +1,12 @@
 """Layers inside larger JAX programmes: as arguments, copies, in loops, beside each other, with odd arrays."""
 
 import copy
+import gc
 import os
 import pickle
 import subprocess
 import sys
+import weakref
 
 import cvxpy as cp
 import numpy as np
@@ -140,6 +142,31 @@ def test_derivatives_that_cannot_be_trusted_are_reported():
     with pytest.raises(RegularityError):
         CvxpyLayer(twice, [c], [x], regularity="raise")(point)
     CvxpyLayer(twice, [c], [x], regularity="raise")(jnp.array([1.0, 1.0]))
+
+
+def test_options_of_one_call(layer):
+    traces = []
+
+    @jax.jit
+    def function(a):
+        traces.append(a)
+        return layer(a, solver_args={"tol": 1e-4, "solve_method": "SCS"})[0]
+
+    for solution in (function(POINT), function(POINT + 0.1), layer(POINT, solver_args={"solve_method": "SCS"})[0]):
+        np.testing.assert_allclose(solution, [0.6, 0.4], atol=1e-8)
+    assert len(traces) == 1
+    with pytest.raises(SolveError):
+        layer(POINT, solver_args={"max_iters": 1})
+    np.testing.assert_allclose(layer(POINT)[0], [0.6, 0.4], atol=1e-12)
+
+
+def test_layers_are_freed():
+    layer = projection()
+    layer(POINT)
+    references = [weakref.ref(layer), *map(weakref.ref, layer._equations.values())]
+    del layer
+    gc.collect()
+    assert [reference() for reference in references] == [None, None]
 
 
 def test_arrays_on_several_devices():
