@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +11,24 @@ import numpy as np
 import torch
 
 from conelayers.canonicalize.parameters import ParameterLayout
+from conelayers.errors import InvalidArgument
 
-__all__ = ["batch_shape", "float_type"]
+__all__ = ["as_arrays", "batch_shape", "float_type"]
+
+
+def as_arrays(layout: ParameterLayout, values: Sequence[Any]) -> list[jax.Array]:
+    """The values as arrays; raises `InvalidArgument` where one is no array of numbers."""
+    arrays = []
+    for index, value in enumerate(values):
+        try:
+            arrays.append(jnp.asarray(value))
+        except (TypeError, ValueError) as error:
+            name = f" ({layout.names[index]})" if index < len(layout.names) else ""
+            raise InvalidArgument(
+                f"parameter {index}{name} is a {type(value).__name__}; expected an array of numbers, or what "
+                f"jax.numpy.asarray makes one of ({error})."
+            ) from error
+    return arrays
 
 
 def batch_shape(layout: ParameterLayout, arrays: Sequence[jax.Array]) -> tuple[int, ...]:
@@ -24,5 +41,6 @@ def batch_shape(layout: ParameterLayout, arrays: Sequence[jax.Array]) -> tuple[i
 
 def float_type(arrays: Sequence[jax.Array]) -> np.dtype:
     """float64 or float32: the floating type of what is computed from the arrays."""
-    found = jnp.result_type(*arrays, jnp.float32) if arrays else jnp.result_type(float)
+    # A Python float is weak: integers alone become JAX's default, and floating arrays keep their type.
+    found = jnp.result_type(*arrays, float)
     return np.dtype(np.float64 if np.dtype(found) in (np.float64, np.complex128) else np.float32)

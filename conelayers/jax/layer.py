@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,11 +15,12 @@ from conelayers.backends import Backend
 from conelayers.canonicalize import Block, ParametricProgram
 from conelayers.errors import InvalidArgument
 from conelayers.implicit import Derivative
-from conelayers.jax.arguments import batch_shape, float_type
+from conelayers.jax.arguments import as_arrays, batch_shape, float_type
 from conelayers.jax.equation import ParametricEquation
 from conelayers.jax.outputs import read_output
 from conelayers.jax.solution import ConeSolution, solve_formula, solved
 from conelayers.layers import CvxpyLayer as TorchLayer
+from conelayers.layers.solver_args import configure
 from conelayers.residual import OnFailure
 
 __all__ = ["CvxpyLayer", "LayerSolution"]
@@ -94,21 +94,24 @@ class CvxpyLayer:
         on_failure: OnFailure = "raise",
         regularity: str = "ignore",
     ) -> None:
-        layer = TorchLayer(
+        self._layer = TorchLayer(
             *(problem, parameters, variables, solver, gp, verbose, canon_backend, solver_args),
             derivative=derivative,
             on_failure=on_failure,
             regularity=regularity,  # type: ignore[arg-type]
         )
-        self.program: ParametricProgram = layer.program
-        self._equation = ParametricEquation(layer.program, layer.conditions())
+        self.program: ParametricProgram = self._layer.program
+        # JAX compiles anew for every equation that is another object: one for each set of options is kept.
+        self._equations: dict[tuple, ParametricEquation] = {}
 
-    def __call__(self, *params: Any) -> tuple[jax.Array, ...]:
+    def __call__(self, *params: Any, solver_args: Mapping[str, Any] | None = None) -> tuple[jax.Array, ...]:
         """Solve the problem for a batch of parameter values.
 
         Args:
             *params: One array per parameter, with the parameter's shape, or with batch axes before it: a parameter has
                 no batch axes or all of them, of the common size or 1.
+            solver_args: Options for this call, as `conelayers.CvxpyLayer.forward` takes them. They are fixed when a
+                caller is compiled.
 
         Returns:
             One array per entry of `variables`, shape (*batch, *shape), in the floating type of the parameters.
@@ -116,31 +119,31 @@ class CvxpyLayer:
         Raises:
             ValueError: If an array is missing or of the wrong shape, or the batch axes do not fit.
         """
-        return self.solve(*params).variables
+        return self.solve(*params, solver_args=solver_args).variables
 
-    def solve(self, *params: Any) -> LayerSolution:
+    def solve(self, *params: Any, solver_args: Mapping[str, Any] | None = None) -> LayerSolution:
         """As a call, returning the statuses, residuals and the cone solution as well."""
         layout = self.program.layout
-        arrays = [jnp.asarray(p) for p in params]
+        arrays = as_arrays(layout, params)
         batch = batch_shape(layout, arrays)
         dtype = float_type(arrays)
+        equation, structure = self._equation(solver_args), self.program.structure
         inputs = [
-            _read(arrays[block.parameter], block, layout.shapes[block.parameter], dtype) for block in self._blocks
+            _read(arrays[block.parameter], block, layout.shapes[block.parameter], dtype) for block in equation.blocks
         ]
-        cone = solved(self._formula(dtype.name), inputs)
+        cone = solved(solve_formula(equation, structure.n, structure.m, dtype), inputs)
         variables = tuple(read_output(output, cone.x, cone.y) for output in self.program.outputs)
         axes = cone.gap.ndim
         variables = tuple(jnp.broadcast_to(v, (*batch, *v.shape[axes:])) for v in variables)
         return LayerSolution(variables, cone)
 
-    @property
-    def _blocks(self) -> tuple[Block, ...]:
-        return self._equation.blocks
-
-    @functools.cache  # noqa: B019 - one or two formulas per layer, which live as long as it does
-    def _formula(self, dtype: str):
-        structure = self.program.structure
-        return solve_formula(self._equation, structure.n, structure.m, np.dtype(dtype))
+    def _equation(self, solver_args: Mapping[str, Any] | None) -> ParametricEquation:
+        """What is solved with these options."""
+        options = tuple(sorted((solver_args or {}).items()))
+        if options not in self._equations:
+            backend = configure(self._layer.backend, dict(options)) if options else self._layer.backend
+            self._equations[options] = ParametricEquation(self.program, self._layer.conditions(backend))
+        return self._equations[options]
 
     def __repr__(self) -> str:
         names = ", ".join(self.program.layout.names)

@@ -6,6 +6,7 @@ arguments where JAX asks for a transpose.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -39,7 +40,7 @@ def solve(formula: Solve, *inputs: jax.Array) -> list[jax.Array]:
 def _primitive(name: str) -> Primitive:
     primitive = Primitive(name)
     primitive.multiple_results = True
-    primitive.def_impl(lambda *arrays, **settings: _compiled(primitive, **settings)(*arrays))
+    primitive.def_impl(functools.partial(_evaluate, primitive))
     primitive.def_abstract_eval(_abstract)
     mlir.register_lowering(primitive, _lower, platform="cpu")
     mlir.register_lowering(primitive, _refuse)
@@ -47,9 +48,23 @@ def _primitive(name: str) -> Primitive:
     return primitive
 
 
+def _evaluate(primitive: Primitive, *arrays: Any, formula: Formula, **settings: Any) -> Any:
+    """The primitive outside of `jax.jit`: at once, so that errors arrive as what they are and nothing is compiled."""
+    known = [a for a in arrays if isinstance(a, jax.Array)]
+    devices = {device for a in known for device in a.devices()}
+    if len(devices) > 1 or any(device.platform != "cpu" for device in devices):
+        return _compiled(primitive, formula=formula, **settings)(*arrays)  # where all of this is decided
+    types = [dtype for _, dtype in formula.shapes([np.shape(a) for a in arrays], [a.dtype for a in arrays])]
+    results = run(formula, types, [np.asarray(a) for a in arrays])
+    if any(a.committed for a in known):
+        return [jax.device_put(result, *devices) for result in results]
+    with jax.default_device(*devices) if devices else contextlib.nullcontext():
+        return [jnp.asarray(result) for result in results]
+
+
 @functools.lru_cache(maxsize=1024)
 def _compiled(primitive: Primitive, **settings: Any) -> Any:
-    """The primitive outside of `jax.jit`: compiled once for each formula."""
+    """The primitive as a compiled function, one for each formula."""
     return jax.jit(functools.partial(primitive.bind, **settings))
 
 
@@ -59,7 +74,8 @@ def _abstract(*arrays: Any, formula: Formula, **_: Any) -> list[ShapedArray]:
         if any(part is not None for part in spec):
             raise UnsupportedError(
                 f"conelayers.jax got an array sharded by {spec}, and solves on one device; gather it first, for "
-                "example with jax.device_put(array, jax.devices('cpu')[0])."
+                "example with jax.device_put(array, jax.devices('cpu')[0]), or let each device solve its part with "
+                "jax.shard_map(..., check_vma=False)."
             )
     found = formula.shapes([a.shape for a in arrays], [a.dtype for a in arrays])
     return [ShapedArray(shape, dtype) for shape, dtype in found]

@@ -1,6 +1,7 @@
 """Every block of Python in the pages runs, in the order of its page, given what the page takes for granted."""
 
 import re
+import sys
 from pathlib import Path
 
 import matplotlib
@@ -62,4 +63,6 @@ def test_blocks_run(page):
             exec(compile(block, f"{page.name}, block {number}", "exec"), namespace)
     finally:
         torch.set_default_dtype(default)
+        if "jax" in sys.modules:  # a page switches double precision on, for the whole process
+            sys.modules["jax"].config.update("jax_enable_x64", False)
         pyplot.close("all")

@@ -39,3 +39,10 @@ def test_quick_start_is_better_with_the_layer(monkeypatch, tmp_path):
 def test_claims(name, steps, claim, monkeypatch, tmp_path):
     numbers = run(name, ["--steps", str(steps)], monkeypatch, tmp_path)
     assert claim(numbers), numbers
+
+
+def test_trained_controller_saves_what_the_horizon_loses(monkeypatch, tmp_path):
+    pytest.importorskip("jax")
+    pytest.importorskip("optax")
+    numbers = run("jax_mpc_policy", ["--steps", "10", "--seeds", "2", "--starts", "60"], monkeypatch, tmp_path)
+    assert numbers["learned"] > max(numbers["usual"] + 0.04, numbers["scaled"])

@@ -157,7 +157,7 @@ from conelayers.errors import UnsupportedError
 from conelayers.jax import CvxpyLayer
 x, c = cp.Variable(2), cp.Parameter(2)
 layer = CvxpyLayer(cp.Problem(cp.Minimize(cp.sum_squares(x - c)), [cp.sum(x) == 1]), [c], [x])
-mesh = jax.make_mesh((2,), ("items",))
+mesh = jax.make_mesh((2,), ("items",), axis_types=(jax.sharding.AxisType.Explicit,))
 split = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("items"))
 try:
     jax.jit(layer)(jax.device_put(jnp.ones((4, 2)), split))
