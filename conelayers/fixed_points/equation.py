@@ -92,6 +92,10 @@ class FixedPointEquation(Equation):
         rhs = pushforward(lambda *theta: self.f(z, *theta), inputs[1:], tangents[1:], z)
         return self.derivative.solve(linearization, rhs), None, None, None, None
 
+    def padding(self, in_dims, inputs, aligned, outputs) -> Sequence[int]:
+        """None: `align` puts the new axis first and nothing behind it."""
+        return (0,) * outputs
+
     def align(self, in_dims, inputs) -> tuple[Equation, tuple[Tensor, ...]]:
         """Map f over the new axis and put it first among the batch axes of z."""
         z0 = inputs[0]
@@ -192,6 +196,10 @@ class ResolventEquation(Equation):
         moved = pushforward(self._product_at(outputs[0]), point, tangents[2:], outputs[0])
         rhs = moved if tangents[0] is None else moved + tangents[0]
         return implicit(ResolventEquation(self.f, self.transposed, self.solver), rhs, residual, *point)
+
+    def padding(self, in_dims, inputs, aligned, outputs) -> Sequence[int]:
+        """None: `align` puts the new axis first and nothing behind it."""
+        return (0,) * outputs
 
     def align(self, in_dims, inputs) -> tuple[Equation, tuple[Tensor, ...]]:
         """Map f over the new axis and put it first among the batch axes of rhs and z."""

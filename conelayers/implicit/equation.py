@@ -98,6 +98,30 @@ class Equation(abc.ABC):
             aligned.append(x)
         return self, tuple(aligned)
 
+    def padding(
+        self, in_dims: tuple[int | None, ...], inputs: tuple[Tensor, ...], aligned: tuple[Tensor, ...], outputs: int
+    ) -> Sequence[int]:
+        """How many axes of size 1 that `align` put behind the mapped axis each output has kept.
+
+        An output that lacks the batch axes of some inputs, because it does not depend on them, lacks them mapped, too:
+        an enclosing transform counts on its shape without the mapped axis.
+
+        Args:
+            in_dims: As `align`.
+            inputs: As `align`.
+            aligned: What `align` made of them.
+            outputs: The number of outputs.
+        """
+        events, mapped = self.event_dims, [dim is not None for dim in in_dims]
+        own = [x.dim() - (dim is not None) - e for x, dim, e in zip(inputs, in_dims, events, strict=True)]
+        now = [x.dim() - 1 - e if m else o for x, m, e, o in zip(aligned, mapped, events, own, strict=True)]
+        if own == now:
+            return (0,) * outputs
+        count = len(own)
+        carried = [self.carries(tuple(i == j for i in range(count)), outputs) for j in range(count)]
+        reached = [[j for j in range(count) if carried[j][k]] for k in range(outputs)]
+        return [max((now[j] for j in js), default=0) - max((own[j] for j in js), default=0) for js in reached]
+
 
 def zeros_for_none(values: Sequence[Tensor | None], like: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """The tangents or cotangents of `like`, with zeros for those that are missing."""

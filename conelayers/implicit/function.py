@@ -96,32 +96,9 @@ class _ImplicitFunction(torch.autograd.Function):
         batched, aligned = equation.align(in_dims[1:], inputs)
         outputs = implicit(batched, *aligned)
         carried = batched.carries(tuple(dim is not None for dim in in_dims[1:]), len(outputs))
-        padding = _padding(batched, in_dims[1:], inputs, aligned, len(outputs))
+        padding = equation.padding(in_dims[1:], inputs, aligned, len(outputs))
         outputs = tuple(
             out.reshape(out.shape[0], *out.shape[1 + extra :]) if mapped and extra else out
             for out, mapped, extra in zip(outputs, carried, padding, strict=True)
         )
         return outputs, tuple(0 if mapped else None for mapped in carried)
-
-
-def _padding(
-    equation: Equation,
-    in_dims: tuple[int | None, ...],
-    inputs: tuple[Tensor, ...],
-    aligned: tuple[Tensor, ...],
-    outputs: int,
-) -> list[int]:
-    """How many axes of size 1 that alignment put behind the mapped axis each output has kept.
-
-    An output that lacks the batch axes of some inputs, because it does not depend on them, lacks them mapped, too: an
-    enclosing transform counts on its shape without the mapped axis.
-    """
-    own = [x.dim() - (dim is not None) - e for x, dim, e in zip(inputs, in_dims, equation.event_dims, strict=True)]
-    mapped = [dim is not None for dim in in_dims]
-    now = [x.dim() - 1 - e if m else o for x, m, e, o in zip(aligned, mapped, equation.event_dims, own, strict=True)]
-    if own == now:
-        return [0] * outputs
-    count = len(own)
-    carried = [equation.carries(tuple(i == j for i in range(count)), outputs) for j in range(count)]
-    reached = [[j for j in range(count) if carried[j][k]] for k in range(outputs)]
-    return [max((now[j] for j in js), default=0) - max((own[j] for j in js), default=0) for js in reached]

@@ -85,6 +85,7 @@ def _block_sizes(structure: ConeStructure, v: Tensor) -> Tensor:
 def possible_kink(program: ConeProgram, solution: ConeSolution, v: Tensor) -> Tensor:
     """Distance within which a block may lie on a kink, from the residuals and the size of v, (B,).
 
+    Residuals are measured here against the largest terms: what a block's distance to a kink shows is an absolute error.
     A weakly active block is found only to the square root of the residual; this is a cheap bound for screening.
 
     Slack linear inequalities do not count: a bound of 1e10 that nothing comes near would hide every other number behind
@@ -96,14 +97,25 @@ def possible_kink(program: ConeProgram, solution: ConeSolution, v: Tensor) -> Te
         v: y - s, shape (B, m); anything finite for items without a solution.
     """
     slack = torch.as_tensor(_inequalities(program.structure.cone), device=v.device) & (v < 0)
-    Ax = program.A_times(solution.x)
-    terms = (torch.where(slack, 0.0, value) for value in (Ax + solution.s - program.b, Ax, solution.s, program.b, v))
-    left, *parts, size = (value.abs().amax(-1) if v.shape[-1] else v.new_zeros(v.shape[0]) for value in terms)
-    primal = left / torch.stack(parts).amax(0).clamp(min=1.0)
-    residual = torch.maximum(primal, torch.maximum(solution.dual_residual, solution.gap))
-    residual = residual.nan_to_num(nan=0.0).clamp(min=1e-15)
-    size = size.clamp(min=1.0)
-    return size * 5 * residual.sqrt()
+    x, y, s = solution.x, solution.y, solution.s
+    Ax, Px, Aty = program.A_times(x), program.P_times(x), program.A_transpose_times(y)
+    primal = _relative(*(torch.where(slack, 0.0, value) for value in (Ax + s - program.b, Ax, s, program.b)))
+    dual = _relative(Px + program.q + Aty, Px, program.q, Aty)
+    xPx, qx, by = (x * Px).sum(-1), (program.q * x).sum(-1), (program.b * torch.where(slack, 0.0, y)).sum(-1)
+    gap = (xPx + qx + by).abs() / torch.minimum((xPx / 2 + qx).abs(), (xPx / 2 + by).abs()).clamp(min=1.0)
+    residual = torch.maximum(primal, torch.maximum(dual, gap)).nan_to_num(nan=0.0).clamp(min=1e-15)
+    return _largest(torch.where(slack, 0.0, v)).clamp(min=1.0) * 5 * residual.sqrt()
+
+
+def _relative(left: Tensor, *terms: Tensor) -> Tensor:
+    """What is left of a sum, relative to the largest entry of its terms and to one, (B,)."""
+    return _largest(left) / torch.stack([_largest(term).expand(_largest(left).shape) for term in terms]).amax(0).clamp(
+        min=1.0
+    )
+
+
+def _largest(values: Tensor) -> Tensor:
+    return values.abs().amax(-1) if values.shape[-1] else values.new_zeros(values.shape[:-1])
 
 
 @functools.lru_cache(maxsize=64)
