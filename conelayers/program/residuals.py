@@ -18,6 +18,8 @@ __all__ = ["Residuals", "residuals"]
 
 # As in row_sizes.hpp: a row counts as no smaller than this share of its usual size, or of one; ...
 _SHARE = 1e-4
+# Data below this say nothing, as if they were zero: what is left of a rounding is no unit.
+_NOTHING = 1e-30
 # ... a row that is smaller than this, and than this part of another one, says nothing of what is usual.
 _UNUSUAL = 1e-3
 
@@ -99,7 +101,7 @@ def _floored(own: Tensor, usual: Tensor, one: Tensor) -> Tensor:
 
 def _one(sizes: Tensor, data: Tensor) -> Tensor:
     """What counts as one: the largest size where it is smaller and the data say so, shape (*batch,)."""
-    return torch.where(_norm(data) > 0, _norm(sizes).clamp(max=1.0), 1.0)
+    return torch.where(_norm(data) > _NOTHING, _norm(sizes).clamp(max=1.0), 1.0)
 
 
 class _Sizes(NamedTuple):

@@ -13,6 +13,7 @@ namespace conelayers {
 inline namespace CONELAYERS_ARCH {
 
 constexpr double kShare = 1e-4;      // of the usual size of a row and of its summands
+constexpr double kNothing = 1e-30;   // data below this say nothing of what counts as one: what is left of a rounding is no unit
 constexpr double kUnusual = 1e-3;    // a row that is smaller than this, and than this part of another one, says nothing usual
 
 // size = the largest term of each row, n + m; transposed = A' y, the products with x are in t.image. The summands of a product
@@ -111,12 +112,12 @@ struct RowUnits {
 
 template <class Real, class Work>
 CL_HD inline RowUnits<Real> row_units(const DerivativeView& view, const Work& t, Arr<Real> size) {
-    const Real zero(0.0), one(1.0);
+    const Real nothing(kNothing), one(1.0);
     Real q(0.0), b(0.0), dual(0.0), primal(0.0);
     for (int j : each(view.n)) q = max(q, abs(t.q[j])), dual = max(dual, size[j]);
     for (int i : each(view.m)) b = max(b, abs(t.b[i])), primal = max(primal, size[view.n + i]);
     join_max(q, b, dual, primal);
-    return {select(b > zero, min(primal, one), one), select(q > zero, min(dual, one), one)};
+    return {select(b > nothing, min(primal, one), one), select(q > nothing, min(dual, one), one)};
 }
 
 // The largest |s'y| of a block, against the usual sizes of its slacks and multipliers or one: the blocks of a small part of the
