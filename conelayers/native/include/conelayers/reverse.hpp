@@ -150,6 +150,7 @@ CL_HD inline Real derivative_pullback_along(const DerivativeView& view, const De
     const Real residual = derivative_pullback<Real>(view, w, s_cotangent, nu, steps);
     const auto doubtful = steps.doubtful();
     if (!any_lane(doubtful)) return residual;
+    derivative_factor(view, w);  // not the wide one that singular systems leave behind
     right_hand_side<Real>(view, x, y, at, w.residual);
     const Real start = residual_norm(view, w, w.residual);
     least_norm_detail::outside_part(view, w, mask_and(doubtful, start > Real(0.0)), start, kFollows);
