@@ -22,23 +22,26 @@ constexpr double kAccepted = 1e-9;  // relative residual above which a system is
 
 namespace least_norm_detail {
 
-// w.residual becomes its part outside of the range, given its size; lanes in `active` decide when it is known. Returns the
-// sweeps that it took.
+// w.residual becomes its part outside of the range, given its size, in the lanes of `active`. Returns the sweeps that
+// it took.
 template <class Real>
 CL_HD inline int outside_part(const DerivativeView& view, const DerivativeWork<Real>& w, const Mask<Real>& active,
                               const Real& start, double accuracy) {
+    const Real small = Real(accuracy) * start;
+    auto going = active;
     int sweep = 0;
     while (sweep < kSweeps) {
         regularised_solve(view, w, w.residual, w.direct);
         jacobian_residual(view, w, w.residual, w.direct, w.trial_residual);
         for (int k : each(view.n + view.m)) {
             w.trial[k] = w.trial_residual[k] - w.residual[k];
-            w.residual[k] = w.trial_residual[k];
+            w.residual[k] = select(going, w.trial_residual[k], w.residual[k]);
         }
         ++sweep;
-        const Real small = Real(accuracy) * start;
-        const auto large = mask_and(active, residual_norm(view, w, w.residual) > small);
-        if (!any_lane(large) || !any_lane(mask_and(large, residual_norm(view, w, w.trial) > small))) break;
+        going = mask_and(going, residual_norm(view, w, w.residual) > small);
+        if (!any_lane(going)) break;
+        going = mask_and(going, residual_norm(view, w, w.trial) > small);
+        if (!any_lane(going)) break;
     }
     return sweep;
 }

@@ -39,7 +39,8 @@ struct StepsBeside {
     Outside<Real>& left;
 
     CL_HD void operator()(const DerivativeView& view, const DerivativeWork<Real>& w, int iteration) const {
-        if (iteration > 0 && !any_lane(doubtful())) return regularised_solve(view, w, w.residual, w.direct);
+        const auto open = iteration > 0 ? doubtful() : Real(0.0) == Real(0.0);
+        if (!any_lane(open)) return regularised_solve(view, w, w.residual, w.direct);
         const int n = view.n, entries = n + view.m;
         Arr<Real> beside = pair + entries;
         if (iteration == 0) start(view, w, beside);
@@ -48,7 +49,8 @@ struct StepsBeside {
         ldlt_solve<Real, 2>(view.ldlt, w.factor, w.inverse, pair, pair, permuted);
         for (int k : each(entries)) w.direct[k] = pair[k];
         derivative_detail::finish_solve(view, w, w.residual, w.direct);
-        shift(view, w, beside);
+        const Outside<Real> found = shift(view, w, beside);
+        left = {select(open, found.primal, left.primal), select(open, found.dual, left.dual)};
     }
 
     CL_HD Mask<Real> doubtful() const { return mask_not(max(left.primal, left.dual) <= Real(kFollows)); }
@@ -61,8 +63,8 @@ struct StepsBeside {
         for (int i : each(view.m)) r[view.n + i] = w.row[i] * r[view.n + i];
     }
 
-    // z becomes R z; a row on which D vanishes is part of no null space.
-    CL_HD void shift(const DerivativeView& view, const DerivativeWork<Real>& w, Arr<Real> z) const {
+    // z becomes R z, of the size returned; a row on which D vanishes is part of no null space.
+    CL_HD Outside<Real> shift(const DerivativeView& view, const DerivativeWork<Real>& w, Arr<Real> z) const {
         const Real narrowest = derivative_detail::narrowest_column(view, w);
         Real primal = Real(0.0), dual = Real(0.0);
         for (int j : each(view.n)) {
@@ -74,7 +76,7 @@ struct StepsBeside {
             row = Real(-kRowShift) * w.active[i] * row;
             dual = max(dual, abs(row));
         }
-        left = {all_max(primal) / size, all_max(dual) / size};
+        return {all_max(primal) / size, all_max(dual) / size};
     }
 };
 
@@ -146,6 +148,7 @@ CL_HD inline Real derivative_pullback_along(const DerivativeView& view, const De
     Arr<Real> pair = w.basis;  // free until the Krylov fallback
     right_hand_side<Real>(view, x, y, at, pair + (view.n + view.m));
     Real size;
+    outside = {Real(0.0), Real(0.0)};
     const StepsBeside<Real> steps{pair, w.directions, size, outside};
     const Real residual = derivative_pullback<Real>(view, w, s_cotangent, nu, steps);
     const auto doubtful = steps.doubtful();
