@@ -1,8 +1,8 @@
 // What the kernels on the optimality conditions share: projection, factorization.
 #pragma once
 
-#include "conelayers/least_norm.hpp"
 #include "conelayers/polish.hpp"
+#include "conelayers/reverse.hpp"
 #include "task.cuh"
 
 // Entry point of a kernel: view, task.

@@ -226,12 +226,9 @@ CL_HD inline void jacobian_residual<double>(const DerivativeView& view, const De
 }
 
 template <>
-CL_HD inline void regularised_solve<double>(const DerivativeView& view, const DerivativeWork<double>& w, Arr<double> r,
-                                            Arr<double> z) {
+CL_HD inline void derivative_detail::finish_solve<double>(const DerivativeView& view, const DerivativeWork<double>& w,
+                                                          Arr<double> r, Arr<double> z) {
     const int n = view.n, m = view.m;
-    for (int j : each(n)) z[j] = w.column[j] * r[j];
-    for (int i : each(m)) z[n + i] = w.row[i] * r[n + i];
-    ldlt_solve<double, 1>(view.ldlt, w.factor, w.inverse, z, z, w.permuted);
     for (int i : each(m)) z[n + i] = w.row[i] * w.active[i] * z[n + i] - r[n + i];
     for (int j : each(n)) z[j] = w.column[j] * z[j];
     share_scatter<false>(a_columns(view, w), 1.0, z, z + n);

@@ -5,8 +5,8 @@
 #include <cmath>
 
 #include "conelayers/interleave.hpp"
-#include "conelayers/least_norm.hpp"
 #include "conelayers/polish.hpp"
+#include "conelayers/reverse.hpp"
 #include "conelayers/several.hpp"
 
 namespace conelayers {
@@ -156,6 +156,45 @@ void probe(const DerivativeView& view, const DerivativeProblem& problem, PackRan
     store(&residual, range, 1, data.residual);
 }
 
+// The values of one direction for all items, or of one for each.
+template <class Real>
+struct SharedDirection {
+    const double* values;
+    Real operator()(long long k) const { return Real(values[k]); }
+    bool rests(long long k) const { return values[k] == 0.0; }
+};
+
+template <class Real>
+struct OwnDirections {
+    const double* values;
+    long long stride;
+    PackItems<Real> items;
+    Real operator()(long long k) const {
+        Real r(0.0);
+        for (int l = 0; l < lanes<Real>; ++l) set_lane(r, l, values[stride * items.item[l] + k]);
+        return r;
+    }
+    bool rests(long long) const { return false; }
+};
+
+// The reverse mode, and along a direction if there is one.
+template <class Real>
+Real pull(const DerivativeView& view, const DerivativeWork<Real>& work, PackRange range, const PullbackData& data,
+          Real* s_cotangent, Real* nu, Real* x, Real* y) {
+    const double* values = data.direction.data;
+    if (values == nullptr) return derivative_pullback<Real>(view, work, s_cotangent, nu);
+    Outside<Real> outside;
+    const auto along = [&](const auto& at) {
+        return derivative_pullback_along<Real>(view, work, s_cotangent, nu, x, y, at, outside);
+    };
+    const long long stride = data.direction.stride;
+    const Real residual = stride == 0 ? along(SharedDirection<Real>{values})
+                                      : along(OwnDirections<Real>{values, stride, PackItems<Real>(range.first, range.items)});
+    const Real both[2] = {outside.primal, outside.dual};
+    store(both, range, 2, data.outside);
+    return residual;
+}
+
 template <class Real>
 void pullback(const DerivativeView& view, const DerivativeProblem& problem, PackRange range, const PullbackData& data,
               double* memory) {
@@ -166,25 +205,10 @@ void pullback(const DerivativeView& view, const DerivativeProblem& problem, Pack
     prepare_at<Real>(view, problem.mu, range, data.y, data.s, y, extra.s, work);
     factor(view, problem, range, work);
     load(data.x, range, n, x);
-    if (data.direction.data != nullptr) {
-        const double* values = data.direction.data;
-        const long long stride = data.direction.stride;
-        const PackItems<Real> items(range.first, range.items);
-        const auto each_own = [&](long long k) {
-            Real r(0.0);
-            for (int l = 0; l < lanes<Real>; ++l) set_lane(r, l, values[stride * items.item[l] + k]);
-            return r;
-        };
-        const auto shared = [&](long long k) { return Real(values[k]); };
-        const Outside<Real> outside = stride == 0 ? direction_outside<Real>(view, work, x, y, shared)
-                                                  : direction_outside<Real>(view, work, x, y, each_own);
-        const Real both[2] = {outside.primal, outside.dual};
-        store(both, range, 2, data.outside);
-    }
     load(data.x_cotangent, range, n, work.rhs);
     load(data.y_cotangent, range, m, work.rhs + n);
     load(data.s_cotangent, range, m, s_cotangent);
-    const Real residual = derivative_pullback<Real>(view, work, s_cotangent, nu);
+    const Real residual = pull<Real>(view, work, range, data, s_cotangent, nu, x, y);
     pattern_gradients<Real>(view, work, x, y, nu);
     store(work.p, range, view.p_entries, data.dp);
     store(work.a, range, view.a_entries, data.da);

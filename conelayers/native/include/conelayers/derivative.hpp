@@ -50,10 +50,11 @@ CL_HD inline Mask<Real> lies_outside(const DerivativeView& view, const Derivativ
 
 // w.solution = J^-1 w.rhs after derivative_factor; returns the residual relative to the right-hand side, per lane. Lanes
 // whose data are not finite come out as NaN. accuracy: relative residual at which a lane may stop; 0 for all that double
-// precision gives. cycles: rounds of the Krylov fallback, for lanes that refinement leaves far from it.
-template <class Real>
+// precision gives. cycles: rounds of the Krylov fallback, for lanes that refinement leaves far from it. step: makes w.direct of
+// w.residual by the regularised solve.
+template <class Real, class Step = PlainStep>
 CL_HD inline Real derivative_solve(const DerivativeView& view, const DerivativeWork<Real>& w, double accuracy = 0.0,
-                                   int cycles = 3) {
+                                   int cycles = 3, const Step& step = Step()) {
     const int size = view.n + view.m;
     const RefinedPoint<Real> point{w.solution, w.residual, w.trial, w.trial_residual};
     for (int k : each(size)) {
@@ -64,7 +65,7 @@ CL_HD inline Real derivative_solve(const DerivativeView& view, const DerivativeW
     Real norm = start, floor = Real(0.0);
     auto active = start > Real(0.0);
     for (int iteration = 0; iteration < 8; ++iteration) {
-        regularised_solve(view, w, w.residual, w.direct);
+        step(view, w, iteration);
         for (int k : each(size)) w.trial[k] = w.solution[k] + w.direct[k];
         jacobian_residual(view, w, w.rhs, w.trial, w.trial_residual);
         const auto gained = accept_trial<Real>(view, w, point, active, norm);

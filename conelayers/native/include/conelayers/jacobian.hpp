@@ -214,14 +214,12 @@ CL_HD inline void jacobian_residual(const DerivativeView& view, const Derivative
     }
 }
 
-// z = M r, the regularised solve; r and z: n + m entries, not the same array.
+namespace derivative_detail {
+
+// z from the solution of the regularised system in equilibrated rows and columns; r: its right-hand side in x's own.
 template <class Real>
-CL_HD inline void regularised_solve(const DerivativeView& view, const DerivativeWork<Real>& w, Arr<Real> r,
-                                    Arr<Real> z) {
+CL_HD inline void finish_solve(const DerivativeView& view, const DerivativeWork<Real>& w, Arr<Real> r, Arr<Real> z) {
     const int n = view.n, m = view.m;
-    for (int j = 0; j < n; ++j) z[j] = w.column[j] * r[j];
-    for (int i = 0; i < m; ++i) z[n + i] = w.row[i] * r[n + i];
-    ldlt_solve<Real, 1>(view.ldlt, w.factor, w.inverse, z, z, w.permuted);
     for (int i = 0; i < m; ++i) z[n + i] = w.row[i] * w.active[i] * z[n + i] - r[n + i];
     for (int j = 0; j < n; ++j) {
         const Real x = w.column[j] * z[j];
@@ -232,6 +230,26 @@ CL_HD inline void regularised_solve(const DerivativeView& view, const Derivative
         }
     }
 }
+
+}  // namespace derivative_detail
+
+// z = M r, the regularised solve; r and z: n + m entries, not the same array.
+template <class Real>
+CL_HD inline void regularised_solve(const DerivativeView& view, const DerivativeWork<Real>& w, Arr<Real> r,
+                                    Arr<Real> z) {
+    for (int j : each(view.n)) z[j] = w.column[j] * r[j];
+    for (int i : each(view.m)) z[view.n + i] = w.row[i] * r[view.n + i];
+    ldlt_solve<Real, 1>(view.ldlt, w.factor, w.inverse, z, z, w.permuted);
+    derivative_detail::finish_solve(view, w, r, z);
+}
+
+// `regularised_solve` as the step of an iteration.
+struct PlainStep {
+    template <class Real>
+    CL_HD void operator()(const DerivativeView& view, const DerivativeWork<Real>& w, int) const {
+        regularised_solve(view, w, w.residual, w.direct);
+    }
+};
 
 // Largest entry of a residual in equilibrated rows and columns; NaN if an entry is not finite.
 template <class Real>

@@ -20,41 +20,28 @@ constexpr double kWide = 10.0;
 constexpr int kSweeps = 10;
 constexpr double kAccepted = 1e-9;  // relative residual above which a system is taken for a singular one
 
-// Sizes of the parts of a right-hand side outside of the Jacobian's range, relative to it.
-template <class Real>
-struct Outside {
-    Real primal, dual;
-};
-
 namespace least_norm_detail {
 
-template <class Real>
-CL_HD inline Outside<Real> sizes(const DerivativeView& view, const DerivativeWork<Real>& w, Arr<Real> r,
-                                 const Real& start) {
-    Real primal = Real(0.0), dual = Real(0.0);
-    for (int j : each(view.n)) primal = max(primal, abs(w.column[j] * r[j]));
-    for (int i : each(view.m)) dual = max(dual, abs(w.row[i] * r[view.n + i]));
-    const Real inverse = Real(1.0) / select(start > Real(0.0), start, Real(1.0));
-    return {all_max(primal) * inverse, all_max(dual) * inverse};
-}
-
-// w.residual becomes its part outside of the range, given its size; lanes in `active` decide when it is known. Returns the
-// sweeps that it took.
+// w.residual becomes its part outside of the range, given its size, in the lanes of `active`. Returns the sweeps that
+// it took.
 template <class Real>
 CL_HD inline int outside_part(const DerivativeView& view, const DerivativeWork<Real>& w, const Mask<Real>& active,
                               const Real& start, double accuracy) {
+    const Real small = Real(accuracy) * start;
+    auto going = active;
     int sweep = 0;
     while (sweep < kSweeps) {
         regularised_solve(view, w, w.residual, w.direct);
         jacobian_residual(view, w, w.residual, w.direct, w.trial_residual);
         for (int k : each(view.n + view.m)) {
             w.trial[k] = w.trial_residual[k] - w.residual[k];
-            w.residual[k] = w.trial_residual[k];
+            w.residual[k] = select(going, w.trial_residual[k], w.residual[k]);
         }
         ++sweep;
-        const Real small = Real(accuracy) * start;
-        const auto large = mask_and(active, residual_norm(view, w, w.residual) > small);
-        if (!any_lane(large) || !any_lane(mask_and(large, residual_norm(view, w, w.trial) > small))) break;
+        going = mask_and(going, residual_norm(view, w, w.residual) > small);
+        if (!any_lane(going)) break;
+        going = mask_and(going, residual_norm(view, w, w.trial) > small);
+        if (!any_lane(going)) break;
     }
     return sweep;
 }
@@ -119,54 +106,6 @@ CL_HD inline Real least_norm_solve(const DerivativeView& view, const DerivativeW
     const Real poison = norm - norm;  // not zero where an input was not finite
     for (int k : each(size)) w.solution[k] = select(kept, earlier[k], w.solution[k] + poison);
     return select(kept, before, after);
-}
-
-// Reverse mode, of least norm where the relative residual stays above kAccepted. w.rhs: cotangents of x and of y (n + m); s_cotangent: that of s; w.y is y. Returns the relative residual;
-// w.solution = (lambda, u) with J (lambda, u) = (g_x - A' g_s, g_y), and nu = D u + g_s.
-template <class Real>
-CL_HD inline Real derivative_pullback(const DerivativeView& view, const DerivativeWork<Real>& w, Arr<Real> s_cotangent,
-                                      Arr<Real> nu) {
-    for (int j : each(view.n)) {
-        Real sum = w.rhs[j];
-        for (int k = view.a_start[j]; k < view.a_start[j + 1]; ++k) sum = sum - w.a[k] * s_cotangent[view.a_row[k]];
-        w.rhs[j] = sum;
-    }
-    Real residual = derivative_solve(view, w);
-    const auto lost = mask_not(residual <= Real(kAccepted));
-    if (any_lane(lost)) {
-        derivative_factor_wide(view, w);
-        residual = least_norm_solve<Real>(view, w, lost, residual);
-    }
-    projection::apply_derivative<Real>(view.cone, w.element, w.solution + view.n, nu, w.scratch);
-    for (int i : each(view.m)) nu[i] = nu[i] + s_cotangent[i];
-    return residual;
-}
-
-// Whether the solution moves as the linearised conditions say when the data move along a direction, of which at(k) are the
-// values of dP, dq, dA and db, one after another: the parts of J (dx, dv) = -dF that no (dx, dv) solves. w.rhs stays.
-template <class Real, class At>
-CL_HD inline Outside<Real> direction_outside(const DerivativeView& view, const DerivativeWork<Real>& w, Arr<Real> x,
-                                             Arr<Real> y, const At& at) {
-    using namespace least_norm_detail;
-    const int n = view.n, m = view.m;
-    const long long dq = view.p_entries, da = dq + n, db = da + view.a_entries;
-    Arr<Real> r = w.residual;
-    for (int i : each(m)) r[n + i] = at(db + i);
-    for (int j : each(n)) {
-        Real sum = at(dq + j);
-        for (int k = view.a_start[j]; k < view.a_start[j + 1]; ++k) sum = sum + at(da + k) * y[view.a_row[k]];
-        for (int k = view.p_start[j]; k < view.p_start[j + 1]; ++k) sum = sum + at(k) * x[view.p_row[k]];
-        r[j] = -sum;
-    }
-    for (int j = 0; j < n; ++j) {
-        for (int k : each(view.a_start[j], view.a_start[j + 1]))
-            r[n + view.a_row[k]] = r[n + view.a_row[k]] - at(da + k) * x[j];
-        for (int k : each(view.p_start[j], view.p_start[j + 1]))
-            if (view.p_row[k] != j) r[view.p_row[k]] = r[view.p_row[k]] - at(k) * x[j];
-    }
-    const Real start = residual_norm(view, w, r);
-    outside_part(view, w, start > Real(0.0), start, 1e-6);
-    return sizes(view, w, r, start);
 }
 
 }  // namespace CONELAYERS_ARCH
