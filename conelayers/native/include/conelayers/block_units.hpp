@@ -19,8 +19,7 @@ CL_INLINE Real leading_power(const Real& value) {
     return from_bits(value, to_bits(value) & 0x7ff0000000000000LL);
 }
 
-// unit = u of each row, from a point near the solution. Returns the lanes in which some are not one. Exponential and power cones
-// keep theirs: their entries differ in size by themselves.
+// unit = u of each row, from a point near the solution. Returns the lanes in which some are not one.
 template <class Real>
 CL_HD inline Mask<Real> find_units(const DerivativeView& view, Arr<Real> y, Arr<Real> s, Arr<Real> unit) {
     const Real zero(0.0), one(1.0);
@@ -28,7 +27,7 @@ CL_HD inline Mask<Real> find_units(const DerivativeView& view, Arr<Real> y, Arr<
     for (int i : each(view.m)) unit[i] = one;
     for (int b = 0; b < view.cone.blocks; ++b) {
         const ProjectionBlock& block = view.cone.block[b];
-        if (is_polyhedral(block.kind) || block.kind >= kExponentialBlock) continue;
+        if (is_polyhedral(block.kind)) continue;
         Real slack = zero, price = zero, product = zero;
         for (int i : each(block.first, block.first + block.dim)) {
             slack += s[i] * s[i], price += y[i] * y[i], product += s[i] * y[i];

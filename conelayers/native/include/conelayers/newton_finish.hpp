@@ -68,7 +68,12 @@ class NewtonFinish {
             finish(ip, left);
         }
         const Mask<Real> inaccurate = ip.status == Real(double(kInaccurate)), solved = ip.status == Real(double(kSolved));
-        ip.status = select(mask_and(inaccurate, worst() <= Real(settings.tol)), Real(double(kSolved)), ip.status);
+        Mask<Real> enough = mask_and(inaccurate, worst() <= Real(settings.tol));
+        if (any_lane(enough)) {
+            const Real fixed = fixed_residual<Real>(view, work, newton, x, y, s);
+            enough = mask_and(enough, fixed <= Real(settings.tol_reduced));
+        }
+        ip.status = select(enough, Real(double(kSolved)), ip.status);
         const Mask<Real> doubtful = mask_and(solved, mask_not(worst() <= Real(10.0 * settings.tol)));
         ip.status = select(doubtful, Real(double(kInaccurate)), ip.status);
     }

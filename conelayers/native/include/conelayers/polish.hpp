@@ -231,6 +231,23 @@ CL_HD inline void measured_by(const DerivativeView& view, const DerivativeWork<R
 
 }  // namespace polish_detail
 
+// The larger residual of a point, relative to the largest entries of q and b, which do not grow with the point: where a
+// programme is unbounded or infeasible along the border of a cone, points grow faster than what is wrong with them. A zero q or
+// b counts as one.
+template <class Real>
+CL_HD inline Real fixed_residual(const DerivativeView& view, const DerivativeWork<Real>& w, const PolishWork<Real>& t,
+                                 Arr<Real> x, Arr<Real> y, Arr<Real> s) {
+    const Real zero(0.0), one(1.0);
+    polish_detail::products(view, w, x, y, t.image, t.f);
+    Real primal = zero, dual = zero, q = zero, b = zero;
+    for (int j : each(view.n)) dual = max(dual, abs((t.q[j] + t.f[j]) + t.image[j])), q = max(q, abs(t.q[j]));
+    for (int i : each(view.m)) {
+        primal = max(primal, abs((t.image[view.n + i] - t.b[i]) + s[i])), b = max(b, abs(t.b[i]));
+    }
+    join_max(primal, dual, q, b);
+    return max(primal / select(b > zero, b, one), dual / select(q > zero, q, one));
+}
+
 constexpr double kClearlyExact = 1e-11;  // residuals up to this are not worth a look at what is usual
 
 // Relative residuals of (x, y, s): primal, dual, gap. As conelayers.program.residuals defines them, or not much above where
