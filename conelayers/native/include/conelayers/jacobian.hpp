@@ -27,6 +27,7 @@ constexpr double kRowShift = 1e-7;
 constexpr double kCeiling = 1e8;
 constexpr double kUneven = 1e4;  // sizes as far from one before the second pass, or a later one, ask for another pass,
 constexpr int kPasses = 10;      // so many at most
+constexpr double kLight = 1e-4;  // a P all of whose entries are smaller than this, against those of A, is light
 constexpr int kKrylov = 12;  // directions of the fallback, see krylov.hpp
 
 // The arrays of one thread, all in packs. Construct with counting = true to learn `size` alone.
@@ -64,6 +65,25 @@ template <class Real>
 CL_INLINE Real rescale(const Real& x, const Real& largest) {
     const auto empty = largest <= Real(1e-200);
     return x / sqrt(select(empty, Real(1.0), largest));
+}
+
+// Where P is far smaller than A after Ruiz scaling, x in larger units and rows in smaller ones: the entries of A stay as they
+// are, and those of P are no longer below the shift.
+template <class Real>
+CL_HD inline void weigh_objective(const DerivativeView& view, const DerivativeWork<Real>& w) {
+    if (view.p_entries == 0) return;
+    Real largest(0.0);
+    for (int j : each(view.n)) {
+        for (int k = view.p_start[j]; k < view.p_start[j + 1]; ++k) {
+            largest = max(largest, abs(w.p[k]) * w.column[j] * w.column[view.p_row[k]]);
+        }
+    }
+    largest = all_max(largest);
+    const Mask<Real> light = mask_and(largest < Real(kLight), largest > Real(1e-200));
+    if (!any_lane(light)) return;
+    const Real root = sqrt(select(light, largest, Real(1.0))), inverse = Real(1.0) / root;
+    for (int j : each(view.n)) w.column[j] = w.column[j] * inverse;
+    for (int i : each(view.m)) w.row[i] = w.row[i] * root;
 }
 
 // Two passes, which halve the logarithms of all sizes twice; lanes whose sizes lie far apart go on.
@@ -113,6 +133,7 @@ CL_HD inline void equilibrate(const DerivativeView& view, const DerivativeWork<R
         uneven = mask_and(uneven, mask_or(largest > Real(kUneven), smallest * Real(kUneven) < Real(1.0)));
         if (!any_lane(uneven)) break;
     }
+    weigh_objective(view, w);
 }
 
 // The blocks of -W - shift into the factor; `active` on the way.

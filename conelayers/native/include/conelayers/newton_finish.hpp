@@ -31,6 +31,7 @@ class NewtonFinish {
     // newton.v (y) and newton.s. Returns the lanes that they solve; x, y, s and their residuals are the result.
     CL_HD Mask<Real> run_from_point(const Mask<Real>& which) {
         begin();
+        for (int i : each(view.m)) newton.unit[i] = Real(1.0);
         attempt(which, PolishRule{settings.start_steps, settings.newton_target, settings.newton_accuracy, 0,
                                   settings.start_residual, settings.start_progress});
         return accepted;
@@ -104,6 +105,8 @@ class NewtonFinish {
     CL_HD Real attempt_from(const InteriorPoint<Real>& ip, const Mask<Real>& which, const PolishRule& rule) {
         if (!any_lane(which) || ended(settings)) return Real(infinity());
         ip.point(newton.x, newton.v, newton.s);
+        const Real inverse = Real(1.0) / sqrt(ip.p.c);
+        for (int i : each(view.m)) newton.unit[i] = ip.p.E[i] * inverse;
         return attempt(which, rule);
     }
 

@@ -181,7 +181,8 @@ CL_HD inline Real newton_steps(const DerivativeView& view, const DerivativeWork<
     return best;
 }
 
-// Improve the point x = t.x, y = t.v, s = t.s in the lanes of `which`, given w.p, w.a, t.q and t.b. The result is t.best_x,
+// Improve the point x = t.x, y = t.v, s = t.s in the lanes of `which`, given w.p, w.a, t.q, t.b and t.unit, the units of rows in
+// which the point was found (one: those at hand). The result is t.best_x,
 // t.best_y and t.s, of which y and s are the projections of y - s. Returns its relative residual per lane.
 template <class Real>
 CL_HD inline Real polish(const DerivativeView& view, const DerivativeWork<Real>& w, PolishWork<Real>& t,
