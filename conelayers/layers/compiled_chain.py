@@ -158,9 +158,9 @@ class CompiledChain(Chain):
         """Cotangents of P, q, A and b from those of x, y and s; `data` are P, q and A."""
         kernels = compiled_differentiator(self.conditions.structure)
         P, q, A = [_rows(value) for value in data]
-        if kernels is None or not ordinary_units(self.conditions.structure, P, q, A):
-            return None
         x, y, s = [_rows(value) for value in point]
+        if kernels is None or not ordinary_units(self.conditions.structure, P, q, A, (y, s)):
+            return None
         gx, gy, gs = [
             np.zeros((1, z.shape[1])) if g is None else _rows(g) for g, z in zip(cotangents, (x, y, s), strict=True)
         ]

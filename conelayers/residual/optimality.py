@@ -52,7 +52,7 @@ class InUnits(Equation):
 
     def pullback(self, inputs, outputs, cotangents, needed) -> tuple[Tensor | None, ...]:
         """Cotangents scale as the values that they belong to do in the other direction."""
-        units = self._units(inputs)
+        units = self._units_at(inputs, outputs)
         if units is None:
             return self.conditions.pullback(inputs, outputs, cotangents, needed)
         scaled = units.data(self.structure, *inputs), (*units.points(*outputs[:3]), *outputs[3:])
@@ -68,7 +68,7 @@ class InUnits(Equation):
 
     def pushforward(self, inputs, outputs, tangents) -> tuple[Tensor | None, ...]:
         """Tangents scale as their values do."""
-        units = self._units(inputs)
+        units = self._units_at(inputs, outputs)
         if units is None:
             return self.conditions.pushforward(inputs, outputs, tangents)
         scaled = units.data(self.structure, *inputs), (*units.points(*outputs[:3]), *outputs[3:])
@@ -77,6 +77,9 @@ class InUnits(Equation):
 
     def _units(self, inputs: tuple[Tensor, ...]) -> Units | None:
         return Units.of(ConeProgram.unchecked(self.structure, *inputs))
+
+    def _units_at(self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> Units | None:
+        return Units.at(ConeProgram.unchecked(self.structure, *inputs), outputs[1], outputs[2])
 
 
 def optimality(conditions: ConicConditions) -> Equation:

@@ -29,6 +29,10 @@ __all__ = ["Units", "ordinary_units", "units_matter"]
 # Largest entries between these bounds are left as they are.
 _SMALLEST, _LARGEST = 2.0**-6, 2.0**6
 
+# As in block_units.hpp: sizes of y and s up to this ratio are left as they are, and s'y is at most this part of |s| |y|
+# where neither of them tends to zero.
+_APART, _BOTH_THERE = 2.0**17, 0.01
+
 
 @dataclasses.dataclass(frozen=True)
 class Units:
@@ -56,6 +60,31 @@ class Units:
             rows = curved.of_rows(_normalising(curved.largest(program.A.detach())))
             size = torch.maximum(_largest(program.P), _largest(program.q))
             return cls(rows, _normalising(size)[..., None])
+
+    @classmethod
+    def at(cls, program: ConeProgram, y: Tensor, s: Tensor) -> Units | None:
+        """The units in which D is taken at y - s, or None where those of the programmes will do.
+
+        They are those of the data, times what makes y and s of a curved block of one size where one of them is far
+        larger: columns in units of their own part them as well, which no look at the rows tells.
+
+        Args:
+            program: The programmes.
+            y: Multipliers of their solutions, shape (*batch, m).
+            s: Slacks, shape (*batch, m).
+        """
+        curved = _curved_entries(program.structure)
+        if curved is None:
+            return None
+        known = program.A.device.type == "cpu" and not torch._C._are_functorch_transforms_active()
+        units = cls.of(program)
+        if units is None and known and not curved.are_apart(y.detach().numpy(), s.detach().numpy()):
+            return None
+        with torch.no_grad():
+            if units is None:
+                units = cls(torch.ones_like(s), s.new_ones((1,)))
+            _, y, s = units.points(None, y.detach(), s.detach())
+            return dataclasses.replace(units, rows=units.rows * curved.of_rows(_balancing(*curved.squares(y, s))))
 
     def of_entries(self, structure: ConeStructure) -> Tensor:
         """The factor of each stored entry of A, shape (*batch, A_nnz)."""
@@ -89,7 +118,13 @@ def units_matter(structure: ConeStructure) -> bool:
     return _curved_entries(structure) is not None
 
 
-def ordinary_units(structure: ConeStructure, P: np.ndarray, q: np.ndarray, A: np.ndarray) -> bool:
+def ordinary_units(
+    structure: ConeStructure,
+    P: np.ndarray,
+    q: np.ndarray,
+    A: np.ndarray,
+    point: tuple[np.ndarray, np.ndarray] | None = None,
+) -> bool:
     """Whether programmes are as well off in the units in which they are given.
 
     Args:
@@ -97,9 +132,12 @@ def ordinary_units(structure: ConeStructure, P: np.ndarray, q: np.ndarray, A: np
         P: Values of P, shape (*batch, P_nnz).
         q: Linear objective, shape (*batch, n).
         A: Values of A, shape (*batch, A_nnz).
+        point: y and s of the solutions, shape (*batch, m) each, where D is to be taken; None before there are any.
     """
     curved = _curved_entries(structure)
-    return curved is None or curved.are_ordinary(P, q, A)
+    if curved is None:
+        return True
+    return curved.are_ordinary(P, q, A) and (point is None or not curved.are_apart(*point))
 
 
 class _CurvedEntries:
@@ -121,6 +159,8 @@ class _CurvedEntries:
         order = np.argsort(of_entry, kind="stable")
         self._entries = order[: np.searchsorted(of_entry[order], self.count)]  # those of curved blocks, block by block
         self._starts = np.flatnonzero(np.diff(of_entry[self._entries], prepend=-1))
+        self._rows = np.flatnonzero(of_row < self.count)
+        self._row_starts = np.flatnonzero(np.diff(of_row[self._rows], prepend=-1))
 
     def are_ordinary(self, P: np.ndarray, q: np.ndarray, A: np.ndarray) -> bool:
         """Whether the largest entries of the objective and of each curved block leave the units as they are."""
@@ -131,6 +171,18 @@ class _CurvedEntries:
             np.maximum.reduceat(np.abs(A[..., self._entries]), self._starts, axis=-1) if len(self._starts) else A[:0]
         )
         return _ordinary(objective) and _ordinary(sizes)
+
+    def are_apart(self, y: np.ndarray, s: np.ndarray) -> bool:
+        """Whether y and s of a curved block are of so different sizes that units may win digits."""
+        ys, ss = (np.maximum.reduceat(np.abs(z[..., self._rows]), self._row_starts, axis=-1) for z in (y, s))
+        return bool(((ys > _APART * ss) & (ss > 0) | (ss > _APART * ys) & (ys > 0)).any())
+
+    def squares(self, y: Tensor, s: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """y'y, s's and y's of each curved block, and 0 for the other rows, shape (*batch, count + 1)."""
+        index = torch.as_tensor(self._block_of_row, device=y.device)
+        products = [a * b for a, b in ((y, y), (s, s), (y, s))]
+        sums = [z.new_zeros((*z.shape[:-1], self.count + 1)).index_add(-1, index, z) for z in products]
+        return sums[0], sums[1], sums[2]
 
     def largest(self, A: Tensor) -> Tensor:
         """Largest entry of A in each curved block, and 1 for the other rows, shape (*batch, count + 1)."""
@@ -172,3 +224,11 @@ def _normalising(size: Tensor) -> Tensor:
     """The power of two that brings a size to between 1 and 2; 1 for sizes that are ordinary, zero or not finite."""
     far = ((size > _LARGEST) | (size < _SMALLEST)) & (size > 0) & torch.isfinite(size)
     return torch.where(far, torch.exp2(-torch.floor(torch.log2(torch.where(far, size, 1.0)))), 1.0)
+
+
+def _balancing(price: Tensor, slack: Tensor, product: Tensor) -> Tensor:
+    """The powers of two that make blocks with these y'y, s's and y's even; 1 where they are, or where a part is zero."""
+    both = (product.square() <= _BOTH_THERE**2 * slack * price) & (slack > 1e-200) & (price > 1e-200)
+    ratio = torch.where(both, price / torch.where(both, slack, 1.0), 1.0)
+    apart = (ratio > _APART**2) | (ratio * _APART**2 < 1)
+    return torch.where(apart, torch.exp2(torch.floor(torch.log2(torch.where(apart, ratio, 1.0)) / 4)), 1.0)

@@ -15,6 +15,7 @@ CL_KERNEL(polish) {
         load(task.in[4], lane.item, n, extra.x);
         load(task.in[5], lane.item, m, extra.v);
         load(task.in[6], lane.item, m, extra.s);
+        for (int i : each(view.m)) extra.unit[i] = 1.0;
         const double residual = polish<double>(view, w, extra, true, PolishRule{static_cast<int>(task.steps), task.number, 1e-8, 3});
         store(extra.best_x, n, task.out[0], lane.item);
         store(extra.best_y, m, task.out[1], lane.item);

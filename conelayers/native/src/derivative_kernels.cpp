@@ -233,6 +233,7 @@ void polish_items(const DerivativeView& view, PackRange range, const PolishData&
     load(data.y, range, m, extra.v);
     load(data.s, range, m, extra.s);
     const Mask<Real> every = Real(0.0) == Real(0.0);
+    for (int i = 0; i < view.m; ++i) extra.unit[i] = Real(1.0);
     const Real residual = polish<Real>(view, work, extra, every, PolishRule{data.steps, data.target, 1e-8, 3});
     store(extra.best_x, range, n, data.x_out);
     store(extra.best_y, range, m, data.y_out);

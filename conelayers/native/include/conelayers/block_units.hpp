@@ -2,7 +2,9 @@
 //
 // On a curved cone both are carried by v = y - s, where the smaller of the two has the rounding of the larger one. Multiplying
 // the rows of a block by u turns s into u s and y into y / u. Here u is a power of two, so that nothing is rounded, and one
-// unless both parts are there (a block with y = 0 or s = 0 has no digits to lose) and one is far larger.
+// unless both parts are there (a block with y = 0 or s = 0 has no digits to lose) and one is far larger. Rows of nonnegative
+// cones lose no digits, but the sign of v, by which Newton steps begin, is a matter of units: theirs are those of the
+// interior-point method where these are far from the programme's.
 #pragma once
 
 #include "derivative.hpp"
@@ -11,6 +13,7 @@ namespace conelayers {
 inline namespace CONELAYERS_ARCH {
 
 constexpr double kFarLarger = 131072.0;  // sizes up to this ratio are left as they are: 1e-11 of the smaller one is lost
+constexpr double kFarFromOne = 64.0;   // units of single rows nearer than this are left as they are
 constexpr double kBothThere = 0.01;    // s'y is at most this part of |s| |y| where neither tends to zero
 
 // The power of two at or below a positive number.
@@ -19,16 +22,24 @@ CL_INLINE Real leading_power(const Real& value) {
     return from_bits(value, to_bits(value) & 0x7ff0000000000000LL);
 }
 
-// unit = u of each row, from a point near the solution. Returns the lanes in which some are not one. Exponential and power cones
-// keep theirs: their entries differ in size by themselves.
+// unit = u of each row, from a point near the solution; those of nonnegative cones from what stands there, the units in which
+// s and y have been judged so far. Returns the lanes in which some are not one.
 template <class Real>
 CL_HD inline Mask<Real> find_units(const DerivativeView& view, Arr<Real> y, Arr<Real> s, Arr<Real> unit) {
     const Real zero(0.0), one(1.0);
     Mask<Real> uneven = zero > one;
-    for (int i : each(view.m)) unit[i] = one;
     for (int b = 0; b < view.cone.blocks; ++b) {
         const ProjectionBlock& block = view.cone.block[b];
-        if (is_polyhedral(block.kind) || block.kind >= kExponentialBlock) continue;
+        if (is_polyhedral(block.kind)) {
+            for (int i : each(block.first, block.first + block.dim)) {
+                const Real u = unit[i], far(kFarFromOne);
+                Mask<Real> apart = mask_and(mask_or(u > far, u * far < one), mask_and(u > Real(1e-50), u < Real(1e50)));
+                if (block.kind != kNonnegativeBlock) apart = zero > one;
+                uneven = mask_or(uneven, apart);
+                unit[i] = select(apart, leading_power(u), one);
+            }
+            continue;
+        }
         Real slack = zero, price = zero, product = zero;
         for (int i : each(block.first, block.first + block.dim)) {
             slack += s[i] * s[i], price += y[i] * y[i], product += s[i] * y[i];
@@ -42,7 +53,7 @@ CL_HD inline Mask<Real> find_units(const DerivativeView& view, Arr<Real> y, Arr<
         const Real u = select(apart, leading_power(sqrt(sqrt(ratio))), one);  // both are squares
         for (int i : each(block.first, block.first + block.dim)) unit[i] = u;
     }
-    return uneven;
+    return all_any(uneven);
 }
 
 // A and b into the units, or with 1 / unit out of them.

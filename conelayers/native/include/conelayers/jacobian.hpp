@@ -25,6 +25,9 @@ constexpr double kColumnShift = 1e-8;
 constexpr double kLargestColumnShift = 1e-6;
 constexpr double kRowShift = 1e-7;
 constexpr double kCeiling = 1e8;
+constexpr double kUneven = 1e4;  // sizes as far from one before the second pass, or a later one, ask for another pass,
+constexpr int kPasses = 10;      // so many at most
+constexpr double kLight = 1e-4;  // a P all of whose entries are smaller than this, against those of A, is light
 constexpr int kKrylov = 12;  // directions of the fallback, see krylov.hpp
 
 // The arrays of one thread, all in packs. Construct with counting = true to learn `size` alone.
@@ -64,12 +67,33 @@ CL_INLINE Real rescale(const Real& x, const Real& largest) {
     return x / sqrt(select(empty, Real(1.0), largest));
 }
 
+// Where P is far smaller than A after Ruiz scaling, x in larger units and rows in smaller ones: the entries of A stay as they
+// are, and those of P are no longer below the shift.
+template <class Real>
+CL_HD inline void weigh_objective(const DerivativeView& view, const DerivativeWork<Real>& w) {
+    if (view.p_entries == 0) return;
+    Real largest(0.0);
+    for (int j : each(view.n)) {
+        for (int k = view.p_start[j]; k < view.p_start[j + 1]; ++k) {
+            largest = max(largest, abs(w.p[k]) * w.column[j] * w.column[view.p_row[k]]);
+        }
+    }
+    largest = all_max(largest);
+    const Mask<Real> light = mask_and(largest < Real(kLight), largest > Real(1e-200));
+    if (!any_lane(light)) return;
+    const Real root = sqrt(select(light, largest, Real(1.0))), inverse = Real(1.0) / root;
+    for (int j : each(view.n)) w.column[j] = w.column[j] * inverse;
+    for (int i : each(view.m)) w.row[i] = w.row[i] * root;
+}
+
+// Two passes, which halve the logarithms of all sizes twice; lanes whose sizes lie far apart go on.
 template <class Real>
 CL_HD inline void equilibrate(const DerivativeView& view, const DerivativeWork<Real>& w) {
     Arr<Real> column_max = w.rhs, row_max = w.rhs + view.n;
     for (int j : each(view.n)) w.column[j] = Real(1.0);
     for (int i : each(view.m)) w.row[i] = Real(1.0);
-    for (int pass = 0; pass < 2; ++pass) {
+    Mask<Real> uneven = Real(0.0) < Real(1.0);
+    for (int pass = 0; pass < kPasses; ++pass) {
         for (int k : each(view.n + view.m)) column_max[k] = Real(0.0);
         for (int j = 0; j < view.n; ++j) {
             Real largest = Real(0.0);
@@ -96,9 +120,20 @@ CL_HD inline void equilibrate(const DerivativeView& view, const DerivativeWork<R
             largest = all_max(largest);
             for (int i : each(block.dim)) row_max[block.first + i] = largest;
         }
-        for (int j : each(view.n)) w.column[j] = rescale(w.column[j], column_max[j]);
-        for (int i : each(view.m)) w.row[i] = rescale(w.row[i], row_max[i]);
+        Real largest(1.0), smallest(1.0);  // of those that are there
+        for (int k : each(view.n + view.m)) {
+            largest = max(largest, column_max[k]);
+            smallest = min(smallest, select(column_max[k] > Real(1e-200), column_max[k], Real(1.0)));
+        }
+        largest = all_max(largest), smallest = all_min(smallest);
+        for (int j : each(view.n)) w.column[j] = select(uneven, rescale(w.column[j], column_max[j]), w.column[j]);
+        for (int i : each(view.m)) w.row[i] = select(uneven, rescale(w.row[i], row_max[i]), w.row[i]);
+        if (pass == 0) continue;
+        // This pass leaves the square roots.
+        uneven = mask_and(uneven, mask_or(largest > Real(kUneven), smallest * Real(kUneven) < Real(1.0)));
+        if (!any_lane(uneven)) break;
     }
+    weigh_objective(view, w);
 }
 
 // The blocks of -W - shift into the factor; `active` on the way.

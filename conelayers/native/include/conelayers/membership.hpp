@@ -1,8 +1,8 @@
 // Whether s lies in K and y in K* up to a small part of their own size, block by block.
 //
 // Second-order blocks by their norms, semidefinite ones by a Cholesky factorization of the shifted matrix, at a fraction of what an
-// eigendecomposition costs. Polyhedral blocks of a projected point are exact, exponential and power ones end on the boundary
-// by construction.
+// eigendecomposition costs; exponential and power ones by whether a point beside them satisfies the inequality of the cone,
+// for a fraction of a projection. Polyhedral blocks of a projected point are exact.
 #pragma once
 
 #include "derivative.hpp"
@@ -43,6 +43,45 @@ CL_HD inline Mask<Real> semidefinite_outside(int order, Arr<Real> u, const Real&
     return outside;
 }
 
+// Whether no point within `slack` in each entry has a > 0, c > 0 and a log(c / a) + d >= 0, the exponential cone where
+// (a, c, d) = (y, z, -x) and its dual where (a, c, d) = (-u, e w, v).
+template <class Real>
+CL_HD inline Mask<Real> exponential_outside(const Real& a, const Real& c, const Real& d, const Real& slack) {
+    const Real zero(0.0), one(1.0);
+    Mask<Real> inside = zero > one;
+    for (int k = -1; k <= 1; ++k) {
+        const Real near = max(a + Real(double(k)) * slack, zero), far = c + slack;
+        const auto open = mask_and(near > zero, far > zero);
+        const Real margin = select(open, near * log(select(open, far / select(open, near, one), one)), zero) + d + slack;
+        inside = mask_or(inside, mask_and(mask_and(a + slack >= zero, far >= zero), margin >= zero));
+    }
+    return mask_not(inside);
+}
+
+// The same for x^alpha y^(1 - alpha) >= |z|.
+template <class Real>
+CL_HD inline Mask<Real> power_outside(double alpha, const Real& x, const Real& y, const Real& z, const Real& slack) {
+    const Real zero(0.0), one(1.0), first = x + slack, second = y + slack, rest = abs(z) - slack;
+    const auto open = mask_and(mask_and(first > zero, second > zero), rest > zero);
+    const Real margin = Real(alpha) * log(select(open, first / select(open, rest, one), one)) +
+                        Real(1.0 - alpha) * log(select(open, second / select(open, rest, one), one));
+    const auto flat = mask_and(mask_and(first >= zero, second >= zero), rest <= zero);
+    return mask_not(mask_or(flat, mask_and(open, margin >= zero)));
+}
+
+// Whether u is outside a block's cone, or its dual.
+template <class Real>
+CL_HD inline Mask<Real> three_outside(const ProjectionBlock& block, Arr<Real> u, bool dual, const Real& slack) {
+    const double alpha = block.parameter;
+    if (block.kind == kDualExponentialBlock || block.kind == kDualPowerBlock) dual = !dual;
+    if (block.kind == kExponentialBlock || block.kind == kDualExponentialBlock) {
+        if (!dual) return exponential_outside<Real>(u[1], u[2], -u[0], slack);
+        return exponential_outside<Real>(-u[0], u[2] * Real(2.7182818284590452354), u[1], slack);
+    }
+    if (!dual) return power_outside<Real>(alpha, u[0], u[1], u[2], slack);
+    return power_outside<Real>(alpha, u[0] * Real(1.0 / alpha), u[1] * Real(1.0 / (1.0 - alpha)), u[2], slack);
+}
+
 }  // namespace membership_detail
 
 // Lanes in which a block of s or y is outside. size: of the rows of A.
@@ -53,7 +92,7 @@ CL_HD inline Mask<Real> outside_cones(const DerivativeView& view, const Derivati
     Mask<Real> outside = Real(0.0) > Real(1.0);
     for (int b = 0; b < view.cone.blocks; ++b) {
         const ProjectionBlock& block = view.cone.block[b];
-        if (block.kind != kSecondOrderBlock && block.kind != kSemidefiniteBlock) continue;
+        if (is_polyhedral(block.kind)) continue;
         Real slack(0.0), price(1e-4);
         for (int i : each(block.first, block.first + block.dim)) slack = max(slack, size[i]), price = max(price, abs(y[i]));
         join_max(slack, price);
@@ -61,6 +100,11 @@ CL_HD inline Mask<Real> outside_cones(const DerivativeView& view, const Derivati
         if (block.kind == kSecondOrderBlock) {
             outside = mask_or(outside, second_order_outside<Real>(block.dim, s + block.first, of_s));
             outside = mask_or(outside, second_order_outside<Real>(block.dim, y + block.first, of_y));
+            continue;
+        }
+        if (block.kind >= kExponentialBlock) {
+            outside = mask_or(outside, three_outside<Real>(block, s + block.first, false, of_s));
+            outside = mask_or(outside, three_outside<Real>(block, y + block.first, true, of_y));
             continue;
         }
         Mask<Real> found = Real(0.0) > Real(1.0);

@@ -31,6 +31,7 @@ class NewtonFinish {
     // newton.v (y) and newton.s. Returns the lanes that they solve; x, y, s and their residuals are the result.
     CL_HD Mask<Real> run_from_point(const Mask<Real>& which) {
         begin();
+        for (int i : each(view.m)) newton.unit[i] = Real(1.0);
         attempt(which, PolishRule{settings.start_steps, settings.newton_target, settings.newton_accuracy, 0,
                                   settings.start_residual, settings.start_progress});
         return accepted;
@@ -68,7 +69,12 @@ class NewtonFinish {
             finish(ip, left);
         }
         const Mask<Real> inaccurate = ip.status == Real(double(kInaccurate)), solved = ip.status == Real(double(kSolved));
-        ip.status = select(mask_and(inaccurate, worst() <= Real(settings.tol)), Real(double(kSolved)), ip.status);
+        Mask<Real> enough = mask_and(inaccurate, worst() <= Real(settings.tol));
+        if (any_lane(enough)) {
+            const Real fixed = fixed_residual<Real>(view, work, newton, x, y, s);
+            enough = mask_and(enough, fixed <= Real(settings.tol_reduced));
+        }
+        ip.status = select(enough, Real(double(kSolved)), ip.status);
         const Mask<Real> doubtful = mask_and(solved, mask_not(worst() <= Real(10.0 * settings.tol)));
         ip.status = select(doubtful, Real(double(kInaccurate)), ip.status);
     }
@@ -99,6 +105,8 @@ class NewtonFinish {
     CL_HD Real attempt_from(const InteriorPoint<Real>& ip, const Mask<Real>& which, const PolishRule& rule) {
         if (!any_lane(which) || ended(settings)) return Real(infinity());
         ip.point(newton.x, newton.v, newton.s);
+        const Real inverse = Real(1.0) / sqrt(ip.p.c);
+        for (int i : each(view.m)) newton.unit[i] = ip.p.E[i] * inverse;
         return attempt(which, rule);
     }
 

@@ -181,7 +181,8 @@ CL_HD inline Real newton_steps(const DerivativeView& view, const DerivativeWork<
     return best;
 }
 
-// Improve the point x = t.x, y = t.v, s = t.s in the lanes of `which`, given w.p, w.a, t.q and t.b. The result is t.best_x,
+// Improve the point x = t.x, y = t.v, s = t.s in the lanes of `which`, given w.p, w.a, t.q, t.b and t.unit, the units of rows in
+// which the point was found (one: those at hand). The result is t.best_x,
 // t.best_y and t.s, of which y and s are the projections of y - s. Returns its relative residual per lane.
 template <class Real>
 CL_HD inline Real polish(const DerivativeView& view, const DerivativeWork<Real>& w, PolishWork<Real>& t,
@@ -230,6 +231,23 @@ CL_HD inline void measured_by(const DerivativeView& view, const DerivativeWork<R
 }
 
 }  // namespace polish_detail
+
+// The larger residual of a point, relative to the largest entries of q and b, which do not grow with the point: where a
+// programme is unbounded or infeasible along the border of a cone, points grow faster than what is wrong with them. A zero q or
+// b counts as one.
+template <class Real>
+CL_HD inline Real fixed_residual(const DerivativeView& view, const DerivativeWork<Real>& w, const PolishWork<Real>& t,
+                                 Arr<Real> x, Arr<Real> y, Arr<Real> s) {
+    const Real zero(0.0), one(1.0);
+    polish_detail::products(view, w, x, y, t.image, t.f);
+    Real primal = zero, dual = zero, q = zero, b = zero;
+    for (int j : each(view.n)) dual = max(dual, abs((t.q[j] + t.f[j]) + t.image[j])), q = max(q, abs(t.q[j]));
+    for (int i : each(view.m)) {
+        primal = max(primal, abs((t.image[view.n + i] - t.b[i]) + s[i])), b = max(b, abs(t.b[i]));
+    }
+    join_max(primal, dual, q, b);
+    return max(primal / select(b > zero, b, one), dual / select(q > zero, q, one));
+}
 
 constexpr double kClearlyExact = 1e-11;  // residuals up to this are not worth a look at what is usual
 
