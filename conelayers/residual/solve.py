@@ -30,8 +30,9 @@ _STEPS, _TARGET, _DOUBTFUL = 6, 1e-12, 1e-10
 FINISHED = 1e-9
 """Largest residual at which a backend that polishes is believed to have done it."""
 
-# Largest residual, or multiple of the backend's tolerance, at which a polished point is believed to be a solution.
-_BELIEVED, _SLACK = 1e-5, 1e2
+# Largest residual, or multiple of the backend's tolerance, at which a polished point is believed to be a solution; and
+# how many times that an inaccurate one may have: small rows are measured by their own terms.
+_BELIEVED, _SLACK, _INACCURATE = 1e-5, 1e2, 1e2
 
 
 class Backend(Protocol):
@@ -153,16 +154,18 @@ def _after_newton(program: ConeProgram, solution: ConeSolution, tol: float) -> C
 
 
 def _believed(solution: ConeSolution, limit: float) -> ConeSolution:
-    """What is called a solution and has a residual beyond the limit is none; it gets zeros in place of its point.
+    """What is called a solution and has a residual beyond the limit is an inaccurate one, or none: zeros are its point.
 
     Solvers divide residuals by the norm of x or y as well. On programmes that are all but infeasible those grow without
     bound, and any residual passes.
     """
-    wrong = solution.has_solution & ~(solution.worst <= limit)
-    if not bool(wrong.any()):
+    doubtful = solution.has_solution & ~(solution.worst <= limit)
+    if not bool(doubtful.any()):
         return solution
+    wrong = doubtful & ~(solution.worst <= _INACCURATE * limit)
     points = {name: torch.where(wrong[:, None], 0.0, getattr(solution, name)) for name in ("x", "y", "s")}
-    codes = torch.where(wrong, int(Status.FAILED), solution.status_code).to(torch.int8)
+    codes = torch.where(doubtful, int(Status.INACCURATE), solution.status_code)
+    codes = torch.where(wrong, int(Status.FAILED), codes).to(torch.int8)
     return dataclasses.replace(solution, status_code=codes, **points)
 
 
