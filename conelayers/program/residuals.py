@@ -62,7 +62,9 @@ def residuals(program: ConeProgram, x: Tensor, y: Tensor, s: Tensor) -> Residual
     Ax, Aty, Px = program.A_times(x), program.A_transpose_times(y), program.P_times(x)
     sizes = _sizes(program, x, y, s, Ax, Aty, Px)
     cone = structure.cone
-    outside_s, outside_y = cone.project_dual(-s).abs(), (cone.project_dual(y) - y).abs()
+    # A point that is not finite has residuals that are not; eigendecompositions would raise on it.
+    finite_s, finite_y = (torch.nan_to_num(z, nan=0.0, posinf=0.0, neginf=0.0) for z in (s, y))
+    outside_s, outside_y = cone.project_dual(-finite_s).abs(), (cone.project_dual(finite_y) - finite_y).abs()
     primal_rest, dual_rest = torch.maximum((Ax + s - program.b).abs(), outside_s), (Px + program.q + Aty).abs()
     quadratic, linear, bound = x * Px, program.q * x, program.b * y
     terms = quadratic.abs().sum(-1) + linear.abs().sum(-1) + bound.abs().sum(-1)
