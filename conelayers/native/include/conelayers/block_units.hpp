@@ -22,6 +22,20 @@ CL_INLINE Real leading_power(const Real& value) {
     return from_bits(value, to_bits(value) & 0x7ff0000000000000LL);
 }
 
+// Lanes in which the units of rows of nonnegative cones are not near one.
+template <class Real>
+CL_HD inline Mask<Real> rows_far_from_one(const DerivativeView& view, Arr<Real> unit) {
+    Mask<Real> apart = Real(0.0) > Real(1.0);
+    for (int b = 0; b < view.cone.blocks; ++b) {
+        const ProjectionBlock& block = view.cone.block[b];
+        if (block.kind != kNonnegativeBlock) continue;
+        for (int i : each(block.first, block.first + block.dim)) {
+            apart = mask_or(apart, mask_or(unit[i] > Real(kFarFromOne), unit[i] * Real(kFarFromOne) < Real(1.0)));
+        }
+    }
+    return apart;
+}
+
 // unit = u of each row, from a point near the solution; those of nonnegative cones from what stands there, the units in which
 // s and y have been judged so far. Returns the lanes in which some are not one.
 template <class Real>

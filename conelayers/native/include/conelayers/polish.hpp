@@ -140,6 +140,28 @@ struct PolishRule {
     double progress = 1e300;  // nor after two that leave more than this part of it
 };
 
+namespace polish_detail {
+
+// t.unit of the rows that are far from one so that what is usual for the slack of each is what is usual for its multiplier: a
+// part of a programme is small by itself, beside others that are not.
+template <class Real>
+CL_HD inline void usual_units(const DerivativeView& view, const DerivativeWork<Real>& w, const PolishWork<Real>& t) {
+    const int n = view.n, m = view.m;
+    const Real zero(0.0), one(1.0), far(kFarFromOne);
+    products(view, w, t.x, t.v, t.image, t.f);
+    Arr<Real> size = w.rhs, usual = w.trial, unknown = w.trial_residual, largest = w.direct;
+    row_sizes<Real>(view, w, t, t.x, t.v, t.s, t.f, size);
+    usual_sizes<Real>(view, w, size, usual, unknown, largest);
+    for (int i : each(m)) {
+        const Real slack = max(size[n + i], usual[n + i]), price = max(abs(t.v[i]), unknown[n + i]);
+        const auto known = mask_and(slack > zero, price > zero);
+        const auto apart = mask_or(t.unit[i] > far, t.unit[i] * far < one);
+        t.unit[i] = select(mask_and(apart, known), sqrt(price) / sqrt(select(known, slack, one)), t.unit[i]);
+    }
+}
+
+}  // namespace polish_detail
+
 // Newton steps in the units at hand, from v = y - s; the result is (t.best_x, t.best_v) and t.best_y = Pi(t.best_v).
 template <class Real>
 CL_HD inline Real newton_steps(const DerivativeView& view, const DerivativeWork<Real>& w, PolishWork<Real>& t,
@@ -187,6 +209,7 @@ CL_HD inline Real newton_steps(const DerivativeView& view, const DerivativeWork<
 template <class Real>
 CL_HD inline Real polish(const DerivativeView& view, const DerivativeWork<Real>& w, PolishWork<Real>& t,
                          const Mask<Real>& which, const PolishRule& rule) {
+    if (any_lane(all_any(rows_far_from_one<Real>(view, t.unit)))) polish_detail::usual_units<Real>(view, w, t);
     const bool units = any_lane(find_units<Real>(view, t.v, t.s, t.unit));
     if (units) {
         apply_units<Real>(view, w, t.b, t.unit);
