@@ -79,7 +79,7 @@ class InUnits(Equation):
         return Units.of(ConeProgram.unchecked(self.structure, *inputs))
 
     def _units_at(self, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, ...]) -> Units | None:
-        return Units.at(ConeProgram.unchecked(self.structure, *inputs), outputs[1], outputs[2])
+        return Units.at(ConeProgram.unchecked(self.structure, *inputs), *outputs[:3])
 
 
 def optimality(conditions: ConicConditions) -> Equation:

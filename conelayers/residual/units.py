@@ -33,6 +33,9 @@ _SMALLEST, _LARGEST = 2.0**-6, 2.0**6
 # where neither of them tends to zero.
 _APART, _BOTH_THERE = 2.0**17, 0.01
 
+# Part of a row's terms below which a term is rounding.
+_ROUNDING = 1e-13
+
 
 @dataclasses.dataclass(frozen=True)
 class Units:
@@ -62,14 +65,16 @@ class Units:
             return cls(rows, _normalising(size)[..., None])
 
     @classmethod
-    def at(cls, program: ConeProgram, y: Tensor, s: Tensor) -> Units | None:
+    def at(cls, program: ConeProgram, x: Tensor, y: Tensor, s: Tensor) -> Units | None:
         """The units in which D is taken at y - s, or None where those of the programmes will do.
 
         They are those of the data, times what makes y and s of a curved block of one size where one of them is far
-        larger: columns in units of their own part them as well, which no look at the rows tells.
+        larger: columns in units of their own part them as well, which no look at the rows tells. A part that is lost
+        in the rounding of every row that it enters is none: on a kink it would be noise, made as large as the other.
 
         Args:
             program: The programmes.
+            x: Their solutions, shape (*batch, n).
             y: Multipliers of their solutions, shape (*batch, m).
             s: Slacks, shape (*batch, m).
         """
@@ -83,8 +88,10 @@ class Units:
         with torch.no_grad():
             if units is None:
                 units = cls(torch.ones_like(s), s.new_ones((1,)))
+            there = curved.count_for_something(program.detach(), x.detach(), y.detach(), s.detach())
             _, y, s = units.points(None, y.detach(), s.detach())
-            return dataclasses.replace(units, rows=units.rows * curved.of_rows(_balancing(*curved.squares(y, s))))
+            balanced = torch.where(there, _balancing(*curved.squares(y, s)), 1.0)
+            return dataclasses.replace(units, rows=units.rows * curved.of_rows(balanced))
 
     def of_entries(self, structure: ConeStructure) -> Tensor:
         """The factor of each stored entry of A, shape (*batch, A_nnz)."""
@@ -184,10 +191,25 @@ class _CurvedEntries:
         sums = [z.new_zeros((*z.shape[:-1], self.count + 1)).index_add(-1, index, z) for z in products]
         return sums[0], sums[1], sums[2]
 
+    def count_for_something(self, program: ConeProgram, x: Tensor, y: Tensor, s: Tensor) -> Tensor:
+        """Blocks whose y and s both exceed the rounding of a row that they enter, shape (*batch, count + 1)."""
+        structure = program.structure
+        rows, columns = (torch.as_tensor(i, device=x.device) for i in (structure.A_indices, structure.A_columns))
+        size = ConeProgram.unchecked(structure, *(v.abs() for v in (program.P, program.q, program.A, program.b)))
+        x, y, s = x.nan_to_num().abs(), y.nan_to_num().abs(), s.nan_to_num().abs()
+        stationarity = size.P_times(x) + size.q + size.A_transpose_times(y)
+        prices = self._most(size.A * y[..., rows] / _positive(stationarity)[..., columns], self._block_of_entry)
+        slacks = self._most(s / _positive(size.A_times(x) + size.b + s), self._block_of_row)
+        return torch.minimum(prices, slacks) > _ROUNDING
+
+    def _most(self, values: Tensor, block: np.ndarray) -> Tensor:
+        """Largest value of each block and of the other rows, shape (*batch, count + 1)."""
+        index = torch.as_tensor(block, device=values.device).expand(values.shape)
+        return values.new_zeros((*values.shape[:-1], self.count + 1)).scatter_reduce(-1, index, values, "amax")
+
     def largest(self, A: Tensor) -> Tensor:
         """Largest entry of A in each curved block, and 1 for the other rows, shape (*batch, count + 1)."""
-        index = torch.as_tensor(self._block_of_entry, device=A.device).expand(A.shape)
-        found = A.new_zeros((*A.shape[:-1], self.count + 1)).scatter_reduce(-1, index, A.abs(), "amax")
+        found = self._most(A.abs(), self._block_of_entry)
         return torch.cat([found[..., :-1], torch.ones_like(found[..., -1:])], dim=-1)
 
     def of_rows(self, values: Tensor) -> Tensor:
@@ -224,6 +246,10 @@ def _normalising(size: Tensor) -> Tensor:
     """The power of two that brings a size to between 1 and 2; 1 for sizes that are ordinary, zero or not finite."""
     far = ((size > _LARGEST) | (size < _SMALLEST)) & (size > 0) & torch.isfinite(size)
     return torch.where(far, torch.exp2(-torch.floor(torch.log2(torch.where(far, size, 1.0)))), 1.0)
+
+
+def _positive(values: Tensor) -> Tensor:
+    return torch.where(values > 0, values, 1.0)
 
 
 def _balancing(price: Tensor, slack: Tensor, product: Tensor) -> Tensor:
