@@ -34,6 +34,8 @@ FINISHED = 1e-9
 # how many times that an inaccurate one may have: small rows are measured by their own terms.
 _BELIEVED, _SLACK, _INACCURATE = 1e-5, 1e2, 1e2
 
+_ROUGH = 10.0  # multiple of the tolerance beyond which a point is called inaccurate, as by the engine
+
 
 class Backend(Protocol):
     """Anything that solves a batch of cone programmes."""
@@ -107,7 +109,7 @@ def polished(program: ConeProgram, backend: Backend, solution: ConeSolution) -> 
     closer = backend.closer(program.structure) if hasattr(backend, "closer") else None  # type: ignore[attr-defined]
     if closer is not None and compiled_kernels(program.structure, program.q.device) is not None:
         found = _from_closer(program, found, closer, tol)
-    return _believed(found, max(_BELIEVED, _SLACK * tol))
+    return _as_accurate_as_claimed(_believed(found, max(_BELIEVED, _SLACK * tol)), _ROUGH * tol)
 
 
 def _from_closer(program: ConeProgram, found: ConeSolution, closer: Backend, tol: float) -> ConeSolution:
@@ -167,6 +169,15 @@ def _believed(solution: ConeSolution, limit: float) -> ConeSolution:
     codes = torch.where(doubtful, int(Status.INACCURATE), solution.status_code)
     codes = torch.where(wrong, int(Status.FAILED), codes).to(torch.int8)
     return dataclasses.replace(solution, status_code=codes, **points)
+
+
+def _as_accurate_as_claimed(solution: ConeSolution, limit: float) -> ConeSolution:
+    """What is called solved and has a residual beyond the limit, row by row, is inaccurate."""
+    rough = (solution.status_code == int(Status.SOLVED)) & ~(solution.worst <= limit)
+    if not bool(rough.any()):
+        return solution
+    codes = torch.where(rough, int(Status.INACCURATE), solution.status_code).to(torch.int8)
+    return dataclasses.replace(solution, status_code=codes)
 
 
 def _no_worse(program: ConeProgram, solution: ConeSolution, polished: Tensor) -> Tensor:

@@ -253,7 +253,7 @@ def _positive(values: Tensor) -> Tensor:
 
 
 def _balancing(price: Tensor, slack: Tensor, product: Tensor) -> Tensor:
-    """The powers of two that make blocks with these y'y, s's and y's even; 1 where they are, or where a part is zero."""
+    """The powers of two that make blocks with these y'y, s's and y's even; 1 where they are or a part is zero."""
     both = (product.square() <= _BOTH_THERE**2 * slack * price) & (slack > 1e-200) & (price > 1e-200)
     ratio = torch.where(both, price / torch.where(both, slack, 1.0), 1.0)
     apart = (ratio > _APART**2) | (ratio * _APART**2 < 1)
