@@ -12,6 +12,9 @@ from conelayers.cones.svec import smat, svec, svec_basis, svec_size, triangle
 
 __all__ = ["PositiveSemidefinite", "SemidefiniteDerivative"]
 
+# Eigenvalues below this part of the largest one are rounding.
+_LOST = 8e-16
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SemidefiniteDerivative(BlockDerivative):
@@ -92,7 +95,10 @@ class PositiveSemidefinite(Cone):
         """First divided differences of the eigenvalues, in their eigenbasis."""
         values, basis = torch.linalg.eigh(smat(v))
         if mu is None:
-            values = torch.where(values.abs() <= expand_like(kink.radius, v), 0, values)
+            size = values.abs()
+            # What rounding leaves of a zero would count as an active face.
+            lost = _LOST * size.amax(-1, keepdim=True) if self.order else size
+            values = torch.where(size <= torch.maximum(lost, expand_like(kink.radius, v)), 0, values)
         parts = Eigenvalues(values, None if mu is None else expand_like(mu, v), kink.value)
         weights = parts[..., :, None].first(parts[..., None, :])
         return SemidefiniteDerivative(basis, weights, parts)

@@ -273,7 +273,7 @@ class CvxpyLayer(nn.Module):
         )
 
     def _usual_conditions(self, backend: Backend, on_failure: OnFailure) -> ConicConditions:
-        """Those of a call without start and observers; the latest ones are kept, a value that depends on nothing else."""
+        """Those of a call without start and observers; the latest ones are kept: they depend on nothing else."""
         known = self._usual
         same = known is not None and known.backend is backend and known.mode is self.derivative
         if known is None or not same or known.on_failure != on_failure:

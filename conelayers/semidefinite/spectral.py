@@ -14,6 +14,8 @@ from conelayers.cones.svec import triangle
 __all__ = ["MatrixStack", "SpectralBlock", "smat", "svec"]
 
 
+# Eigenvalues below this part of the largest one are rounding.
+_LOST = 8e-16
 # From this part of nonzero entries on, dense products are faster than sparse ones.
 _DENSE = 0.2
 
@@ -112,7 +114,7 @@ class SpectralBlock:
             weights = (up[:, None] + up) / (roots[:, None] + roots)
         else:
             up, down = np.maximum(values, 0), np.maximum(-values, 0)
-            above = up > 0
+            above = up > _LOST * np.abs(values).max(initial=0.0)  # what rounding leaves of a zero is no active face
             mixed = np.divide(up[:, None], up[:, None] + down, out=np.zeros((order, order)), where=above[:, None])
             weights = np.where(above[:, None], mixed, mixed.T) * (above[:, None] | above)
         return cls(basis, weights, svec((basis * up) @ basis.T))

@@ -12,6 +12,8 @@ namespace conelayers {
 inline namespace CONELAYERS_ARCH {
 namespace projection {
 
+constexpr double kLost = 8e-16;  // eigenvalues below this part of the largest one are rounding
+
 struct Semidefinite {
     static constexpr double sqrt_half = 0.70710678118654752440;
     static constexpr double sqrt_two = 1.41421356237309504880;
@@ -43,6 +45,11 @@ struct Semidefinite {
         Arr<Real> gap = l + order;
         unpack(order, v, scratch);
         symmetric_eigen<Real>(order, scratch, q, l);
+        if (mu <= 0.0) {  // what rounding leaves of a zero would count as an active face
+            Real largest(0.0);
+            for (int k = 0; k < order; ++k) largest = max(largest, abs(l[k]));
+            for (int k = 0; k < order; ++k) l[k] = select(abs(l[k]) > Real(kLost) * largest, l[k], Real(0.0));
+        }
         for (int k = 0; k < order; ++k) {
             gap[k] = root_gap(l[k], mu);
             const Real part = positive_part(l[k], mu);
