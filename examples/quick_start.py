@@ -104,7 +104,7 @@ def make_maps(images: np.ndarray, digits: np.ndarray, count: int, seed: int):
 def train(maps, targets, loss, steps: int, seed: int) -> nn.Module:
     """Train the network on random batches of maps; `loss` gets its outputs and the targets, both (batch, CELLS)."""
     torch.manual_seed(seed)
-    network = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 1), nn.Flatten(-2))
+    network = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 1), nn.Flatten(-2)).float()
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
     for _ in range(steps):
         batch = torch.randint(len(maps), (BATCH,))
