@@ -187,7 +187,7 @@ class CvxpyLayer(nn.Module):
         backend = configure(self.backend, solver_args) if solver_args else self.backend
         batch_shape = self.program.validate_params(params)
         dtype = result_type(params)
-        if params and params[0].is_meta:
+        if params and params[0].device.type == "meta":
             raise UnsupportedError(
                 "The parameters are meta tensors, which have no values to solve with; the outputs would have the "
                 f"shapes {[tuple((*batch_shape, *shape)) for _, shape in self.program.returns]}."

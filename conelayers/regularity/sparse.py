@@ -91,12 +91,17 @@ def judge(problem: Problem, family: Extremes, position: int) -> SparseVerdict:
     return SparseVerdict(verdict, sigma_dual, sigma_primal, dependent, undetermined, free_dual or free_primal)
 
 
+# Smallest singular values of large matrices are found by iterations, at points that are not sharpened: a smaller one is
+# no proof of full rank.
+_SURELY = 1e-7
+
+
 def _dual(
     problem: Problem, active: sp.csr_array, high: sp.csr_array, scaled: sp.csr_array, turn: np.ndarray
 ) -> tuple[Verdict, float, np.ndarray, bool]:
     """(a), with null vectors judged as `dual_artefacts` does; `high` has the eigenvectors in the rows of A."""
     found = smallest_singular(sp.csc_array(active.T))
-    needed = (RANK_TOLERANCE + _lost(scaled, turn)) / np.sqrt(max(1 - turn.max(initial=0.0) ** 2, 1e-300))
+    needed = (_SURELY + _lost(scaled, turn)) / np.sqrt(max(1 - turn.max(initial=0.0) ** 2, 1e-300))
     if found.sigma > RANK_TOLERANCE:
         return True if found.sigma > needed else None, found.sigma, np.zeros(len(problem.y), dtype=bool), False
     u = high @ found.null
@@ -118,7 +123,7 @@ def _primal(
     free, rest = np.flatnonzero(norms == 0), np.flatnonzero(norms)
     found = smallest_singular(sp.csc_array(stacked[:, rest] @ sp.diags_array(1 / norms[rest])))
     scale = np.where(norms > 0, 1 / np.where(norms > 0, norms, 1.0), 1.0)
-    needed = RANK_TOLERANCE + _lost(scaled @ sp.diags_array(scale), turn)
+    needed = _SURELY + _lost(scaled @ sp.diags_array(scale), turn)
     undetermined = np.zeros(n, dtype=bool)
     null = found.null if found.sigma <= RANK_TOLERANCE else found.null[:, :0]
     if not len(free) and not null.shape[1]:

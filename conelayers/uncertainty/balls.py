@@ -67,8 +67,8 @@ class Ellipsoid(_Ball):
     """The ellipsoid {center + shape z : |z|_2 <= 1}.
 
     A radius is part of the shape: `Ellipsoid(c, radius * S)` with one of both constant, or one parameter that holds the
-    product, computed in torch. A product of two parameters is not affine in them. The radius 0 is a kink: the
-    gradient there is 0 and says nothing about growing; start training from a positive one.
+    product, computed in torch. A product of two parameters is not affine in them. The radius 0 is a kink,
+    where one gradient of several is returned; start training from a positive one.
 
     Args:
         center: Shape (n,), or a number if shape tells n.
