@@ -44,7 +44,7 @@ _EIGENVALUE = 1e-6
 # square root of rounding errors. To first order that leaves a slope of 1e-8 where there is none, and nothing keeps
 # these variables from moving by 1e8 along it: they are held by a proximal term of this size, whose bias a second solve
 # about the first one's result removes.
-_HELD = 1e-6
+_HELD = 1e-5
 
 
 def one_sided(
