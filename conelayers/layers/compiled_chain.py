@@ -98,7 +98,7 @@ class CompiledChain(Chain):
             values += self.operator.multiply(values[: len(self.operator.columns)], items)
             batched += [any([batched[b] for b in blocks]) for blocks in entering]
         data = [values[i] for i in self.data]
-        if not ordinary_units(structure, *data[:3]):
+        if not ordinary_units(structure, data[0], data[1], data[2]):
             return None
         batch = torch.Size([max(map(len, data))] if any([batched[i] for i in self.data]) else [])
         result = backend.run(structure, data, batch.numel())
