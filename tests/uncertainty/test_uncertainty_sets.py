@@ -205,3 +205,12 @@ def test_an_empty_set_of_parameters_shows_as_unbounded_and_check_names_it():
     for question in (demand.check, lambda: demand.worst_case([1.0, 1.0])):
         with pytest.raises(InvalidArgument, match=r"forecast & orthant.*empty"):
             question()
+
+
+def test_an_empty_parametric_set_is_named_where_the_problem_fails():
+    center, x = cp.Parameter(2), cp.Variable(2)
+    demand = Box(center, 0.5, name="forecast") & Polyhedron(-np.eye(2), np.zeros(2), name="orthant")
+    problem = cp.Problem(cp.Minimize(demand.support(x) + cp.sum_squares(x - 1)), [x >= 0])
+    layer = CvxpyLayer(problem, [center], [x])
+    with pytest.raises(SolveError, match="forecast & orthant"):
+        layer(torch.tensor([-3.0, -3.0]))
