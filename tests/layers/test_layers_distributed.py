@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import cvxpy as cp
 import pytest
 import torch
@@ -69,6 +71,7 @@ def train(rank, store, results):
     model = nn.parallel.DistributedDataParallel(network())
     torch.save(steps(model, inputs[mine], targets[mine]), f"{results}/{rank}.pt")
     dist.destroy_process_group()
+    os._exit(0)  # threads of other libraries may still run when an interpreter is torn down, and abort it
 
 
 def test_gradients_are_those_of_one_process(tmp_path):
